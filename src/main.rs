@@ -1,0 +1,4 @@
+//! The `mmrepl` program.
+#![forbid(unsafe_code)]
+
+fn main() {}
