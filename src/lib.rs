@@ -1,7 +1,11 @@
 //! Active-active replication for stock PostgreSQL.
 #![forbid(unsafe_code)]
 
+pub mod catalog;
 pub mod commit_time;
+pub mod config;
 pub mod error;
 pub mod ids;
 pub mod lsn;
+pub mod migrate;
+pub mod wire;
