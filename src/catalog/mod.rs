@@ -40,12 +40,18 @@ pub enum CatalogError {
 impl CatalogError {
     /// For `map_err`: names the action and keeps the SQLSTATE, without row values.
     pub fn query(what: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Self {
-        move |error| Self::Query { what, source: from_tokio_postgres(error) }
+        move |error| Self::Query {
+            what,
+            source: from_tokio_postgres(error),
+        }
     }
 
     /// Reads a text column into a typed value.
     pub(crate) fn parse<T: std::str::FromStr>(what: &'static str, text: &str) -> Result<T, Self> {
-        text.parse().map_err(|_| Self::Unreadable { what, value: text.to_owned() })
+        text.parse().map_err(|_| Self::Unreadable {
+            what,
+            value: text.to_owned(),
+        })
     }
 }
 
