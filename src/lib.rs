@@ -1,7 +1,7 @@
 //! Active-active replication for stock PostgreSQL.
 #![forbid(unsafe_code)]
 
-//A
+pub mod assemble;
 pub mod commit_time;
 pub mod error;
 pub mod ids;

@@ -25,6 +25,35 @@ type Encoded = Result<(), EncodeError>;
 /// Appends the message as the server would send it. `out` may hold part of it after an error.
 pub fn encode(message: &Message, out: &mut BytesMut) -> Result<(), EncodeError> {
     match message {
+        Message::Begin { .. } | Message::Commit { .. } | Message::Origin { .. } => {
+            put_transaction(out, message)
+        }
+        Message::Relation(RelationMessage { xid, relation }) => put_relation(out, *xid, relation),
+        Message::Type(message) => put_type(out, message),
+        Message::Logical(message) => put_logical(out, message),
+        Message::Insert { .. }
+        | Message::Update { .. }
+        | Message::Delete { .. }
+        | Message::Truncate { .. } => put_change(out, message),
+        Message::StreamStart { .. }
+        | Message::StreamStop
+        | Message::StreamCommit { .. }
+        | Message::StreamAbort { .. } => {
+            put_stream(out, message);
+            Ok(())
+        }
+        Message::BeginPrepare(prepared) => put_prepared(out, b"b", prepared),
+        Message::Prepare(prepared) => put_prepared(out, b"P\0", prepared),
+        Message::StreamPrepare(prepared) => put_prepared(out, b"p\0", prepared),
+        Message::CommitPrepared { .. } | Message::RollbackPrepared { .. } => {
+            put_resolution(out, message)
+        }
+    }
+}
+
+/// What stands around a plain transaction; nothing for any other message.
+fn put_transaction(out: &mut BytesMut, message: &Message) -> Encoded {
+    match message {
         Message::Begin {
             final_lsn,
             commit_time,
@@ -47,12 +76,17 @@ pub fn encode(message: &Message, out: &mut BytesMut) -> Result<(), EncodeError> 
             out.put_u64(lsn.as_u64());
             put_string(out, name)?;
         }
-        Message::Relation(RelationMessage { xid, relation }) => put_relation(out, *xid, relation)?,
-        Message::Type(message) => put_type(out, message)?,
-        Message::Logical(message) => put_logical(out, message)?,
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Changes of tables; nothing for any other message.
+fn put_change(out: &mut BytesMut, message: &Message) -> Encoded {
+    match message {
         Message::Insert { xid, relation, new } => {
             put_row(out, b'I', *xid, *relation);
-            put_tuple(out, b'N', new)?;
+            put_tuple(out, b'N', new)
         }
         Message::Update {
             xid,
@@ -62,11 +96,11 @@ pub fn encode(message: &Message, out: &mut BytesMut) -> Result<(), EncodeError> 
         } => {
             put_row(out, b'U', *xid, *relation);
             old.as_ref().map_or(Ok(()), |old| put_old(out, old))?;
-            put_tuple(out, b'N', new)?;
+            put_tuple(out, b'N', new)
         }
         Message::Delete { xid, relation, old } => {
             put_row(out, b'D', *xid, *relation);
-            put_old(out, old)?;
+            put_old(out, old)
         }
         Message::Truncate {
             xid,
@@ -77,34 +111,13 @@ pub fn encode(message: &Message, out: &mut BytesMut) -> Result<(), EncodeError> 
             put_tag(out, b'T', *xid);
             put_count32(out, relations.len())?;
             out.put_u8(u8::from(*cascade) | u8::from(*restart_identity) << 1);
-            relations
-                .iter()
-                .for_each(|relation| out.put_u32(relation.0));
+            for relation in relations {
+                out.put_u32(relation.0);
+            }
+            Ok(())
         }
-        Message::StreamStart { .. }
-        | Message::StreamStop
-        | Message::StreamCommit { .. }
-        | Message::StreamAbort { .. } => put_stream(out, message),
-        Message::BeginPrepare(prepared) => put_prepared(out, b"b", prepared)?,
-        Message::Prepare(prepared) => put_prepared(out, b"P\0", prepared)?,
-        Message::StreamPrepare(prepared) => put_prepared(out, b"p\0", prepared)?,
-        Message::CommitPrepared {
-            commit_lsn,
-            end_lsn,
-            commit_time,
-            xid,
-            gid,
-        } => {
-            out.put_slice(b"K\0");
-            put_when(out, &[*commit_lsn, *end_lsn], *commit_time);
-            put_gid(out, *xid, gid)?;
-        }
-        Message::RollbackPrepared { xid, gid, .. } => {
-            put_rollback(out, message);
-            put_gid(out, *xid, gid)?;
-        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// The four messages around streamed blocks; nothing for any other.
@@ -136,19 +149,34 @@ fn put_stream(out: &mut BytesMut, message: &Message) {
     }
 }
 
-/// Rollback Prepared up to its transaction number; nothing for any other message.
-fn put_rollback(out: &mut BytesMut, message: &Message) {
-    if let Message::RollbackPrepared {
-        prepare_end_lsn,
-        rollback_end_lsn,
-        prepare_time,
-        rollback_time,
-        ..
-    } = message
-    {
-        out.put_slice(b"r\0");
-        put_when(out, &[*prepare_end_lsn, *rollback_end_lsn], *prepare_time);
-        out.put_i64(rollback_time.as_postgres_micros());
+/// How a prepared transaction ended; nothing for any other message.
+fn put_resolution(out: &mut BytesMut, message: &Message) -> Encoded {
+    match message {
+        Message::CommitPrepared {
+            commit_lsn,
+            end_lsn,
+            commit_time,
+            xid,
+            gid,
+        } => {
+            out.put_slice(b"K\0");
+            put_when(out, &[*commit_lsn, *end_lsn], *commit_time);
+            put_gid(out, *xid, gid)
+        }
+        Message::RollbackPrepared {
+            prepare_end_lsn,
+            rollback_end_lsn,
+            prepare_time,
+            rollback_time,
+            xid,
+            gid,
+        } => {
+            out.put_slice(b"r\0");
+            put_when(out, &[*prepare_end_lsn, *rollback_end_lsn], *prepare_time);
+            out.put_i64(rollback_time.as_postgres_micros());
+            put_gid(out, *xid, gid)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -165,7 +193,9 @@ fn put_tag(out: &mut BytesMut, tag: u8, xid: Option<u32>) {
 }
 
 fn put_when(out: &mut BytesMut, lsns: &[Lsn], time: CommitTime) {
-    lsns.iter().for_each(|lsn| out.put_u64(lsn.as_u64()));
+    for lsn in lsns {
+        out.put_u64(lsn.as_u64());
+    }
     out.put_i64(time.as_postgres_micros());
 }
 

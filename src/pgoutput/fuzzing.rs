@@ -6,8 +6,9 @@ use super::{Message, decode, encode};
 
 /// Decodes `payload` both ways and checks what the decoder promises.
 ///
-/// Panics when a promise is broken: an error points into the message, a message can be printed
-/// and survives being encoded and decoded again.
+/// # Panics
+/// When a promise is broken: an error points into the message, and a message survives being
+/// encoded and decoded again.
 pub fn check_any_bytes(payload: &[u8]) {
     for in_stream in [false, true] {
         match decode(Bytes::copy_from_slice(payload), in_stream) {
@@ -20,7 +21,10 @@ pub fn check_any_bytes(payload: &[u8]) {
     }
 }
 
-/// Encodes and decodes `message`, which must come out equal.
+/// Encodes and decodes `message`.
+///
+/// # Panics
+/// When it does not come out equal.
 pub fn check_round_trip(message: &Message, in_stream: bool) {
     let mut bytes = BytesMut::new();
     assert_eq!(encode(message, &mut bytes), Ok(()), "{message:?}");
