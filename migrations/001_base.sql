@@ -20,6 +20,12 @@ create table mmrepl.apply_position (
     source_timeline integer not null
 ) with (fillfactor = 50);
 
+-- The replica identities that `init` changed, each as the clause that `drop` sets back.
+create table mmrepl.replica_identity (
+    relation oid primary key,
+    before text not null
+);
+
 -- What a person asked of a link that starts here. Kept on the server so that it outlives the daemon.
 create table mmrepl.link_control (
     link text primary key,

@@ -2,9 +2,13 @@
 #![forbid(unsafe_code)]
 
 pub mod assemble;
+pub mod catalog;
 pub mod commit_time;
+pub mod config;
 pub mod error;
 pub mod ids;
 pub mod lsn;
 pub mod pgoutput;
 pub mod relation;
+pub mod migrate;
+pub mod wire;
