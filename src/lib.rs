@@ -1,6 +1,7 @@
 //! Active-active replication for stock PostgreSQL.
 #![forbid(unsafe_code)]
 
+pub mod checkpoint;
 pub mod commit_time;
 pub mod error;
 pub mod ids;
