@@ -3,6 +3,7 @@
 
 pub mod assemble;
 pub mod catalog;
+pub mod checkpoint;
 pub mod commit_time;
 pub mod config;
 pub mod error;
