@@ -4,4 +4,5 @@
 pub mod commit_time;
 pub mod error;
 pub mod ids;
+pub mod local;
 pub mod lsn;
