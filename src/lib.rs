@@ -8,6 +8,7 @@ pub mod commit_time;
 pub mod config;
 pub mod error;
 pub mod ids;
+pub mod local;
 pub mod lsn;
 pub mod pgoutput;
 pub mod relation;
