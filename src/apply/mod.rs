@@ -21,6 +21,8 @@
 mod error;
 mod fetch;
 mod group;
+#[cfg(test)]
+mod group_tests;
 mod in_order;
 mod mapping;
 mod origins;

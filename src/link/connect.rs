@@ -10,6 +10,7 @@ use super::error::LinkError;
 use super::history::{Witnesses, start_position};
 use crate::apply::{Applier, Committed, Fetcher, Origins, Tables};
 use crate::catalog::CatalogError;
+use crate::catalog::link_control::read_paused;
 use crate::catalog::position::read_position;
 use crate::catalog::server::{Server, read_server};
 use crate::catalog::slots::slot_state;
@@ -64,6 +65,11 @@ pub struct Ready {
 pub async fn connect(context: &LinkContext) -> Result<Ready, LinkError> {
     let (source, target) = (&context.source, &context.target);
     let source_control = open_control(context, source).await?;
+    let paused = read_paused(&source_control, &context.link).await;
+    if paused.map_err(|error| not_set_up(source, error))? {
+        // The caller watches this and gives the attempt up.
+        context.monitor.pause();
+    }
     let target_control = open_control(context, target).await?;
     let source_server = server(source, &source_control).await?;
     let target_server = server(target, &target_control).await?;
@@ -171,7 +177,7 @@ async fn agreed_start(
     let slot_name = slot_name(&context.cluster, &context.target.name);
     let position = read_position(target, &context.source.name)
         .await
-        .map_err(|error| not_set_up(context, error))?;
+        .map_err(|error| not_set_up(&context.target, error))?;
     let slot =
         slot_state(source, &slot_name).await.map_err(catalog_at(&context.source.name))?;
     let checkpoint = context.checkpoints.load(&context.link)?;
@@ -188,8 +194,8 @@ async fn agreed_start(
 }
 
 /// A missing schema or table `mmrepl` means that `init` has not been run.
-fn not_set_up(context: &LinkContext, error: CatalogError) -> LinkError {
-    let node = context.target.name.clone();
+fn not_set_up(node: &Node, error: CatalogError) -> LinkError {
+    let node = node.name.clone();
     match error.sqlstate() {
         Some("42P01" | "3F000") => LinkError::NotSetUp { node, what: "schema mmrepl".to_owned() },
         _ => LinkError::Catalog { node, source: error },

@@ -103,7 +103,7 @@ impl Reader {
             .feed(message)
             .map_err(|source| LinkError::Assemble { node: self.source.clone(), source })?;
         match assembled {
-            Assembled::Piece(piece) => self.enqueue(piece).await,
+            Assembled::Piece(piece) => self.enqueue_all(piece).await,
             Assembled::Skipped { end } => Ok(self.nothing_up_to(end.end_lsn)),
             Assembled::Nothing | Assembled::Message { .. } => Ok(true),
         }
@@ -114,20 +114,30 @@ impl Reader {
         self.assembler.in_transaction() || self.queue.nothing_up_to(end).is_ok()
     }
 
+    async fn enqueue_all(&mut self, first: Piece) -> Result<bool, LinkError> {
+        let mut next = Some(first);
+        while let Some(piece) = next {
+            if !self.enqueue(piece).await? {
+                return Ok(false);
+            }
+            next = self.assembler.pending();
+        }
+        Ok(true)
+    }
+
     /// Waits for room, sending feedback meanwhile.
     async fn enqueue(&mut self, piece: Piece) -> Result<bool, LinkError> {
         self.monitor.waits_to_apply(piece.header.commit_time);
         loop {
-            let due = tokio::select! {
+            tokio::select! {
                 biased;
                 room = self.queue.room(&piece) => {
                     let Ok(room) = room else { return Ok(false) };
                     room.fill(piece);
                     break;
                 }
-                _ = self.tick.tick() => true,
-            };
-            debug_assert!(due, "only the tick gets here");
+                _ = self.tick.tick() => {}
+            }
             self.feedback().await?;
         }
         let (bytes, pieces) = self.queue.depth();
