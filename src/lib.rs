@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod assemble;
+pub mod backoff;
 pub mod commit_time;
 pub mod error;
 pub mod ids;
