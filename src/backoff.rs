@@ -19,7 +19,7 @@ pub const BLOCKED_FIRST: Duration = Duration::from_secs(1);
 /// then the failing transaction loads the target little.
 pub const BLOCKED_CAP: Duration = Duration::from_secs(10);
 
-/// The waits between attempts. Pure: randomness comes in as an argument.
+/// The waits between attempts. [`next`](Self::next) is pure: randomness comes in as an argument.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backoff {
     first: Duration,
@@ -57,6 +57,11 @@ impl Backoff {
         let bound = self.bound.min(self.cap);
         self.bound = bound.saturating_mul(2).min(self.cap);
         bound.mul_f64(part)
+    }
+
+    /// The next wait, with randomness of its own.
+    pub fn next_delay(&mut self) -> Duration {
+        self.next(random_part())
     }
 
     /// Starts over; to be called after a success that has lasted.
