@@ -25,6 +25,7 @@ pub struct Backoff {
     first: Duration,
     cap: Duration,
     bound: Duration,
+    attempts: u32,
 }
 
 impl Backoff {
@@ -56,6 +57,7 @@ impl Backoff {
         };
         let bound = self.bound.min(self.cap);
         self.bound = bound.saturating_mul(2).min(self.cap);
+        self.attempts = self.attempts.saturating_add(1);
         bound.mul_f64(part)
     }
 
@@ -64,9 +66,15 @@ impl Backoff {
         self.next(random_part())
     }
 
+    /// How many waits were given since the beginning or the last reset.
+    pub const fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
     /// Starts over; to be called after a success that has lasted.
     pub fn reset(&mut self) {
         self.bound = self.first;
+        self.attempts = 0;
     }
 }
 
@@ -98,8 +106,11 @@ mod tests {
         let mut backoff = Backoff::transient();
         let waits: Vec<_> = (0..8).map(|_| backoff.next(1.0).as_millis()).collect();
         assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        assert_eq!(backoff.attempts(), 8);
         backoff.reset();
+        assert_eq!(backoff.attempts(), 0);
         assert_eq!(backoff.next(1.0), TRANSIENT_FIRST);
+        assert!(backoff.next_delay() <= 2 * TRANSIENT_FIRST);
     }
 
     #[test]
