@@ -35,6 +35,7 @@ impl Backoff {
             first,
             cap,
             bound: first,
+            attempts: 0,
         }
     }
 
