@@ -95,7 +95,11 @@ impl Retryable for AdminError {
 /// Pauses and resumes links so that it outlives the daemon.
 pub trait PauseControl: Send + Sync {
     /// Writes the wish down on the source server and tells the link. The error is a sentence.
-    fn set_paused(&self, link: &LinkName, paused: bool) -> BoxFuture<'_, Result<(), String>>;
+    fn set_paused<'a>(
+        &'a self,
+        link: &'a LinkName,
+        paused: bool,
+    ) -> BoxFuture<'a, Result<(), String>>;
 }
 
 /// A link towards this node, as its own daemon tells it.
@@ -142,6 +146,27 @@ impl AdminState {
     }
 }
 
+/// Binds `addr`; refuses an address beyond loopback without a token.
+pub async fn bind(
+    addr: SocketAddr,
+    token_file: Option<&Path>,
+    state: AdminState,
+) -> Result<AdminServer, AdminError> {
+    let token = match token_file {
+        Some(path) => Some(token::Token::read(path).await?),
+        None if addr.ip().to_canonical().is_loopback() => None,
+        None => return Err(AdminError::TokenNeeded { addr }),
+    };
+    let bound = TcpListener::bind(addr).await;
+    let listener = bound.map_err(|source| AdminError::Bind { addr, source })?;
+    let door = Arc::new(routes::Door { state, token });
+    Ok(AdminServer {
+        listener,
+        door,
+        header_timeout: HEADER_TIMEOUT,
+    })
+}
+
 /// Binds `addr` and serves until `shutdown`.
 pub async fn serve(
     addr: SocketAddr,
@@ -149,50 +174,26 @@ pub async fn serve(
     state: AdminState,
     shutdown: CancellationToken,
 ) -> Result<(), AdminError> {
-    AdminServer::bind(addr, token_file)
-        .await?
-        .run(state, shutdown)
-        .await;
+    bind(addr, token_file, state).await?.serve(shutdown).await;
     Ok(())
 }
 
 /// A bound door that does not serve yet.
-#[derive(Debug)]
 pub struct AdminServer {
     listener: TcpListener,
-    token: Option<token::Token>,
+    door: Arc<routes::Door>,
     header_timeout: Duration,
 }
 
 impl AdminServer {
-    /// Binds `addr`; refuses an address beyond loopback without a token.
-    pub async fn bind(addr: SocketAddr, token_file: Option<&Path>) -> Result<Self, AdminError> {
-        let token = match token_file {
-            Some(path) => Some(token::Token::read(path).await?),
-            None if addr.ip().to_canonical().is_loopback() => None,
-            None => return Err(AdminError::TokenNeeded { addr }),
-        };
-        let listener = TcpListener::bind(addr)
-            .await
-            .map_err(|source| AdminError::Bind { addr, source })?;
-        Ok(Self {
-            listener,
-            token,
-            header_timeout: HEADER_TIMEOUT,
-        })
-    }
-
     /// The address that was bound, with the port the kernel chose where 0 was asked for.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
     /// Serves until `shutdown`; open connections end with it.
-    pub async fn run(self, state: AdminState, shutdown: CancellationToken) {
-        let door = Arc::new(routes::Door {
-            state,
-            token: self.token,
-        });
+    pub async fn serve(self, shutdown: CancellationToken) {
+        let door = self.door;
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let connections = TaskTracker::new();
         let serve = async {

@@ -11,6 +11,7 @@ use super::client::{ClientError, Peer, ask, get_status, post_control};
 use super::*;
 use crate::status::model::LinkState;
 
+const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Notes what was asked; refuses to resume.
@@ -18,7 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 struct Notes(Mutex<Vec<(String, bool)>>);
 
 impl PauseControl for Notes {
-    fn set_paused(&self, link: &LinkName, paused: bool) -> BoxFuture<'_, Result<(), String>> {
+    fn set_paused<'a>(
+        &'a self,
+        link: &'a LinkName,
+        paused: bool,
+    ) -> BoxFuture<'a, Result<(), String>> {
         self.0.lock().unwrap().push((link.to_string(), paused));
         let answer = if paused {
             Ok(())
@@ -46,26 +51,14 @@ struct Running {
 }
 
 async fn start(token: Option<&Path>, incoming: Arc<dyn IncomingLinks>, from: &str) -> Running {
-    let server = AdminServer::bind("127.0.0.1:0".parse().unwrap(), token)
-        .await
-        .unwrap();
-    run(server, incoming, from)
-}
-
-fn run(server: AdminServer, incoming: Arc<dyn IncomingLinks>, from: &str) -> Running {
-    let addr = server.local_addr().unwrap();
     let to = if from == "east" { "west" } else { "east" };
     let monitor = LinkMonitor::new(format!("{from}->{to}").parse().unwrap());
     let notes = Arc::new(Notes::default());
-    let state = AdminState {
-        cluster: "shop".parse().unwrap(),
-        node: from.parse().unwrap(),
-        links: vec![monitor.clone()],
-        control: Arc::clone(&notes) as Arc<dyn PauseControl>,
-        incoming,
-    };
+    let state = state(from, monitor.clone(), Arc::clone(&notes), incoming);
+    let server = bind(ANY, token, state).await.unwrap();
+    let addr = server.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let task = tokio::spawn(server.run(state, shutdown.clone()));
+    let task = tokio::spawn(server.serve(shutdown.clone()));
     Running {
         addr,
         monitor,
@@ -73,6 +66,27 @@ fn run(server: AdminServer, incoming: Arc<dyn IncomingLinks>, from: &str) -> Run
         shutdown,
         task,
     }
+}
+
+fn state(
+    node: &str,
+    monitor: LinkMonitor,
+    control: Arc<Notes>,
+    incoming: Arc<dyn IncomingLinks>,
+) -> AdminState {
+    let (cluster, node) = ("shop".parse().unwrap(), node.parse().unwrap());
+    AdminState {
+        cluster,
+        node,
+        links: vec![monitor],
+        control,
+        incoming,
+    }
+}
+
+fn alone() -> AdminState {
+    let monitor = LinkMonitor::new("east->west".parse().unwrap());
+    state("east", monitor, Arc::default(), Arc::new(NobodyElse))
 }
 
 /// Sends `request` as it is and reads until the server closes.
@@ -215,15 +229,14 @@ async fn connections_are_not_kept_and_silent_ones_end_with_the_server() {
 
 #[tokio::test]
 async fn a_caller_that_says_nothing_is_shown_out() {
-    let server = AdminServer::bind("127.0.0.1:0".parse().unwrap(), None)
-        .await
-        .unwrap();
+    let server = bind(ANY, None, alone()).await.unwrap();
     let server = AdminServer {
         header_timeout: Duration::from_millis(20),
         ..server
     };
-    let running = run(server, Arc::new(NobodyElse), "east");
-    let answer = raw(running.addr, "GET /status HTTP/1.1\r\n").await;
+    let addr = server.local_addr().unwrap();
+    let _serving = tokio::spawn(server.serve(CancellationToken::new()));
+    let answer = raw(addr, "GET /status HTTP/1.1\r\n").await;
     assert!(
         answer.is_empty() || answer.starts_with("HTTP/1.1 408"),
         "{answer}"
@@ -274,12 +287,11 @@ async fn with_a_token_only_the_health_checks_are_open() {
 
 #[tokio::test]
 async fn nothing_is_served_to_other_machines_without_a_token() {
-    let error = AdminServer::bind("0.0.0.0:0".parse().unwrap(), None)
-        .await
-        .unwrap_err();
+    let open = "0.0.0.0:0".parse().unwrap();
+    let error = bind(open, None, alone()).await.err().unwrap();
     assert!(matches!(error, AdminError::TokenNeeded { .. }), "{error}");
     let taken = start(None, Arc::new(NobodyElse), "east").await;
-    let error = AdminServer::bind(taken.addr, None).await.unwrap_err();
+    let error = bind(taken.addr, None, alone()).await.err().unwrap();
     assert!(matches!(error, AdminError::Bind { .. }), "{error}");
 }
 

@@ -259,15 +259,34 @@ impl LinkMonitor {
             .store(lsn.as_u64(), Ordering::Relaxed);
     }
 
-    /// The slot, as last read from the source.
-    pub fn set_slot(&self, slot: SlotStatus) {
-        self.slow().slot = Some(slot);
+    /// The slot, as last read from the source; `None` when it is gone.
+    pub fn set_slot(&self, slot: Option<SlotStatus>) {
+        self.slow().slot = slot;
     }
 
     /// The commit time of the oldest commit received and not applied; `None` when there is none.
     pub fn set_oldest_unapplied(&self, time: Option<CommitTime>) {
         let micros = time.map_or(NO_TIME, CommitTime::as_postgres_micros);
         self.inner.oldest_unapplied.store(micros, Ordering::Relaxed);
+    }
+
+    /// A commit was received: it is the oldest to be applied unless another one waits already.
+    pub fn waits_to_apply(&self, time: CommitTime) {
+        let time = time.as_postgres_micros();
+        let oldest = &self.inner.oldest_unapplied;
+        // Losing the race means that another one waits already.
+        let _ = oldest.compare_exchange(NO_TIME, time, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// The commit time of the oldest commit received and not applied.
+    pub fn oldest_unapplied(&self) -> Option<CommitTime> {
+        let micros = self.inner.oldest_unapplied.load(Ordering::Relaxed);
+        (micros != NO_TIME).then(|| CommitTime::from_postgres_micros(micros))
+    }
+
+    /// What is committed on the target, as last set.
+    pub fn applied(&self) -> Lsn {
+        Lsn::new(self.inner.positions.applied.load(Ordering::Relaxed))
     }
 
     /// How far the target's clock is ahead of the source's, milliseconds.
@@ -353,12 +372,8 @@ impl LinkMonitor {
         } else {
             0
         };
-        let oldest = self.inner.oldest_unapplied.load(Ordering::Relaxed);
-        let seconds = if oldest == NO_TIME {
-            0.0
-        } else {
-            seconds(now.micros_since(CommitTime::from_postgres_micros(oldest)))
-        };
+        let oldest = self.oldest_unapplied();
+        let seconds = oldest.map_or(0.0, |oldest| seconds(now.micros_since(oldest)));
         Lag {
             bytes,
             seconds: Some(seconds),
@@ -476,7 +491,8 @@ mod tests {
             "nothing to compare with yet"
         );
         monitor.set_applied(Lsn::new(400));
-        monitor.set_oldest_unapplied(Some(at(2.0)));
+        monitor.waits_to_apply(at(2.0));
+        monitor.waits_to_apply(at(3.0));
         let lag = Lag {
             bytes: 500,
             seconds: Some(1.5),
