@@ -1,6 +1,6 @@
 //! Reading an unchanged large value from the source, only when a row needs it.
 //!
-//! `pgoutput` leaves out large values that an update did not touch (manual 55.9, TupleData `u`).
+//! `pgoutput` leaves out large values that an update did not touch (manual 55.9, `TupleData`, `u`).
 //! Where the target's row cannot supply them, they are read from the source's row of the same key
 //! as it is now. A value changed there since then arrives later with its own version; a row that is
 //! gone there will be followed by its delete.
@@ -15,7 +15,7 @@ use super::mapping::{KeyValues, TableMap};
 use super::sql;
 use crate::config::conninfo::ConnInfo;
 use crate::pgoutput::{Tuple, Value};
-use crate::wire::session::Session;
+use crate::wire::Session;
 
 /// A session on the source, opened when first needed.
 pub struct Fetcher {

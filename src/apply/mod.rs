@@ -39,4 +39,5 @@ pub use error::ApplyError;
 pub use fetch::Fetcher;
 pub use mapping::MapError;
 pub use origins::Origins;
+pub use tables::Tables;
 pub use transaction::{Applier, Committed, Counts};

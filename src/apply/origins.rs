@@ -21,6 +21,11 @@ impl Origins {
         Self { source, target, by_id }
     }
 
+    /// The node whose changes this link applies.
+    pub fn source(&self) -> &NodeName {
+        &self.source
+    }
+
     /// The guard for writes of this link's source; `None` when the target has no origin for it.
     pub fn guard(&self) -> Option<Guard> {
         let own = self.by_id.iter().find(|(_, node)| **node == self.source)?;

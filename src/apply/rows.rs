@@ -10,7 +10,7 @@ use super::target::{Sql, Statement, Target};
 use super::transaction::{Applier, CommitTimeText};
 use crate::pgoutput::Tuple;
 use crate::wire::WireError;
-use crate::wire::session::Batch;
+use crate::wire::Batch;
 
 /// The statement that takes a row if nothing newer is there.
 enum Attempt {
@@ -41,7 +41,7 @@ impl Applier {
             ApplyError::target(failed.error, entry.map(|entry| target_of(entry).map.label()))
         })?;
         self.opened();
-        let mut inserted = Vec::new();
+        let mut inserted: Vec<&RowChange> = Vec::new();
         for (index, outcome) in pushed.iter().zip(&outcomes[prefix..]) {
             match &entries[*index] {
                 Entry::Row(_) if outcome.affected == 0 => outstanding.push(*index),

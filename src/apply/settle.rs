@@ -8,7 +8,7 @@ use super::target::{Sql, Statement};
 use super::transaction::Applier;
 use crate::conflict::{Incoming, Local, Verdict, Version, Write, resolve};
 use crate::pgoutput::Tuple;
-use crate::wire::session::Outcome;
+use crate::wire::Outcome;
 
 impl Applier {
     /// Settles one key by the case table of `conflict::resolve`, under the row's lock.

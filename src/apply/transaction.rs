@@ -17,7 +17,7 @@ use crate::failpoint::failpoint;
 use crate::ids::NodeName;
 use crate::lsn::Lsn;
 use crate::relation::Relation;
-use crate::wire::session::{Batch, Session};
+use crate::wire::{Batch, Session};
 
 /// Opens a target transaction, whatever the server's defaults are.
 const BEGIN: &str = "begin isolation level read committed read write";
@@ -43,6 +43,9 @@ pub struct Committed {
     /// How far the target's WAL was flushed just then.
     pub target_flushed: Lsn,
 }
+
+/// A key that was inserted, and the commit time of the insert.
+type Inserted = (Arc<Target>, KeyValues, CommitTime);
 
 /// Formats commit times, remembering the last: rows of one transaction share theirs.
 #[derive(Default)]
@@ -87,7 +90,7 @@ pub struct Applier {
     pub(super) origins: Origins,
     pub(super) source: NodeName,
     pub(super) counts: Counts,
-    inserted: Vec<(Arc<Target>, KeyValues, CommitTime)>,
+    inserted: Vec<Inserted>,
     /// The newest commit time in the transaction being written.
     newest: CommitTime,
     is_open: bool,
@@ -247,7 +250,7 @@ impl Applier {
         if inserted.is_empty() {
             return Ok(());
         }
-        let mut by_table: HashMap<u32, Vec<&(Arc<Target>, KeyValues, CommitTime)>> = HashMap::new();
+        let mut by_table: HashMap<u32, Vec<&Inserted>> = HashMap::new();
         for row in &inserted {
             by_table.entry(row.0.map.table.oid).or_default().push(row);
         }
@@ -339,7 +342,7 @@ impl Applier {
         let lsn = |value: Option<bytes::Bytes>| -> Option<Lsn> {
             std::str::from_utf8(value.as_deref()?).ok()?.parse().ok()
         };
-        let first = |outcome: &crate::wire::session::Outcome| {
+        let first = |outcome: &crate::wire::Outcome| {
             outcome.rows.first().and_then(|row| row.first().cloned().flatten())
         };
         Ok(outcomes.iter().map(|outcome| lsn(first(outcome)).unwrap_or_default()).collect())
@@ -352,7 +355,7 @@ fn newest(pieces: &[Piece]) -> CommitTime {
 
 fn push_refusal(
     batch: &mut Batch<'_>,
-    rows: &[&(Arc<Target>, KeyValues, CommitTime)],
+    rows: &[&Inserted],
 ) -> Result<(), ApplyError> {
     let Some((target, first_key, _)) = rows.first() else { return Ok(()) };
     let mut times = CommitTimeText::default();

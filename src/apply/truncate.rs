@@ -7,7 +7,8 @@ use super::sql;
 use super::target::Target;
 use super::transaction::Applier;
 use crate::commit_time::CommitTime;
-use crate::wire::session::Outcome;
+use crate::error::Retryable;
+use crate::wire::Outcome;
 
 /// SQLSTATE of "cannot truncate a table referenced in a foreign key constraint" (0A000).
 const FEATURE_NOT_SUPPORTED: &str = "0A000";

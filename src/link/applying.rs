@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +54,9 @@ pub enum Ended {
     /// The reader has gone; it knows why.
     SourceGone,
 }
+
+/// Whole transactions, and the room in the queue's budget that they take up until they are done.
+type Group = (Vec<Piece>, Vec<OwnedSemaphorePermit>);
 
 /// The applier with its queue and its positions.
 pub struct Applying {
@@ -109,24 +112,18 @@ impl Applying {
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.show_progress();
         loop {
-            let item = match self.next.take() {
-                Some(item) => item,
-                None => tokio::select! {
-                    biased;
-                    () = stop.cancelled() => return self.finish().await,
-                    item = self.queue.recv() => match item {
-                        Some(item) => item,
-                        None => return Ok(Ended::SourceGone),
-                    },
-                    _ = poll.tick(), if self.progress.has_unflushed() => {
-                        self.poll_flushed().await?;
-                        continue;
-                    }
+            if let Some(item) = self.next.take() {
+                self.handle(item).await?;
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return self.finish().await,
+                _ = poll.tick(), if self.progress.has_unflushed() => self.poll_flushed().await?,
+                item = self.queue.recv() => match item {
+                    Some(item) => self.handle(item).await?,
+                    None => return Ok(Ended::SourceGone),
                 },
-            };
-            self.handle(item).await?;
-            if stop.is_cancelled() && !self.in_large {
-                return self.finish().await;
             }
         }
     }
@@ -149,10 +146,7 @@ impl Applying {
     }
 
     /// Takes what is waiting already; a lone transaction never waits for company.
-    fn fill_group<P>(&mut self, first: Piece, permit: P) -> (Vec<Piece>, Vec<P>)
-    where
-        P: From<tokio::sync::OwnedSemaphorePermit>,
-    {
+    fn fill_group(&mut self, first: Piece, permit: OwnedSemaphorePermit) -> Group {
         let (mut rows, mut bytes) = (first.changes.len(), first.bytes);
         let (mut pieces, mut permits) = (vec![first], vec![permit]);
         while self.options.merge && rows < GROUP_ROWS_MAX && bytes < GROUP_BYTES_MAX {
@@ -161,7 +155,7 @@ impl Applying {
                     rows += piece.changes.len();
                     bytes += piece.bytes;
                     pieces.push(piece);
-                    permits.push(permit.into());
+                    permits.push(permit);
                 }
                 Ok(other) => {
                     self.next = Some(other);
@@ -189,7 +183,7 @@ impl Applying {
                     let done = if in_order { 1 } else { pieces.len() };
                     pieces.drain(..done);
                     self.retries.reset();
-                    self.note(committed).await?;
+                    self.note(committed);
                 }
                 Err(error) => {
                     in_order |= self.recover(error, in_order, started).await?;
@@ -210,7 +204,7 @@ impl Applying {
             match self.applier.apply_part(&piece, in_order).await {
                 Ok(committed) => {
                     self.in_large = piece.end.is_none();
-                    self.note(committed).await?;
+                    self.note(committed);
                     return Ok(());
                 }
                 Err(ApplyError::ClockBehind) if piece.first => {
@@ -280,7 +274,8 @@ impl Applying {
         if end.bytes_since(self.progress.position()) >= IDLE_WAL_MAX_BYTES {
             let committed = self.applier.advance(end).await;
             let committed = committed.map_err(|source| self.failed(source))?;
-            return self.note(Some(committed)).await;
+            self.note(Some(committed));
+            return Ok(());
         }
         self.monitor.set_applied(end.max(self.progress.position()));
         self.show_progress();
@@ -288,8 +283,8 @@ impl Applying {
     }
 
     /// Takes note of a commit and of what has become durable by it.
-    async fn note(&mut self, committed: Option<Committed>) -> Result<(), LinkError> {
-        let Some(committed) = committed else { return Ok(()) };
+    fn note(&mut self, committed: Option<Committed>) {
+        let Some(committed) = committed else { return };
         self.in_large = false;
         self.progress.applied(committed.source_end, committed.target_written);
         let counts = self.applier.take_counts();
@@ -299,7 +294,6 @@ impl Applying {
         self.monitor.set_applied(committed.source_end);
         self.note_flushed(committed.target_flushed);
         self.show_progress();
-        Ok(())
     }
 
     async fn poll_flushed(&mut self) -> Result<(), LinkError> {

@@ -20,13 +20,13 @@ use crate::error::Retryable;
 use crate::ids::{NodeName, OriginId, origin_name, slot_name};
 use crate::lsn::Lsn;
 use crate::wire::WireError;
-use crate::wire::control::control;
-use crate::wire::replication::{
+use crate::wire::control;
+use crate::wire::{
     PgoutputOptions, ReplicationConnection, ReplicationStream, Streaming,
 };
-use crate::wire::session::Session;
+use crate::wire::Session;
 
-/// SQLSTATE object_in_use: another connection holds the slot or the origin.
+/// SQLSTATE `object_in_use`: another connection holds the slot or the origin.
 const OBJECT_IN_USE: &str = "55006";
 /// How often a slot or origin held by our own dead connection is asked for again.
 const TAKE_OVER_TRIES: u32 = 20;
@@ -57,8 +57,6 @@ pub struct Ready {
     pub goal: Lsn,
     /// Who the servers are; the position is filled in by the one who saves it.
     pub identity: Checkpoint,
-    /// The source's version, `160014`.
-    pub source_version: u32,
 }
 
 /// Connects everything. Dropping the result closes all connections.
@@ -89,8 +87,7 @@ pub async fn connect(context: &LinkContext) -> Result<Ready, LinkError> {
     };
     let applier = applier(context, session, target_control, origins)?;
     let goal = current_lsn(source, &source_control).await?;
-    let source_version = source_server.version;
-    Ok(Ready { stream, applier, begun, goal, identity, source_version })
+    Ok(Ready { stream, applier, begun, goal, identity })
 }
 
 /// `mmrepl shop east->west apply`, by which an operator and we ourselves know a connection.

@@ -31,12 +31,10 @@ impl Progress {
     pub fn applied(&mut self, source_end: Lsn, target_written: Lsn) {
         debug_assert!(source_end >= self.applied, "positions only move forward");
         self.applied = source_end;
-        match self.unflushed.back_mut() {
-            Some(last) if self.unflushed.len() >= UNFLUSHED_MAX => {
-                *last = Commit { source_end, target_written };
-            }
-            _ => self.unflushed.push_back(Commit { source_end, target_written }),
+        if self.unflushed.len() >= UNFLUSHED_MAX {
+            self.unflushed.pop_back();
         }
+        self.unflushed.push_back(Commit { source_end, target_written });
     }
 
     /// The target's WAL is flushed up to here. Returns the durable position when it moved.

@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use crate::assemble::Piece;
 use crate::lsn::Lsn;
 
-/// Most wire bytes that may wait; a single larger piece waits alone.
+/// Most memory that waiting changes may hold; a single larger piece waits alone.
 pub const QUEUE_BYTES_MAX: u32 = 16 * 1024 * 1024;
 /// Most pieces that may wait.
 pub const QUEUE_PIECES_MAX: usize = 4096;
@@ -39,7 +39,7 @@ pub struct Closed;
 impl Sender {
     /// Waits for room for the piece. Cancel-safe: nothing is sent before this returns.
     pub async fn room(&self, piece: &Piece) -> Result<Room<'_>, Closed> {
-        let bytes = u32::try_from(piece.bytes).unwrap_or(QUEUE_BYTES_MAX).min(QUEUE_BYTES_MAX);
+        let bytes = u32::try_from(piece.memory_bytes).unwrap_or(QUEUE_BYTES_MAX).min(QUEUE_BYTES_MAX);
         let bytes = Arc::clone(&self.bytes).acquire_many_owned(bytes).await.map_err(|_| Closed)?;
         let slot = self.items.reserve().await.map_err(|_| Closed)?;
         Ok(Room { slot, bytes })
@@ -53,7 +53,7 @@ impl Sender {
         }
     }
 
-    /// Wire bytes and pieces that wait now.
+    /// Bytes and pieces that wait now.
     pub fn depth(&self) -> (usize, usize) {
         let bytes = (QUEUE_BYTES_MAX as usize).saturating_sub(self.bytes.available_permits());
         (bytes, self.items.max_capacity() - self.items.capacity())

@@ -19,7 +19,7 @@ use crate::ids::NodeName;
 use crate::lsn::Lsn;
 use crate::pgoutput;
 use crate::status::monitor::LinkMonitor;
-use crate::wire::replication::{Frame, ReplicationStream, StandbyStatus};
+use crate::wire::{Frame, ReplicationStream, StandbyStatus};
 
 /// How often the source hears from us: well under the least sensible `wal_sender_timeout`.
 const FEEDBACK_EVERY: Duration = Duration::from_secs(1);
@@ -141,7 +141,7 @@ impl Reader {
             self.feedback().await?;
         }
         let (bytes, pieces) = self.queue.depth();
-        self.monitor.set_queue(pieces, bytes);
+        self.monitor.set_queue(pieces as u64, bytes as u64);
         Ok(true)
     }
 
