@@ -27,7 +27,11 @@ pub struct Fetcher {
 impl Fetcher {
     /// Will connect to the source at `info` when a value is needed.
     pub fn new(info: ConnInfo, application_name: String) -> Self {
-        Self { info, application_name, session: None }
+        Self {
+            info,
+            application_name,
+            session: None,
+        }
     }
 
     /// The row with its missing values filled in; `None` when the source no longer has the row.
@@ -45,7 +49,10 @@ impl Fetcher {
         }
         let row = self.read(map, key, &missing).await.map_err(|source| {
             self.session = None;
-            ApplyError::Fetch { table: map.label(), source }
+            ApplyError::Fetch {
+                table: map.label(),
+                source,
+            }
         })?;
         Ok(row.map(|row| filled(&put.values, &missing, row)))
     }
@@ -66,7 +73,10 @@ impl Fetcher {
         let key: Vec<Option<&[u8]>> = key.iter().map(|value| Some(value.as_ref())).collect();
         batch.push(&sql, &key)?;
         let outcomes = batch.run().await.map_err(|failed| failed.error)?;
-        Ok(outcomes.into_iter().next().and_then(|outcome| outcome.rows.into_iter().next()))
+        Ok(outcomes
+            .into_iter()
+            .next()
+            .and_then(|outcome| outcome.rows.into_iter().next()))
     }
 }
 

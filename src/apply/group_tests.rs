@@ -68,7 +68,13 @@ fn target() -> Arc<Target> {
         columns: names.map(sent).to_vec(),
     });
     let map = TableMap::new(relation, Some(table), "west").unwrap();
-    Arc::new(Target::new(map, Guard { origin: 1, stronger: vec![] }))
+    Arc::new(Target::new(
+        map,
+        Guard {
+            origin: 1,
+            stronger: vec![],
+        },
+    ))
 }
 
 fn text(number: u8) -> Value {
@@ -106,24 +112,38 @@ fn play(rows: &mut Rows, act: &Act, relation: &Arc<Relation>) -> Option<Change> 
     match *act {
         Act::Insert(key, small, large) if !rows.contains_key(&key) => {
             rows.insert(key, (small, large));
-            Some(Change::Insert { relation, new: Tuple(vec![text(key), text(small), text(large)]) })
+            Some(Change::Insert {
+                relation,
+                new: Tuple(vec![text(key), text(small), text(large)]),
+            })
         }
         Act::Update(key, small, large) => {
             let row = rows.get_mut(&key)?;
             *row = (small, large.unwrap_or(row.1));
             let large = large.map_or(Value::Unchanged, text);
             let new = Tuple(vec![text(key), text(small), large]);
-            Some(Change::Update { relation, old: None, new })
+            Some(Change::Update {
+                relation,
+                old: None,
+                new,
+            })
         }
         Act::Move(from, to) if from != to && !rows.contains_key(&to) => {
             let row = rows.remove(&from)?;
             rows.insert(to, row);
             let new = Tuple(vec![text(to), text(row.0), Value::Unchanged]);
-            Some(Change::Update { relation, old: Some(key_image(from)), new })
+            Some(Change::Update {
+                relation,
+                old: Some(key_image(from)),
+                new,
+            })
         }
         Act::Delete(key) => {
             rows.remove(&key)?;
-            Some(Change::Delete { relation, old: key_image(key) })
+            Some(Change::Delete {
+                relation,
+                old: key_image(key),
+            })
         }
         Act::Insert(..) | Act::Move(..) => None,
     }
@@ -132,7 +152,9 @@ fn play(rows: &mut Rows, act: &Act, relation: &Arc<Relation>) -> Option<Change> 
 /// Applies an entry as the executor does; a missing large value comes from the row it belongs to,
 /// else from the source as it is in the end.
 fn write(rows: &mut Rows, entry: &Entry, source: &Rows) {
-    let Entry::Row(row) = entry else { panic!("the table has a key") };
+    let Entry::Row(row) = entry else {
+        panic!("the table has a key")
+    };
     let key = std::str::from_utf8(&row.key[0]).unwrap().parse().unwrap();
     match &row.op {
         RowOp::Delete => {
@@ -192,12 +214,27 @@ fn a_row_written_five_times_is_written_once() {
     let mut builder = GroupBuilder::default();
     let mut rows = Rows::from([(1, (0, 0))]);
     for small in 1..=5 {
-        let change = play(&mut rows, &Act::Update(1, small, None), &target.map.relation).unwrap();
-        builder.row(&change, &target, CommitTime::from_postgres_micros(small.into())).unwrap();
+        let change = play(
+            &mut rows,
+            &Act::Update(1, small, None),
+            &target.map.relation,
+        )
+        .unwrap();
+        builder
+            .row(
+                &change,
+                &target,
+                CommitTime::from_postgres_micros(small.into()),
+            )
+            .unwrap();
     }
     let segments = builder.finish();
-    let [Segment::Rows(entries)] = segments.as_slice() else { panic!("one segment") };
-    let [Entry::Row(row)] = entries.as_slice() else { panic!("one entry") };
+    let [Segment::Rows(entries)] = segments.as_slice() else {
+        panic!("one segment")
+    };
+    let [Entry::Row(row)] = entries.as_slice() else {
+        panic!("one entry")
+    };
     assert_eq!(row.time, CommitTime::from_postgres_micros(5));
 }
 
@@ -207,10 +244,17 @@ fn a_truncate_separates_what_came_before_from_what_follows() {
     let mut builder = GroupBuilder::default();
     let relation = &target.map.relation;
     let insert = |rows: &mut Rows| play(rows, &Act::Insert(1, 1, 1), relation).unwrap();
-    builder.row(&insert(&mut Rows::new()), &target, CommitTime::default()).unwrap();
+    builder
+        .row(&insert(&mut Rows::new()), &target, CommitTime::default())
+        .unwrap();
     builder.truncate(vec![Arc::clone(&target)], CommitTime::default());
-    builder.row(&insert(&mut Rows::new()), &target, CommitTime::default()).unwrap();
-    let kinds: Vec<bool> =
-        builder.finish().iter().map(|segment| matches!(segment, Segment::Rows(_))).collect();
+    builder
+        .row(&insert(&mut Rows::new()), &target, CommitTime::default())
+        .unwrap();
+    let kinds: Vec<bool> = builder
+        .finish()
+        .iter()
+        .map(|segment| matches!(segment, Segment::Rows(_)))
+        .collect();
     assert_eq!(kinds, [true, false, true]);
 }

@@ -35,7 +35,7 @@ const CLOCK_POLL: Duration = Duration::from_millis(20);
 const RETRIES_MAX: u32 = 10;
 
 /// How the link was told to apply.
-pub struct ApplyOptions {
+pub(super) struct ApplyOptions {
     /// The link.
     pub link: LinkName,
     /// Several source transactions may share a target transaction (two nodes only, see design).
@@ -48,7 +48,7 @@ pub struct ApplyOptions {
 
 /// Why applying ended without an error.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Ended {
+pub(super) enum Ended {
     /// The link was told to stop or pause.
     Stopped,
     /// The reader has gone; it knows why.
@@ -59,7 +59,7 @@ pub enum Ended {
 type Group = (Vec<Piece>, Vec<OwnedSemaphorePermit>);
 
 /// The applier with its queue and its positions.
-pub struct Applying {
+pub(super) struct Applying {
     applier: Applier,
     options: ApplyOptions,
     queue: mpsc::Receiver<Item>,
@@ -77,7 +77,7 @@ pub struct Applying {
 
 impl Applying {
     /// `begun` is the position the target already holds, `goal` the source's end of WAL now.
-    pub fn new(
+    pub(super) fn new(
         (applier, options): (Applier, ApplyOptions),
         queue: mpsc::Receiver<Item>,
         durable: watch::Sender<Lsn>,
@@ -102,12 +102,12 @@ impl Applying {
     }
 
     /// The commit of the large transaction or group that failed, for a second try in order.
-    pub fn in_order_until(&self) -> Lsn {
+    pub(super) fn in_order_until(&self) -> Lsn {
         self.options.in_order_until
     }
 
     /// Applies until told to stop (the transaction in hand is finished) or until an error.
-    pub async fn run(&mut self, stop: &CancellationToken) -> Result<Ended, LinkError> {
+    pub(super) async fn run(&mut self, stop: &CancellationToken) -> Result<Ended, LinkError> {
         let mut poll = interval(FLUSH_POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.show_progress();
@@ -169,7 +169,8 @@ impl Applying {
 
     /// Applies whole transactions: together, and when that fails one by one in their own order.
     async fn group(&mut self, mut pieces: Vec<Piece>) -> Result<(), LinkError> {
-        self.monitor.set_oldest_unapplied(pieces.first().map(|piece| piece.header.commit_time));
+        self.monitor
+            .set_oldest_unapplied(pieces.first().map(|piece| piece.header.commit_time));
         let mut in_order = pieces.iter().any(|piece| self.must_go_in_order(piece));
         let started = Instant::now();
         while !pieces.is_empty() {
@@ -199,7 +200,8 @@ impl Applying {
     async fn part(&mut self, piece: Piece) -> Result<(), LinkError> {
         let in_order = self.must_go_in_order(&piece);
         let started = Instant::now();
-        self.monitor.set_oldest_unapplied(Some(piece.header.commit_time));
+        self.monitor
+            .set_oldest_unapplied(Some(piece.header.commit_time));
         loop {
             match self.applier.apply_part(&piece, in_order).await {
                 Ok(committed) => {
@@ -208,7 +210,8 @@ impl Applying {
                     return Ok(());
                 }
                 Err(ApplyError::ClockBehind) if piece.first => {
-                    self.recover(ApplyError::ClockBehind, in_order, started).await?;
+                    self.recover(ApplyError::ClockBehind, in_order, started)
+                        .await?;
                 }
                 Err(error) => {
                     if second_try_may_help(&error) && !in_order {
@@ -231,7 +234,10 @@ impl Applying {
         in_order: bool,
         started: Instant,
     ) -> Result<bool, LinkError> {
-        self.applier.rollback().await.map_err(|source| self.failed(source))?;
+        self.applier
+            .rollback()
+            .await
+            .map_err(|source| self.failed(source))?;
         match error {
             ApplyError::ClockBehind => self.wait_for_clock(started).await.map(|()| false),
             ApplyError::PositionMoved => Err(self.failed(error)),
@@ -286,7 +292,8 @@ impl Applying {
     fn note(&mut self, committed: Option<Committed>) {
         let Some(committed) = committed else { return };
         self.in_large = false;
-        self.progress.applied(committed.source_end, committed.target_written);
+        self.progress
+            .applied(committed.source_end, committed.target_written);
         let counts = self.applier.take_counts();
         self.monitor.add_transactions(counts.transactions);
         self.monitor.add_rows(counts.rows);
@@ -297,7 +304,11 @@ impl Applying {
     }
 
     async fn poll_flushed(&mut self) -> Result<(), LinkError> {
-        let flushed = self.applier.flushed().await.map_err(|source| self.failed(source))?;
+        let flushed = self
+            .applier
+            .flushed()
+            .await
+            .map_err(|source| self.failed(source))?;
         self.note_flushed(flushed);
         Ok(())
     }
@@ -344,7 +355,10 @@ impl Applying {
     }
 
     fn failed(&self, source: ApplyError) -> LinkError {
-        LinkError::Apply { node: self.options.link.to.clone(), source }
+        LinkError::Apply {
+            node: self.options.link.to.clone(),
+            source,
+        }
     }
 }
 

@@ -80,7 +80,10 @@ pub async fn run(context: LinkContext, stop: CancellationToken) {
         blocked: Backoff::blocked(),
     };
     link.run().await;
-    link.context.monitor.set_state(LinkState::Stopped, Some("the daemon is stopping".to_owned()));
+    link.context.monitor.set_state(
+        LinkState::Stopped,
+        Some("the daemon is stopping".to_owned()),
+    );
     probing.abort();
 }
 
@@ -107,8 +110,13 @@ impl Link {
     }
 
     async fn wait_while_paused(&self) {
-        let reason = format!("paused by hand; `mmrepl resume '{}'` goes on", self.context.link);
-        self.context.monitor.set_state(LinkState::Paused, Some(reason));
+        let reason = format!(
+            "paused by hand; `mmrepl resume '{}'` goes on",
+            self.context.link
+        );
+        self.context
+            .monitor
+            .set_state(LinkState::Paused, Some(reason));
         let mut paused = self.context.monitor.paused();
         tokio::select! {
             () = self.stop.cancelled() => {}
@@ -253,5 +261,8 @@ fn joined(read: Result<Result<(), LinkError>, tokio::task::JoinError>) -> Result
 }
 
 const fn piece_limits() -> PieceLimits {
-    PieceLimits { rows: PIECE_ROWS_MAX, bytes: PIECE_BYTES_MAX }
+    PieceLimits {
+        rows: PIECE_ROWS_MAX,
+        bytes: PIECE_BYTES_MAX,
+    }
 }

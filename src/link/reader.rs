@@ -25,7 +25,7 @@ use crate::wire::{Frame, ReplicationStream, StandbyStatus};
 const FEEDBACK_EVERY: Duration = Duration::from_secs(1);
 
 /// Drives one replication connection.
-pub struct Reader {
+pub(super) struct Reader {
     source: NodeName,
     stream: ReplicationStream,
     assembler: Assembler,
@@ -40,7 +40,7 @@ pub struct Reader {
 
 impl Reader {
     /// Reads `stream` of `source` into `queue`.
-    pub fn new(
+    pub(super) fn new(
         source: NodeName,
         stream: ReplicationStream,
         assembler: Assembler,
@@ -50,11 +50,21 @@ impl Reader {
         let mut tick = interval(FEEDBACK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (received, reported) = (Lsn::ZERO, Lsn::ZERO);
-        Self { source, stream, assembler, queue, confirmed, monitor, tick, received, reported }
+        Self {
+            source,
+            stream,
+            assembler,
+            queue,
+            confirmed,
+            monitor,
+            tick,
+            received,
+            reported,
+        }
     }
 
     /// Reads until the connection or the applier ends. Dropping it drops the connection.
-    pub async fn run(mut self) -> Result<(), LinkError> {
+    pub(super) async fn run(mut self) -> Result<(), LinkError> {
         loop {
             tokio::select! {
                 biased;
@@ -70,17 +80,26 @@ impl Reader {
     }
 
     fn failed(&self, source: crate::wire::WireError) -> LinkError {
-        LinkError::Node { node: self.source.clone(), source }
+        LinkError::Node {
+            node: self.source.clone(),
+            source,
+        }
     }
 
     /// Handles one frame; false when the applier has gone.
     async fn frame(&mut self, frame: Frame) -> Result<bool, LinkError> {
         match frame {
-            Frame::Data { wal_end, payload, .. } => {
+            Frame::Data {
+                wal_end, payload, ..
+            } => {
                 self.note_received(wal_end);
                 self.data(payload).await
             }
-            Frame::Keepalive { wal_end, reply_requested, .. } => {
+            Frame::Keepalive {
+                wal_end,
+                reply_requested,
+                ..
+            } => {
                 self.note_received(wal_end);
                 if reply_requested {
                     self.feedback().await?;
@@ -96,12 +115,17 @@ impl Reader {
     }
 
     async fn data(&mut self, payload: Bytes) -> Result<bool, LinkError> {
-        let message = pgoutput::decode(payload, false)
-            .map_err(|source| LinkError::Decode { node: self.source.clone(), source })?;
+        let message = pgoutput::decode(payload, false).map_err(|source| LinkError::Decode {
+            node: self.source.clone(),
+            source,
+        })?;
         let assembled = self
             .assembler
             .feed(message)
-            .map_err(|source| LinkError::Assemble { node: self.source.clone(), source })?;
+            .map_err(|source| LinkError::Assemble {
+                node: self.source.clone(),
+                source,
+            })?;
         match assembled {
             Assembled::Piece(piece) => self.enqueue_all(piece).await,
             Assembled::Skipped { end } => Ok(self.nothing_up_to(end.end_lsn)),
@@ -158,7 +182,10 @@ impl Reader {
             now: CommitTime::now(),
             reply: false,
         };
-        self.stream.send_status(&status).await.map_err(|source| self.failed(source))?;
+        self.stream
+            .send_status(&status)
+            .await
+            .map_err(|source| self.failed(source))?;
         self.reported = flushed;
         self.monitor.set_confirmed(flushed);
         if moved {
