@@ -7,8 +7,8 @@
 use tokio_postgres::Client;
 
 use crate::error::{RetryClass, Retryable};
-use crate::wire::control::from_tokio_postgres;
-use crate::wire::error::WireError;
+use crate::wire::WireError;
+use crate::wire::from_tokio_postgres;
 
 /// One file of `migrations/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
