@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod commit_time;
+pub mod config;
 pub mod error;
 pub mod ids;
 pub mod lsn;

@@ -1,0 +1,3 @@
+//! What the operator tells mmrepl.
+
+pub mod conninfo;
