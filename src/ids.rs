@@ -16,11 +16,7 @@ pub struct BadName(String);
 fn check_name(text: &str) -> Result<(), BadName> {
     let fits = (1..=NAME_MAX_BYTES).contains(&text.len());
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-    if fits && text.bytes().all(plain) {
-        Ok(())
-    } else {
-        Err(BadName(text.to_owned()))
-    }
+    if fits && text.bytes().all(plain) { Ok(()) } else { Err(BadName(text.to_owned())) }
 }
 
 macro_rules! name_type {
@@ -102,10 +98,7 @@ impl FromStr for LinkName {
         let bad = || BadLink(text.to_owned());
         let (from, to) = text.split_once("->").ok_or_else(bad)?;
         let name = |part: &str| part.trim().parse().map_err(|_| bad());
-        Ok(Self {
-            from: name(from)?,
-            to: name(to)?,
-        })
+        Ok(Self { from: name(from)?, to: name(to)? })
     }
 }
 
