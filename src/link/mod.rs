@@ -40,6 +40,7 @@ use reader::Reader;
 
 pub use error::LinkError;
 pub use history::HistoryError;
+pub use applying::GROUP_ROWS_MAX;
 pub use progress::UNFLUSHED_MAX;
 pub use queue::{QUEUE_BYTES_MAX, QUEUE_PIECES_MAX};
 
@@ -67,6 +68,18 @@ pub struct LinkContext {
     pub checkpoints: Checkpoints,
     /// What `status` shows, and whether the link is paused.
     pub monitor: LinkMonitor,
+}
+
+impl LinkContext {
+    /// Tells the link, when it does not know yet.
+    pub fn set_paused(&self, paused: bool) {
+        let known = *self.monitor.paused().borrow();
+        match (known, paused) {
+            (false, true) => self.monitor.pause(),
+            (true, false) => self.monitor.resume(),
+            _ => {}
+        }
+    }
 }
 
 /// Runs the link until `stop`. The transaction in hand is finished first.
