@@ -3,5 +3,10 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 mod harness;
+mod origin_progress;
+mod replication;
+mod shapes;
+mod status_truth;
 #[path = "../support/mod.rs"]
 mod support;
+mod types;
