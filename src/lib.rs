@@ -3,6 +3,7 @@
 
 pub mod commit_time;
 pub mod error;
+pub mod failpoint;
 pub mod ids;
 pub mod local;
 pub mod lsn;

@@ -289,7 +289,7 @@ const ARRAYS: &[Case] = &[
             "'[5:5]={x}'",
         ],
     ),
-    ("bytea[]", &[r#"array['\x00'::bytea, null, '\x5c22']"#]),
+    ("bytea[]", &[r"array['\x00'::bytea, null, '\x5c22']"]),
     (
         "timestamptz[]",
         &["'{infinity,NULL,\"0044-03-15 12:00:00+00 BC\"}'"],
@@ -411,9 +411,10 @@ const KEYS: &[(&str, &str)] = &[
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_key_finds_its_row() {
     let keys = || KEYS.iter().enumerate();
-    let tables: String = keys()
-        .map(|(n, (kind, _))| format!("create table k{n} (k {kind} primary key, v text);\n"))
-        .collect();
+    let table = |(n, (kind, _)): (usize, &(&str, &str))| {
+        format!("create table k{n} (k {kind} primary key, v text);\n")
+    };
+    let tables = keys().map(table).collect::<Vec<_>>().concat();
     let cluster = Cluster::running(&(PRELUDE.to_owned() + &tables)).await;
     cluster.wait_streaming().await;
     let each = |sql: &dyn Fn(usize, &str, &str) -> String| -> String {
