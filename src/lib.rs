@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod commit_time;
+pub mod demo;
 pub mod error;
 pub mod failpoint;
 pub mod ids;

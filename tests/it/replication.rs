@@ -192,7 +192,8 @@ async fn a_dry_run_changes_nothing_and_drop_removes_everything() {
     let cluster = Cluster::start(ClusterOptions::pair()).await;
     cluster.sql_everywhere(SCHEMA).await;
     let made = "select (select count(*) from pg_namespace where nspname = 'mmrepl')
-        + (select count(*) from pg_publication) + (select count(*) from pg_trigger where not tgisinternal)
+        + (select count(*) from pg_publication)
+        + (select count(*) from pg_trigger where not tgisinternal)
         + (select count(*) from pg_replication_slots where database = current_database())
         + (select count(*) from pg_replication_origin where roname like 'mmrepl\\_'
             || replace(current_database(), '_', '\\_') || '\\_%')";

@@ -97,7 +97,8 @@ async fn catching_up_with_a_backlog() {
     cluster.wait_streaming().await;
     cluster.mmrepl_ok(&["pause", "east->west"]).await;
     cluster.wait_state("east", "west", &["paused"]).await;
-    let backlog = "do $$ begin for i in 1..60000 loop insert into t values (i, 'x'); commit; end loop; end $$";
+    let backlog = "do $$ begin
+        for i in 1..60000 loop insert into t values (i, 'x'); commit; end loop; end $$";
     cluster.east().sql(backlog).await;
     let paused = cluster.link_status("east", "west").await.unwrap();
     assert_eq!(paused["state"], "paused", "{paused}");
