@@ -36,7 +36,26 @@ impl Stage {
              commit",
             node.name
         );
-        node.sql(&sql).await
+        node.sql(&sql).await?;
+        self.placed += 1;
+        Ok(())
+    }
+
+    /// Every order that was placed is on both nodes, once; gives how many. (The script deletes one,
+    /// but the other side changes it later, and the later change wins.)
+    pub(super) async fn assert_nothing_lost(&self) -> Result<usize, DemoError> {
+        let placed = self.placed;
+        for node in &self.nodes {
+            let found = node.texts("select customer from orders").await?.len();
+            if found != placed {
+                return Err(DemoError::Lost {
+                    node: node.name,
+                    placed,
+                    found,
+                });
+            }
+        }
+        Ok(placed)
     }
 
     /// Both nodes change the same product's name: only one can win.

@@ -42,6 +42,16 @@ pub enum DemoError {
         /// The cause.
         source: tokio_postgres::Error,
     },
+    /// An order that was placed is not there, or there twice.
+    #[error("{placed} orders were placed, but {node} has {found}")]
+    Lost {
+        /// The node.
+        node: &'static str,
+        /// How many were placed.
+        placed: usize,
+        /// How many are there.
+        found: usize,
+    },
     /// The one thing that must not happen.
     #[error(
         "the nodes are still different after {seconds} s; the daemons' logs are kept in {logs}"

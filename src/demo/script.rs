@@ -12,7 +12,8 @@ pub(super) async fn play(stage: &mut Stage) -> Result<(), DemoError> {
     a_killed_daemon(stage).await?;
     a_killed_server(stage).await?;
     stage.show_status().await?;
-    println!("\nThe tour is over: both nodes are equal. Nothing was lost.");
+    let placed = stage.assert_nothing_lost().await?;
+    println!("\nThe tour is over: both nodes are equal, and all {placed} orders are on both.");
     Ok(())
 }
 

@@ -59,6 +59,8 @@ pub(super) struct Node {
 pub(super) struct Stage {
     /// East, then west.
     pub(super) nodes: [Node; 2],
+    /// How many orders were placed on both together.
+    pub(super) placed: usize,
     dir: PathBuf,
     keep: bool,
     _guard: Guard,
@@ -78,6 +80,7 @@ impl Stage {
         let mut stage = Self {
             nodes,
             dir,
+            placed: 0,
             keep: false,
             _guard: guard,
         };

@@ -58,7 +58,7 @@ fn side_by_side(title: &str, east: &Rows, west: &Rows) -> String {
     let hidden = keys.len().saturating_sub(SHOWN_MAX);
     let mut table = Table::new();
     table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .load_style(presets::ASCII_MARKDOWN)
         .set_header([title, "east", "west", ""]);
     for key in keys.iter().skip(hidden) {
         let (on_east, on_west) = (cell(east, key), cell(west, key));
