@@ -53,8 +53,10 @@ impl Source {
 
     /// Whole files of tests, or of helpers for tests, fuzzing and benches.
     fn is_test(&self) -> bool {
-        let test_only = ["/tests.rs", "/arbitrary.rs", "/fuzzing.rs"];
-        !self.path.starts_with("src/") || test_only.iter().any(|end| self.path.ends_with(end))
+        let test_only = ["tests.rs", "/arbitrary.rs", "/fuzzing.rs"];
+        !self.path.starts_with("src/")
+            || self.path.contains("/tests/")
+            || test_only.iter().any(|end| self.path.ends_with(end))
     }
 }
 
