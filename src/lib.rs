@@ -41,6 +41,7 @@ pub mod checkpoint;
 pub mod commit_time;
 pub mod config;
 pub mod conflict;
+pub mod demo;
 pub mod error;
 pub mod failpoint;
 pub mod ids;
