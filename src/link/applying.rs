@@ -20,7 +20,7 @@ use crate::status::model::LinkState;
 use crate::status::monitor::LinkMonitor;
 
 /// Most rows in one target transaction made of several source transactions.
-const GROUP_ROWS_MAX: usize = 2_000;
+pub const GROUP_ROWS_MAX: usize = 2_000;
 /// Most wire bytes in one such transaction.
 const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// How often an idle applier asks how far the target's WAL is flushed, while something is not.

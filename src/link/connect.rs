@@ -64,7 +64,7 @@ pub(super) async fn connect(context: &LinkContext) -> Result<Ready, LinkError> {
     let paused = read_paused(&source_control, &context.link).await;
     if paused.map_err(|error| not_set_up(source, error))? {
         // The caller watches this and gives the attempt up.
-        context.monitor.pause();
+        context.set_paused(true);
     }
     let target_control = open_control(context, target).await?;
     let source_server = server(source, &source_control).await?;

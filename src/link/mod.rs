@@ -38,6 +38,7 @@ use applying::{ApplyOptions, Applying, Ended};
 use connect::Ready;
 use reader::Reader;
 
+pub use applying::GROUP_ROWS_MAX;
 pub use error::LinkError;
 pub use history::HistoryError;
 pub use progress::UNFLUSHED_MAX;
@@ -67,6 +68,18 @@ pub struct LinkContext {
     pub checkpoints: Checkpoints,
     /// What `status` shows, and whether the link is paused.
     pub monitor: LinkMonitor,
+}
+
+impl LinkContext {
+    /// Tells the link, when it does not know yet.
+    pub fn set_paused(&self, paused: bool) {
+        let known = *self.monitor.paused().borrow();
+        match (known, paused) {
+            (false, true) => self.monitor.pause(),
+            (true, false) => self.monitor.resume(),
+            _ => {}
+        }
+    }
 }
 
 /// Runs the link until `stop`. The transaction in hand is finished first.

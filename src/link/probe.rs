@@ -38,6 +38,7 @@ pub(super) async fn run(context: LinkContext) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
+        probe.context.monitor.sample(CommitTime::now());
         match tokio::time::timeout(PROBE_LIMIT, probe.look()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -112,11 +113,7 @@ async fn look_at_pause(context: &LinkContext, source: &Client) -> Result<(), Lin
     let paused = read_paused(source, &context.link)
         .await
         .map_err(at(&context.source))?;
-    if paused {
-        context.monitor.pause()
-    } else {
-        context.monitor.resume()
-    }
+    context.set_paused(paused);
     Ok(())
 }
 
