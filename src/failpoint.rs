@@ -32,7 +32,9 @@ pub fn failpoint(name: &'static str) {
     static PASSED: AtomicU32 = AtomicU32::new(0);
 
     debug_assert!(NAMES.contains(&name), "unknown crash point {name}");
-    let Some((wanted, count)) = WANTED.as_ref() else { return };
+    let Some((wanted, count)) = WANTED.as_ref() else {
+        return;
+    };
     if wanted == name && PASSED.fetch_add(1, Ordering::SeqCst) + 1 == *count {
         eprintln!("failpoint {name} reached {count} times: aborting");
         std::process::abort();

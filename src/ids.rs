@@ -75,7 +75,7 @@ name_type! {
     ClusterName
 }
 
-/// One direction of replication, `east->west`: from the node that was written to the one applied to.
+/// One direction of replication, `east->west`: from the node written to, to the one applied to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkName {
     /// The source node, whose daemon owns the link.
@@ -133,7 +133,8 @@ impl fmt::Display for SystemId {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TimelineId(pub u32);
 
-/// A replication origin's number on one server (`pg_replication_origin.roident`); 0 is "written here".
+/// A replication origin's number on one server (`pg_replication_origin.roident`); 0 is
+/// "written here".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OriginId(pub u32);
 

@@ -7,8 +7,8 @@
 use tokio_postgres::Client;
 
 use crate::error::{RetryClass, Retryable};
-use crate::wire::control::from_tokio_postgres;
-use crate::wire::error::WireError;
+use crate::wire::WireError;
+use crate::wire::from_tokio_postgres;
 
 /// One file of `migrations/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +22,11 @@ pub struct Migration {
 }
 
 /// Every migration in order.
-pub const MIGRATIONS: [Migration; 1] =
-    [Migration { number: 1, name: "001_base", sql: include_str!("../migrations/001_base.sql") }];
+pub const MIGRATIONS: [Migration; 1] = [Migration {
+    number: 1,
+    name: "001_base",
+    sql: include_str!("../migrations/001_base.sql"),
+}];
 
 /// Held while a server is migrated. The number is the text `mmrepl` in ASCII.
 const ADVISORY_LOCK: i64 = 0x6D6D_7265_706C;
@@ -84,7 +87,10 @@ impl Retryable for MigrateError {
 }
 
 fn server(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> MigrateError {
-    move |error| MigrateError::Server { what: what.into(), source: from_tokio_postgres(error) }
+    move |error| MigrateError::Server {
+        what: what.into(),
+        source: from_tokio_postgres(error),
+    }
 }
 
 /// A migration that a server has run.
@@ -97,7 +103,10 @@ struct Applied {
 /// Runs what is missing; returns it. Runs nothing, not even part of a file, when it fails there.
 pub async fn migrate(client: &mut Client) -> Result<Vec<Migration>, MigrateError> {
     let lock = format!("select pg_catalog.pg_advisory_lock({ADVISORY_LOCK})");
-    client.batch_execute(&lock).await.map_err(server("lock out other migrations"))?;
+    client
+        .batch_execute(&lock)
+        .await
+        .map_err(server("lock out other migrations"))?;
     let done = migrate_locked(client).await;
     let unlock = format!("select pg_catalog.pg_advisory_unlock({ADVISORY_LOCK})");
     let unlocked = client.batch_execute(&unlock).await;
@@ -109,7 +118,10 @@ pub async fn migrate(client: &mut Client) -> Result<Vec<Migration>, MigrateError
 async fn migrate_locked(client: &mut Client) -> Result<Vec<Migration>, MigrateError> {
     let pending = pending(client).await?;
     if !pending.is_empty() {
-        client.batch_execute(PREPARE).await.map_err(server("create schema mmrepl"))?;
+        client
+            .batch_execute(PREPARE)
+            .await
+            .map_err(server("create schema mmrepl"))?;
     }
     for migration in &pending {
         run(client, migration).await?;
@@ -124,14 +136,23 @@ pub async fn pending(client: &Client) -> Result<Vec<Migration>, MigrateError> {
 
 async fn applied(client: &Client) -> Result<Vec<Applied>, MigrateError> {
     let exists = "select pg_catalog.to_regclass('mmrepl.migration') is not null";
-    let exists = client.query_one(exists, &[]).await.map_err(server("look for schema mmrepl"))?;
+    let exists = client
+        .query_one(exists, &[])
+        .await
+        .map_err(server("look for schema mmrepl"))?;
     if !exists.get::<_, bool>(0) {
         return Ok(Vec::new());
     }
     let sql = "select number, name, checksum from mmrepl.migration order by number";
-    let rows = client.query(sql, &[]).await.map_err(server("read mmrepl.migration"))?;
-    let applied =
-        |row: &tokio_postgres::Row| Applied { number: row.get(0), name: row.get(1), checksum: row.get(2) };
+    let rows = client
+        .query(sql, &[])
+        .await
+        .map_err(server("read mmrepl.migration"))?;
+    let applied = |row: &tokio_postgres::Row| Applied {
+        number: row.get(0),
+        name: row.get(1),
+        checksum: row.get(2),
+    };
     Ok(rows.iter().map(applied).collect())
 }
 
@@ -139,23 +160,34 @@ async fn applied(client: &Client) -> Result<Vec<Applied>, MigrateError> {
 fn compare(applied: &[Applied], known: &[Migration]) -> Result<Vec<Migration>, MigrateError> {
     for there in applied {
         let ours = known.iter().find(|ours| ours.number == there.number);
-        let ours = ours.ok_or_else(|| MigrateError::Newer { name: there.name.clone() })?;
+        let ours = ours.ok_or_else(|| MigrateError::Newer {
+            name: there.name.clone(),
+        })?;
         if checksum(ours.sql) != there.checksum {
-            return Err(MigrateError::Changed { name: ours.name.to_owned() });
+            return Err(MigrateError::Changed {
+                name: ours.name.to_owned(),
+            });
         }
     }
-    let ran = |migration: &&Migration| !applied.iter().any(|there| there.number == migration.number);
+    let ran =
+        |migration: &&Migration| !applied.iter().any(|there| there.number == migration.number);
     Ok(known.iter().filter(ran).copied().collect())
 }
 
 async fn run(client: &mut Client, migration: &Migration) -> Result<(), MigrateError> {
     let what = || format!("run migration {}", migration.name);
     let transaction = client.transaction().await.map_err(server(what()))?;
-    transaction.batch_execute(migration.sql).await.map_err(server(what()))?;
+    transaction
+        .batch_execute(migration.sql)
+        .await
+        .map_err(server(what()))?;
     let record = "insert into mmrepl.migration (number, name, checksum) values ($1, $2, $3)";
     let values: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
         [&migration.number, &migration.name, &checksum(migration.sql)];
-    transaction.execute(record, &values).await.map_err(server(what()))?;
+    transaction
+        .execute(record, &values)
+        .await
+        .map_err(server(what()))?;
     transaction.commit().await.map_err(server(what()))
 }
 
@@ -170,12 +202,24 @@ mod tests {
     use super::*;
 
     fn applied(number: i32, sql: &str) -> Applied {
-        Applied { number, name: format!("{number:03}"), checksum: checksum(sql) }
+        Applied {
+            number,
+            name: format!("{number:03}"),
+            checksum: checksum(sql),
+        }
     }
 
     const TWO: [Migration; 2] = [
-        Migration { number: 1, name: "001_a", sql: "a" },
-        Migration { number: 2, name: "002_b", sql: "b" },
+        Migration {
+            number: 1,
+            name: "001_a",
+            sql: "a",
+        },
+        Migration {
+            number: 2,
+            name: "002_b",
+            sql: "b",
+        },
     ];
 
     #[test]
@@ -186,8 +230,14 @@ mod tests {
 
     #[test]
     fn a_changed_or_unknown_file_stops_everything() {
-        assert!(matches!(compare(&[applied(1, "x")], &TWO), Err(MigrateError::Changed { .. })));
-        assert!(matches!(compare(&[applied(3, "c")], &TWO), Err(MigrateError::Newer { .. })));
+        assert!(matches!(
+            compare(&[applied(1, "x")], &TWO),
+            Err(MigrateError::Changed { .. })
+        ));
+        assert!(matches!(
+            compare(&[applied(3, "c")], &TWO),
+            Err(MigrateError::Newer { .. })
+        ));
     }
 
     #[test]
@@ -198,7 +248,10 @@ mod tests {
             .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
             .collect();
         files.sort();
-        let listed: Vec<String> = MIGRATIONS.iter().map(|m| format!("{}.sql", m.name)).collect();
+        let listed: Vec<String> = MIGRATIONS
+            .iter()
+            .map(|m| format!("{}.sql", m.name))
+            .collect();
         assert_eq!(files, listed);
         for (index, migration) in MIGRATIONS.iter().enumerate() {
             assert!(migration.name.starts_with(&format!("{:03}_", index + 1)));

@@ -8,14 +8,16 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::ready::PeerDaemons;
 use crate::admin::{self, AdminState, PauseControl};
 use crate::catalog::link_control::set_paused;
 use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::config::{Config, ConfigError, Node};
 use crate::ids::{LinkName, NodeName};
-use crate::link::{self, LinkContext};
+use crate::link::{self, LinkContext, GROUP_ROWS_MAX, QUEUE_BYTES_MAX, QUEUE_PIECES_MAX};
+use crate::status::gather::peer;
 use crate::status::monitor::LinkMonitor;
-use crate::wire::control::control;
+use crate::wire::control;
 
 /// How long links may take to finish the transaction in hand when the daemon is told to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(4);
@@ -87,20 +89,29 @@ fn contexts(
             nodes: nodes.clone(),
             max_clock_skew: config.conflict.max_clock_skew,
             checkpoints: checkpoints.clone(),
-            monitor: LinkMonitor::new(link.clone()),
+            monitor: monitor(link.clone()),
             link,
         })
     };
     config.links_from(&own.name).into_iter().map(context).collect()
 }
 
+fn monitor(link: LinkName) -> LinkMonitor {
+    let monitor = LinkMonitor::new(link);
+    monitor.set_limits(QUEUE_PIECES_MAX as u64, QUEUE_BYTES_MAX.into(), GROUP_ROWS_MAX as u64);
+    monitor
+}
+
 fn admin_state(config: &Config, own: &Node, links: Vec<LinkMonitor>) -> AdminState {
+    let peers = config.peers_of(&own.name).into_iter().map(peer).collect();
+    let incoming = PeerDaemons::new(config.cluster.clone(), own.name.clone(), peers);
     let control = Pausing { source: own.clone(), links: links.clone() };
     AdminState {
         cluster: config.cluster.clone(),
         node: own.name.clone(),
         links,
         control: Arc::new(control),
+        incoming: Arc::new(incoming),
     }
 }
 

@@ -80,9 +80,9 @@ impl ApplyError {
     pub fn table(&self) -> Option<&str> {
         match self {
             Self::Target { table, .. } => table.as_deref(),
-            Self::Fetch { table, .. } | Self::Catalog { table, .. } | Self::KeyMissing { table } => {
-                Some(table)
-            }
+            Self::Fetch { table, .. }
+            | Self::Catalog { table, .. }
+            | Self::KeyMissing { table } => Some(table),
             Self::Map(
                 MapError::NoTable { table, .. }
                 | MapError::NoColumn { table, .. }

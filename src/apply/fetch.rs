@@ -1,6 +1,6 @@
 //! Reading an unchanged large value from the source, only when a row needs it.
 //!
-//! `pgoutput` leaves out large values that an update did not touch (manual 55.9, TupleData `u`).
+//! `pgoutput` leaves out large values that an update did not touch (manual 55.9, `TupleData`, `u`).
 //! Where the target's row cannot supply them, they are read from the source's row of the same key
 //! as it is now. A value changed there since then arrives later with its own version; a row that is
 //! gone there will be followed by its delete.
@@ -15,7 +15,7 @@ use super::mapping::{KeyValues, TableMap};
 use super::sql;
 use crate::config::conninfo::ConnInfo;
 use crate::pgoutput::{Tuple, Value};
-use crate::wire::session::Session;
+use crate::wire::Session;
 
 /// A session on the source, opened when first needed.
 pub struct Fetcher {
@@ -27,7 +27,11 @@ pub struct Fetcher {
 impl Fetcher {
     /// Will connect to the source at `info` when a value is needed.
     pub fn new(info: ConnInfo, application_name: String) -> Self {
-        Self { info, application_name, session: None }
+        Self {
+            info,
+            application_name,
+            session: None,
+        }
     }
 
     /// The row with its missing values filled in; `None` when the source no longer has the row.
@@ -45,7 +49,10 @@ impl Fetcher {
         }
         let row = self.read(map, key, &missing).await.map_err(|source| {
             self.session = None;
-            ApplyError::Fetch { table: map.label(), source }
+            ApplyError::Fetch {
+                table: map.label(),
+                source,
+            }
         })?;
         Ok(row.map(|row| filled(&put.values, &missing, row)))
     }
@@ -66,7 +73,10 @@ impl Fetcher {
         let key: Vec<Option<&[u8]>> = key.iter().map(|value| Some(value.as_ref())).collect();
         batch.push(&sql, &key)?;
         let outcomes = batch.run().await.map_err(|failed| failed.error)?;
-        Ok(outcomes.into_iter().next().and_then(|outcome| outcome.rows.into_iter().next()))
+        Ok(outcomes
+            .into_iter()
+            .next()
+            .and_then(|outcome| outcome.rows.into_iter().next()))
     }
 }
 

@@ -35,7 +35,7 @@ impl Put {
 
 /// What happens to one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RowOp {
+pub(super) enum RowOp {
     /// Afterwards the row is there.
     Put(Put),
     /// Afterwards it is not.
@@ -44,7 +44,7 @@ pub enum RowOp {
 
 /// The net change of one key.
 #[derive(Debug, Clone)]
-pub struct RowChange {
+pub(super) struct RowChange {
     /// The table.
     pub target: Arc<Target>,
     /// The key.
@@ -57,7 +57,7 @@ pub struct RowChange {
 
 /// A change in a table without a key, matched by the whole old row.
 #[derive(Debug, Clone)]
-pub struct WholeRowChange {
+pub(super) struct WholeRowChange {
     /// The table.
     pub target: Arc<Target>,
     /// The row that was there, for updates and deletes.
@@ -68,7 +68,7 @@ pub struct WholeRowChange {
 
 /// One thing to write.
 #[derive(Debug, Clone)]
-pub enum Entry {
+pub(super) enum Entry {
     /// By key.
     Row(RowChange),
     /// By whole row.
@@ -77,7 +77,7 @@ pub enum Entry {
 
 /// Entries whose order among different keys does not matter, or a truncate.
 #[derive(Debug, Clone)]
-pub enum Segment {
+pub(super) enum Segment {
     /// Rows, each key once.
     Rows(Vec<Entry>),
     /// Tables emptied at a time.
@@ -85,24 +85,41 @@ pub enum Segment {
 }
 
 /// Turns one row change into entries: two where an update changed the key.
-pub fn entries_of(
+pub(super) fn entries_of(
     change: &Change,
     target: &Arc<Target>,
     time: CommitTime,
 ) -> Result<Vec<Entry>, ApplyError> {
     if target.map.key.is_none() {
-        return Ok(whole_row(change, target).into_iter().map(Entry::WholeRow).collect());
+        return Ok(whole_row(change, target)
+            .into_iter()
+            .map(Entry::WholeRow)
+            .collect());
     }
-    let row = |key, op| Entry::Row(RowChange { target: Arc::clone(target), key, op, time });
-    let put =
-        |new: &Tuple, insert, moved| RowOp::Put(Put { values: new.clone(), insert, moved });
+    let row = |key, op| {
+        Entry::Row(RowChange {
+            target: Arc::clone(target),
+            key,
+            op,
+            time,
+        })
+    };
+    let put = |new: &Tuple, insert, moved| {
+        RowOp::Put(Put {
+            values: new.clone(),
+            insert,
+            moved,
+        })
+    };
     let need = |key: Option<KeyValues>| {
-        key.ok_or_else(|| ApplyError::KeyMissing { table: target.map.label() })
+        key.ok_or_else(|| ApplyError::KeyMissing {
+            table: target.map.label(),
+        })
     };
     Ok(match change {
         Change::Insert { new, .. } => {
             vec![row(need(target.map.key_of(new))?, put(new, true, false))]
-        },
+        }
         Change::Update { old, new, .. } => {
             let before = need(target.map.old_key(old.as_ref(), new))?;
             match target.map.key_of(new) {
@@ -112,7 +129,10 @@ pub fn entries_of(
                 _ => vec![row(before, put(new, false, false))],
             }
         }
-        Change::Delete { old: OldImage::Key(old) | OldImage::Full(old), .. } => {
+        Change::Delete {
+            old: OldImage::Key(old) | OldImage::Full(old),
+            ..
+        } => {
             vec![row(need(target.map.key_of(old))?, RowOp::Delete)]
         }
         Change::Truncate { .. } | Change::Message { .. } => vec![],
@@ -127,13 +147,19 @@ fn whole_row(change: &Change, target: &Arc<Target>) -> Option<WholeRowChange> {
         Change::Insert { new, .. } => (None, Some(new.clone())),
         Change::Update { old, new, .. } => {
             let old = old.as_ref().map(image);
-            let new = old.as_ref().map_or_else(|| new.clone(), |old| completed(new, old));
+            let new = old
+                .as_ref()
+                .map_or_else(|| new.clone(), |old| completed(new, old));
             (old, Some(new))
         }
         Change::Delete { old, .. } => (Some(image(old)), None),
         Change::Truncate { .. } | Change::Message { .. } => return None,
     };
-    Some(WholeRowChange { target: Arc::clone(target), old, new })
+    Some(WholeRowChange {
+        target: Arc::clone(target),
+        old,
+        new,
+    })
 }
 
 /// `newer` with what it left out taken from `older`.
@@ -147,7 +173,7 @@ fn completed(newer: &Tuple, older: &Tuple) -> Tuple {
 
 /// Collects changes into segments.
 #[derive(Debug, Default)]
-pub struct GroupBuilder {
+pub(super) struct GroupBuilder {
     done: Vec<Segment>,
     rows: Vec<Entry>,
     by_key: HashMap<(u32, KeyValues), usize>,
@@ -155,7 +181,7 @@ pub struct GroupBuilder {
 
 impl GroupBuilder {
     /// Adds one row change of a transaction that committed at `time`.
-    pub fn row(
+    pub(super) fn row(
         &mut self,
         change: &Change,
         target: &Arc<Target>,
@@ -171,20 +197,21 @@ impl GroupBuilder {
     }
 
     /// Adds a truncate: what came before is written first, what follows after.
-    pub fn truncate(&mut self, targets: Vec<Arc<Target>>, time: CommitTime) {
+    pub(super) fn truncate(&mut self, targets: Vec<Arc<Target>>, time: CommitTime) {
         self.close_segment();
         self.done.push(Segment::Truncate(targets, time));
     }
 
     /// The segments, in the order they must be applied.
-    pub fn finish(mut self) -> Vec<Segment> {
+    pub(super) fn finish(mut self) -> Vec<Segment> {
         self.close_segment();
         self.done
     }
 
     fn close_segment(&mut self) {
         if !self.rows.is_empty() {
-            self.done.push(Segment::Rows(std::mem::take(&mut self.rows)));
+            self.done
+                .push(Segment::Rows(std::mem::take(&mut self.rows)));
         }
         self.by_key.clear();
     }
@@ -217,10 +244,17 @@ fn net(earlier: &RowChange, later: RowChange) -> RowChange {
             moved: before.moved,
         }),
         // The row was there before the group: what came back replaces it.
-        (RowOp::Delete, RowOp::Put(after)) => {
-            RowOp::Put(Put { values: after.values, insert: false, moved: true })
-        }
+        (RowOp::Delete, RowOp::Put(after)) => RowOp::Put(Put {
+            values: after.values,
+            insert: false,
+            moved: true,
+        }),
         (_, RowOp::Delete) => RowOp::Delete,
     };
-    RowChange { target: later.target, key: later.key, op, time: later.time }
+    RowChange {
+        target: later.target,
+        key: later.key,
+        op,
+        time: later.time,
+    }
 }

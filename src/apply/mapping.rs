@@ -7,7 +7,7 @@ use crate::pgoutput::{OldImage, Tuple, Value};
 use crate::relation::{Relation, ReplicaIdentity};
 
 /// The text of one key: its columns' values in key order, as pgoutput sent them.
-pub type KeyValues = Vec<bytes::Bytes>;
+pub(super) type KeyValues = Vec<bytes::Bytes>;
 
 /// Why a relation's changes cannot be written to the target; each sentence says what mends it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,10 +86,17 @@ pub struct TableMap {
 
 impl TableMap {
     /// Fits `relation` to `table` of node `node`.
-    pub fn new(relation: Arc<Relation>, table: Option<Table>, node: &str) -> Result<Self, MapError> {
+    pub fn new(
+        relation: Arc<Relation>,
+        table: Option<Table>,
+        node: &str,
+    ) -> Result<Self, MapError> {
         let label = format!("{}.{}", relation.schema, relation.name);
         let Some(table) = table else {
-            return Err(MapError::NoTable { table: label, node: node.to_owned() });
+            return Err(MapError::NoTable {
+                table: label,
+                node: node.to_owned(),
+            });
         };
         let key = key_columns(&relation, &table, &label, node)?;
         let column = |index: usize| target_column(&relation, &table, key.as_deref(), index);
@@ -102,7 +109,12 @@ impl TableMap {
                 })
             })
             .collect();
-        Ok(Self { columns: columns?, relation, table, key })
+        Ok(Self {
+            columns: columns?,
+            relation,
+            table,
+            key,
+        })
     }
 
     /// `schema.table`, for messages.
@@ -140,7 +152,9 @@ fn key_columns(
     let Some(key) = &table.key else {
         return match relation.replica_identity {
             ReplicaIdentity::Full => Ok(None),
-            _ => Err(MapError::NoOldRows { table: label.to_owned() }),
+            _ => Err(MapError::NoOldRows {
+                table: label.to_owned(),
+            }),
         };
     };
     let whole_rows = relation.replica_identity == ReplicaIdentity::Full;

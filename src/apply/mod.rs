@@ -21,6 +21,8 @@
 mod error;
 mod fetch;
 mod group;
+#[cfg(test)]
+mod group_tests;
 mod in_order;
 mod mapping;
 mod origins;
@@ -37,4 +39,5 @@ pub use error::ApplyError;
 pub use fetch::Fetcher;
 pub use mapping::MapError;
 pub use origins::Origins;
+pub use tables::Tables;
 pub use transaction::{Applier, Committed, Counts};

@@ -18,7 +18,16 @@ pub struct Origins {
 impl Origins {
     /// `by_id` holds the cluster's origins on the target, with the node each stands for.
     pub fn new(source: NodeName, target: NodeName, by_id: HashMap<OriginId, NodeName>) -> Self {
-        Self { source, target, by_id }
+        Self {
+            source,
+            target,
+            by_id,
+        }
+    }
+
+    /// The node whose changes this link applies.
+    pub fn source(&self) -> &NodeName {
+        &self.source
     }
 
     /// The guard for writes of this link's source; `None` when the target has no origin for it.
@@ -30,7 +39,10 @@ impl Origins {
             stronger.push(OriginId::LOCAL.0);
         }
         stronger.sort_unstable();
-        Some(Guard { origin: own.0.0, stronger })
+        Some(Guard {
+            origin: own.0.0,
+            stronger,
+        })
     }
 
     /// The version of a row from what the server says of it: microseconds and origin as text.
@@ -54,14 +66,24 @@ mod tests {
     }
 
     fn origins(source: &str, target: &str) -> Origins {
-        let by_id = [(OriginId(1), node("a")), (OriginId(2), node("c")), (OriginId(3), node("z"))];
+        let by_id = [
+            (OriginId(1), node("a")),
+            (OriginId(2), node("c")),
+            (OriginId(3), node("z")),
+        ];
         Origins::new(node(source), node(target), by_id.into_iter().collect())
     }
 
     #[test]
     fn the_guard_knows_who_wins_a_tie() {
         let guard = origins("c", "m").guard().unwrap();
-        assert_eq!(guard, Guard { origin: 2, stronger: vec![0, 3] });
+        assert_eq!(
+            guard,
+            Guard {
+                origin: 2,
+                stronger: vec![0, 3]
+            }
+        );
         assert_eq!(origins("c", "b").guard().unwrap().stronger, vec![3]);
         assert_eq!(origins("q", "b").guard(), None);
     }

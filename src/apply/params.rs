@@ -3,7 +3,7 @@
 use crate::pgoutput::Value;
 
 /// A value as a text parameter; `None` is NULL. The caller has made sure that nothing is missing.
-pub fn value(value: &Value) -> Option<&[u8]> {
+pub(super) fn value(value: &Value) -> Option<&[u8]> {
     match value {
         Value::Text(bytes) | Value::Binary(bytes) => Some(bytes),
         Value::Null | Value::Unchanged => None,
@@ -11,7 +11,7 @@ pub fn value(value: &Value) -> Option<&[u8]> {
 }
 
 /// A one-dimensional `text[]` literal (manual 8.15.2): every element quoted.
-pub fn array_literal<'a>(elements: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+pub(super) fn array_literal<'a>(elements: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut literal = vec![b'{'];
     for (position, element) in elements.enumerate() {
         if position > 0 {

@@ -9,8 +9,8 @@ use super::sql::{self, UpdateGuard};
 use super::target::{Sql, Statement, Target};
 use super::transaction::{Applier, CommitTimeText};
 use crate::pgoutput::Tuple;
+use crate::wire::Batch;
 use crate::wire::WireError;
-use crate::wire::session::Batch;
 
 /// The statement that takes a row if nothing newer is there.
 enum Attempt {
@@ -37,11 +37,16 @@ impl Applier {
         }
         let outcomes = batch.run().await.map_err(|failed| {
             let statement = failed.index.and_then(|index| index.checked_sub(prefix));
-            let entry = statement.and_then(|index| pushed.get(index)).map(|i| &entries[*i]);
-            ApplyError::target(failed.error, entry.map(|entry| target_of(entry).map.label()))
+            let entry = statement
+                .and_then(|index| pushed.get(index))
+                .map(|i| &entries[*i]);
+            ApplyError::target(
+                failed.error,
+                entry.map(|entry| target_of(entry).map.label()),
+            )
         })?;
         self.opened();
-        let mut inserted = Vec::new();
+        let mut inserted: Vec<&RowChange> = Vec::new();
         for (index, outcome) in pushed.iter().zip(&outcomes[prefix..]) {
             match &entries[*index] {
                 Entry::Row(_) if outcome.affected == 0 => outstanding.push(*index),
@@ -68,9 +73,7 @@ impl Applier {
         push_whole_row(&mut batch, change)
             .map_err(|source| ApplyError::target(source, Some(change.target.map.label())))?;
         let done = batch.run().await;
-        done.map_err(|failed| {
-            ApplyError::target(failed.error, Some(change.target.map.label()))
-        })?;
+        done.map_err(|failed| ApplyError::target(failed.error, Some(change.target.map.label())))?;
         Ok(())
     }
 }
@@ -110,14 +113,25 @@ fn push_row(
             batch.push(row.target.sql(Statement::DeleteOlder), &parameters)?;
         }
         RowOp::Put(put) if put.is_whole() && put.insert => {
-            batch.push(row.target.sql(Statement::InsertNew), &written(&row.target, &put.values))?;
+            batch.push(
+                row.target.sql(Statement::InsertNew),
+                &written(&row.target, &put.values),
+            )?;
         }
         RowOp::Put(put) if !put.is_whole() && put.moved => return Ok(Attempt::Settle),
         RowOp::Put(put) => {
-            let how = if put.is_whole() { UpdateGuard::Older } else { UpdateGuard::SameWriter };
+            let how = if put.is_whole() {
+                UpdateGuard::Older
+            } else {
+                UpdateGuard::SameWriter
+            };
             let (sql, columns) = update_of(&row.target, put, how);
             let mut parameters = keyed(times.text(row.time), row);
-            parameters.extend(columns.iter().map(|index| params::value(&put.values.0[*index])));
+            parameters.extend(
+                columns
+                    .iter()
+                    .map(|index| params::value(&put.values.0[*index])),
+            );
             batch.push(&sql, &parameters)?;
         }
     }
@@ -140,7 +154,10 @@ pub(super) fn keyed<'a>(time: &'a str, row: &'a RowChange) -> Vec<Option<&'a [u8
 /// The values of the columns that an insert writes.
 pub(super) fn written<'a>(target: &Target, values: &'a Tuple) -> Vec<Option<&'a [u8]>> {
     let columns = target.map.columns.iter().zip(&values.0);
-    columns.filter(|(column, _)| !column.generated).map(|(_, value)| params::value(value)).collect()
+    columns
+        .filter(|(column, _)| !column.generated)
+        .map(|(_, value)| params::value(value))
+        .collect()
 }
 
 fn push_whole_row(batch: &mut Batch<'_>, change: &WholeRowChange) -> Result<(), WireError> {

@@ -8,7 +8,7 @@ use super::target::{Sql, Statement};
 use super::transaction::Applier;
 use crate::conflict::{Incoming, Local, Verdict, Version, Write, resolve};
 use crate::pgoutput::Tuple;
-use crate::wire::session::Outcome;
+use crate::wire::Outcome;
 
 impl Applier {
     /// Settles one key by the case table of `conflict::resolve`, under the row's lock.
@@ -18,7 +18,10 @@ impl Applier {
             RowOp::Put(_) => Write::Put,
             RowOp::Delete => Write::Delete,
         };
-        let version = Version { time: row.time, node: self.source.clone() };
+        let version = Version {
+            time: row.time,
+            node: self.source.clone(),
+        };
         let verdict = resolve(&Incoming { write, version }, &local);
         self.count_conflict(row, &local, verdict);
         match (verdict, &row.op) {
@@ -31,7 +34,10 @@ impl Applier {
     /// A conflict is a change that lost, or an insert that met a row of another node.
     fn count_conflict(&mut self, row: &RowChange, local: &Local, verdict: Verdict) {
         let met_insert = matches!(&row.op, RowOp::Put(put) if put.insert)
-            && local.row.as_ref().is_some_and(|row| !self.wrote(row.as_ref()));
+            && local
+                .row
+                .as_ref()
+                .is_some_and(|row| !self.wrote(row.as_ref()));
         if verdict == Verdict::Discard || met_insert {
             self.counts.conflicts += 1;
         }
@@ -43,18 +49,26 @@ impl Applier {
     /// statement, with a snapshot of its own, sees the tombstone.
     async fn look(&mut self, row: &RowChange) -> Result<Local, ApplyError> {
         let key: Vec<Option<&[u8]>> = row.key.iter().map(|value| Some(value.as_ref())).collect();
-        let statements =
-            [row.target.sql(Statement::LockRow), row.target.sql(Statement::Tombstones)];
-        let outcomes = self.run_on(row, statements.map(|sql| (sql, key.as_slice()))).await?;
+        let statements = [
+            row.target.sql(Statement::LockRow),
+            row.target.sql(Statement::Tombstones),
+        ];
+        let outcomes = self
+            .run_on(row, statements.map(|sql| (sql, key.as_slice())))
+            .await?;
         let mut versions = outcomes.iter().map(|outcome| self.versions(outcome));
         let row = versions.next().and_then(|rows| rows.into_iter().next());
-        Ok(Local { row, tombstones: versions.next().unwrap_or_default() })
+        Ok(Local {
+            row,
+            tombstones: versions.next().unwrap_or_default(),
+        })
     }
 
     fn versions(&self, outcome: &Outcome) -> Vec<Option<Version>> {
         let column = |row: &[Option<bytes::Bytes>], index: usize| row.get(index).cloned().flatten();
         let version = |row: &Vec<Option<bytes::Bytes>>| {
-            self.origins.version(column(row, 0).as_deref(), column(row, 1).as_deref())
+            self.origins
+                .version(column(row, 0).as_deref(), column(row, 1).as_deref())
         };
         outcome.rows.iter().map(version).collect()
     }
@@ -65,15 +79,26 @@ impl Applier {
     }
 
     async fn put(&mut self, row: &RowChange, put: &Put, local: &Local) -> Result<(), ApplyError> {
-        let in_place = local.row.as_ref().is_some_and(|row| self.wrote(row.as_ref())) && !put.moved;
+        let in_place = local
+            .row
+            .as_ref()
+            .is_some_and(|row| self.wrote(row.as_ref()))
+            && !put.moved;
         if in_place {
             return self.overwrite(row, put).await;
         }
-        let Some(values) = self.fetcher.complete(&row.target.map, &row.key, put).await? else {
+        let Some(values) = self
+            .fetcher
+            .complete(&row.target.map, &row.key, put)
+            .await?
+        else {
             // The source has deleted the row since; that delete is on its way.
             return Ok(());
         };
-        let whole = Put { values, ..put.clone() };
+        let whole = Put {
+            values,
+            ..put.clone()
+        };
         match local.row {
             None => self.insert(row, &whole.values).await,
             Some(_) if sets_identity(row) => self.replace(row, &whole.values).await,
@@ -85,14 +110,19 @@ impl Applier {
         let (sql, columns) = update_of(&row.target, put, UpdateGuard::Decided);
         let time = row.time.to_string();
         let mut parameters = keyed(&time, row);
-        let values = columns.iter().map(|index| super::params::value(&put.values.0[*index]));
+        let values = columns
+            .iter()
+            .map(|index| super::params::value(&put.values.0[*index]));
         parameters.extend(values);
-        self.run_on(row, [(&sql, parameters.as_slice())]).await.map(drop)
+        self.run_on(row, [(&sql, parameters.as_slice())])
+            .await
+            .map(drop)
     }
 
     async fn insert(&mut self, row: &RowChange, values: &Tuple) -> Result<(), ApplyError> {
         let sql = row.target.sql(Statement::Insert);
-        self.run_on(row, [(sql, written(&row.target, values).as_slice())]).await?;
+        self.run_on(row, [(sql, written(&row.target, values).as_slice())])
+            .await?;
         self.note_inserted(std::iter::once(row));
         Ok(())
     }
@@ -112,7 +142,9 @@ impl Applier {
             Some(_) => Statement::Delete,
             None => Statement::LeaveTombstone,
         };
-        self.run_on(row, [(row.target.sql(statement), key.as_slice())]).await.map(drop)
+        self.run_on(row, [(row.target.sql(statement), key.as_slice())])
+            .await
+            .map(drop)
     }
 
     /// Runs a few statements of one row in one round trip.
@@ -132,5 +164,9 @@ impl Applier {
 
 /// True for tables with a `GENERATED ALWAYS AS IDENTITY` column outside the key.
 fn sets_identity(row: &RowChange) -> bool {
-    row.target.map.columns.iter().any(|column| column.identity_always && !column.in_key)
+    row.target
+        .map
+        .columns
+        .iter()
+        .any(|column| column.identity_always && !column.in_key)
 }

@@ -36,8 +36,16 @@ impl Guard {
     /// version always lose, a tie is decided by name.
     fn older(&self, alias: &str, time: &str) -> String {
         let written = format!("(pg_xact_commit_timestamp_origin({alias}.xmin))");
-        let beats = beats(&self.stronger, &format!("{written}.\"timestamp\""), time, &format!("{written}.roident"));
-        format!("({written}.roident = {} or not coalesce({beats}, false))", self.origin)
+        let beats = beats(
+            &self.stronger,
+            &format!("{written}.\"timestamp\""),
+            time,
+            &format!("{written}.roident"),
+        );
+        format!(
+            "({written}.roident = {} or not coalesce({beats}, false))",
+            self.origin
+        )
     }
 
     /// "The row version `alias` was written by this link's source, or by this very transaction".
@@ -62,7 +70,10 @@ fn beats(stronger: &[u32], written: &str, time: &str, origin: &str) -> String {
     if list.is_empty() {
         return format!("{written} > {time}");
     }
-    format!("({written} > {time} or ({written} = {time} and {origin} in ({})))", list.join(", "))
+    format!(
+        "({written} > {time} or ({written} = {time} and {origin} in ({})))",
+        list.join(", ")
+    )
 }
 
 /// The table's own rows: without those of tables that inherit from it, which are sent by themselves.
@@ -85,7 +96,10 @@ fn key_matches(map: &TableMap, alias: &str, first: usize) -> String {
 }
 
 fn key_of(map: &TableMap) -> &[KeyColumn] {
-    map.table.key.as_ref().map_or(&[], |key| key.columns.as_slice())
+    map.table
+        .key
+        .as_ref()
+        .map_or(&[], |key| key.columns.as_slice())
 }
 
 /// The key's canonical text with parameters from `$first` on, as tombstones store it.
@@ -98,12 +112,12 @@ fn key_text(map: &TableMap, first: usize) -> String {
 }
 
 /// `insert … values ($1, …)` of every written column; a row that is there already is left alone.
-pub fn insert_new(map: &TableMap) -> String {
+pub(super) fn insert_new(map: &TableMap) -> String {
     format!("{} on conflict do nothing", insert(map))
 }
 
 /// The same without a conflict clause: a duplicate is an error.
-pub fn insert(map: &TableMap) -> String {
+pub(super) fn insert(map: &TableMap) -> String {
     let written = map.columns.iter().filter(|column| !column.generated);
     let names: Vec<String> = written.map(|column| quote(&column.name)).collect();
     let values: Vec<String> = (1..=names.len()).map(|n| format!("${n}")).collect();
@@ -116,7 +130,7 @@ pub fn insert(map: &TableMap) -> String {
 }
 
 /// Which columns an update writes: those sent, without the key and what only the server may set.
-pub fn updated_columns(map: &TableMap, sent: impl Fn(usize) -> bool) -> Vec<usize> {
+pub(super) fn updated_columns(map: &TableMap, sent: impl Fn(usize) -> bool) -> Vec<usize> {
     let writable = |index: &usize| {
         let column = &map.columns[*index];
         !column.in_key && !column.generated && !column.identity_always && sent(*index)
@@ -136,16 +150,23 @@ pub enum UpdateGuard {
 }
 
 /// `update … set` of `columns`. Parameters: `$1` commit time, then the key, then the columns.
-pub fn update(map: &TableMap, columns: &[usize], how: UpdateGuard, guard: &Guard) -> String {
+pub(super) fn update(map: &TableMap, columns: &[usize], how: UpdateGuard, guard: &Guard) -> String {
     let first_value = 2 + key_of(map).len();
     let set = columns.iter().enumerate().map(|(position, index)| {
-        format!("{} = ${}", quote(&map.columns[*index].name), first_value + position)
+        format!(
+            "{} = ${}",
+            quote(&map.columns[*index].name),
+            first_value + position
+        )
     });
     let set = set.collect::<Vec<_>>().join(", ");
     let condition = match how {
         UpdateGuard::Older => guard.older("t", "$1::timestamptz"),
         UpdateGuard::SameWriter => {
-            format!("($1::timestamptz is not null and {})", guard.same_writer("t"))
+            format!(
+                "($1::timestamptz is not null and {})",
+                guard.same_writer("t")
+            )
         }
         UpdateGuard::Decided => "$1::timestamptz is not null".to_owned(),
     };
@@ -161,7 +182,10 @@ pub fn update(map: &TableMap, columns: &[usize], how: UpdateGuard, guard: &Guard
 /// Writes a row without changing it; a table that only has columns the server sets is locked only.
 fn touch(map: &TableMap, condition: &str) -> String {
     let table = rows_of(map);
-    let settable = map.columns.iter().find(|c| !c.generated && !c.identity_always);
+    let settable = map
+        .columns
+        .iter()
+        .find(|c| !c.generated && !c.identity_always);
     match settable {
         Some(column) => {
             let name = quote(&column.name);
@@ -172,18 +196,25 @@ fn touch(map: &TableMap, condition: &str) -> String {
 }
 
 /// Deletes one row by key where it is older. Parameters: `$1` commit time, then the key.
-pub fn delete_older_row(map: &TableMap, guard: &Guard) -> String {
+pub(super) fn delete_older_row(map: &TableMap, guard: &Guard) -> String {
     let (table, matches) = (rows_of(map), key_matches(map, "t", 2));
-    format!("delete from {table} t where {matches} and {}", guard.older("t", "$1::timestamptz"))
+    format!(
+        "delete from {table} t where {matches} and {}",
+        guard.older("t", "$1::timestamptz")
+    )
 }
 
 /// Deletes one row by key. Parameters: the key.
-pub fn delete_decided(map: &TableMap) -> String {
-    format!("delete from {} t where {}", rows_of(map), key_matches(map, "t", 1))
+pub(super) fn delete_decided(map: &TableMap) -> String {
+    format!(
+        "delete from {} t where {}",
+        rows_of(map),
+        key_matches(map, "t", 1)
+    )
 }
 
 /// Locks the row and tells who wrote it when. Parameters: the key. Columns: micros, origin.
-pub fn lock_row(map: &TableMap) -> String {
+pub(super) fn lock_row(map: &TableMap) -> String {
     format!(
         "select {WRITTEN_MICROS}, {WRITTEN_ORIGIN} from {} x where {} for update",
         rows_of(map),
@@ -192,7 +223,7 @@ pub fn lock_row(map: &TableMap) -> String {
 }
 
 /// The tombstones that cover a key. Parameters: the key. Columns: micros, origin.
-pub fn tombstones(map: &TableMap) -> String {
+pub(super) fn tombstones(map: &TableMap) -> String {
     format!(
         "select {WRITTEN_MICROS}, {WRITTEN_ORIGIN} from mmrepl.tombstone x \
          where x.relation = {} and x.key in ({}, '')",
@@ -202,7 +233,7 @@ pub fn tombstones(map: &TableMap) -> String {
 }
 
 /// Leaves a tombstone for a key that has no row. Parameters: the key.
-pub fn leave_tombstone(map: &TableMap) -> String {
+pub(super) fn leave_tombstone(map: &TableMap) -> String {
     format!(
         "insert into mmrepl.tombstone (relation, key) values ({}, {}) \
          on conflict (relation, key) do update set left_at = excluded.left_at",
@@ -214,7 +245,7 @@ pub fn leave_tombstone(map: &TableMap) -> String {
 /// Fails with MR003 when a newer tombstone covers one of the keys just inserted.
 ///
 /// Parameters: one text array per key column, then an array of commit times.
-pub fn refuse_deleted(map: &TableMap, guard: &Guard) -> String {
+pub(super) fn refuse_deleted(map: &TableMap, guard: &Guard) -> String {
     let keys = key_of(map);
     let mut arrays = String::new();
     let mut names = String::new();
@@ -222,8 +253,13 @@ pub fn refuse_deleted(map: &TableMap, guard: &Guard) -> String {
         let _ = write!(arrays, "${position}::text[], ");
         let _ = write!(names, "k{position}, ");
     }
-    let value = |index: usize, column: &KeyColumn| format!("k.k{}::{}", index + 1, column.type_name);
-    let text = map.table.key.as_ref().map_or_else(String::new, |key| key_expression(key, value));
+    let value =
+        |index: usize, column: &KeyColumn| format!("k.k{}::{}", index + 1, column.type_name);
+    let text = map
+        .table
+        .key
+        .as_ref()
+        .map_or_else(String::new, |key| key_expression(key, value));
     format!(
         "select mmrepl.raise_deleted() from unnest({arrays}${}::timestamptz[]) k({names}at), \
          mmrepl.tombstone d, pg_xact_commit_timestamp_origin(d.xmin) w \
@@ -235,10 +271,17 @@ pub fn refuse_deleted(map: &TableMap, guard: &Guard) -> String {
 }
 
 /// Fetches columns of one row from the source, by key. Parameters: the key.
-pub fn fetch(map: &TableMap, columns: &[usize]) -> String {
-    let names: Vec<String> =
-        columns.iter().map(|index| format!("s.{}", quote(&map.columns[*index].name))).collect();
-    format!("select {} from {} s where {}", names.join(", "), rows_of(map), key_matches(map, "s", 1))
+pub(super) fn fetch(map: &TableMap, columns: &[usize]) -> String {
+    let names: Vec<String> = columns
+        .iter()
+        .map(|index| format!("s.{}", quote(&map.columns[*index].name)))
+        .collect();
+    format!(
+        "select {} from {} s where {}",
+        names.join(", "),
+        rows_of(map),
+        key_matches(map, "s", 1)
+    )
 }
 
 /// "Column `index` prints as the text parameter `$number`", NULL equal to NULL, for every type.
@@ -252,8 +295,10 @@ fn prints_as(map: &TableMap, index: usize, number: usize) -> String {
 /// The place of one row that equals the old image whole. Parameters from `$first`, one per column.
 fn place_of_row(map: &TableMap, first: usize) -> String {
     let written = (0..map.columns.len()).filter(|index| !map.columns[*index].generated);
-    let same: Vec<String> =
-        written.enumerate().map(|(position, index)| prints_as(map, index, first + position)).collect();
+    let same: Vec<String> = written
+        .enumerate()
+        .map(|(position, index)| prints_as(map, index, first + position))
+        .collect();
     format!(
         "select t.tableoid, t.ctid from {} t where {} limit 1 for update",
         rows_of(map),
@@ -262,7 +307,7 @@ fn place_of_row(map: &TableMap, first: usize) -> String {
 }
 
 /// Deletes one row that equals the old image. Parameters: the old image's written columns.
-pub fn delete_whole(map: &TableMap) -> String {
+pub(super) fn delete_whole(map: &TableMap) -> String {
     format!(
         "delete from {} t where (t.tableoid, t.ctid) = ({})",
         rows_of(map),
@@ -273,9 +318,12 @@ pub fn delete_whole(map: &TableMap) -> String {
 /// Replaces one row that equals the old image, or inserts the new one where there is none.
 ///
 /// Parameters: the new row's written columns, then the old image's.
-pub fn update_whole(map: &TableMap) -> String {
-    let written: Vec<&super::mapping::TargetColumn> =
-        map.columns.iter().filter(|column| !column.generated).collect();
+pub(super) fn update_whole(map: &TableMap) -> String {
+    let written: Vec<&super::mapping::TargetColumn> = map
+        .columns
+        .iter()
+        .filter(|column| !column.generated)
+        .collect();
     let names: Vec<String> = written.iter().map(|column| quote(&column.name)).collect();
     let values: Vec<String> = written
         .iter()
@@ -293,13 +341,13 @@ pub fn update_whole(map: &TableMap) -> String {
 }
 
 /// Keeps writers away from the tables of a truncate while their rows are judged.
-pub fn lock_tables(maps: &[&TableMap]) -> String {
+pub(super) fn lock_tables(maps: &[&TableMap]) -> String {
     let names: Vec<String> = maps.iter().map(|map| rows_of(map)).collect();
     format!("lock table {} in access exclusive mode", names.join(", "))
 }
 
 /// "Is there a row that the truncate at `$1` must spare?"
-pub fn has_newer_rows(map: &TableMap, guard: &Guard) -> String {
+pub(super) fn has_newer_rows(map: &TableMap, guard: &Guard) -> String {
     format!(
         "select exists (select from {} t where not {})::text",
         rows_of(map),
@@ -308,18 +356,22 @@ pub fn has_newer_rows(map: &TableMap, guard: &Guard) -> String {
 }
 
 /// Empties the tables. Sequences keep their values: each node draws from its own.
-pub fn truncate(maps: &[&TableMap]) -> String {
+pub(super) fn truncate(maps: &[&TableMap]) -> String {
     let names: Vec<String> = maps.iter().map(|map| rows_of(map)).collect();
     format!("truncate {}", names.join(", "))
 }
 
 /// Deletes every row older than `$1`.
-pub fn delete_older(map: &TableMap, guard: &Guard) -> String {
-    format!("delete from {} t where {}", rows_of(map), guard.older("t", "$1::timestamptz"))
+pub(super) fn delete_older(map: &TableMap, guard: &Guard) -> String {
+    format!(
+        "delete from {} t where {}",
+        rows_of(map),
+        guard.older("t", "$1::timestamptz")
+    )
 }
 
 /// Leaves the tombstone of a whole table, unless a newer one is there. Parameter: commit time.
-pub fn leave_table_tombstone(map: &TableMap, guard: &Guard) -> String {
+pub(super) fn leave_table_tombstone(map: &TableMap, guard: &Guard) -> String {
     format!(
         "insert into mmrepl.tombstone as t (relation, key) values ({}, '') \
          on conflict (relation, key) do update set left_at = excluded.left_at where {}",

@@ -21,7 +21,11 @@ pub struct Tables {
 impl Tables {
     /// An empty cache for writing to `node`.
     pub fn new(node: NodeName, guard: Guard) -> Self {
-        Self { node, guard, known: HashMap::new() }
+        Self {
+            node,
+            guard,
+            known: HashMap::new(),
+        }
     }
 
     /// The target of `relation`, read from the catalog the first time and after a change of shape.

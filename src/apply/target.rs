@@ -7,7 +7,7 @@ use super::mapping::TableMap;
 use super::sql::{self, Guard, UpdateGuard};
 
 /// SQL text, shared so that the session recognises a prepared statement by it.
-pub type Sql = Arc<str>;
+pub(super) type Sql = Arc<str>;
 
 /// A statement whose text depends on the table only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

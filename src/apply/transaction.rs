@@ -17,7 +17,7 @@ use crate::failpoint::failpoint;
 use crate::ids::NodeName;
 use crate::lsn::Lsn;
 use crate::relation::Relation;
-use crate::wire::session::{Batch, Session};
+use crate::wire::{Batch, Session};
 
 /// Opens a target transaction, whatever the server's defaults are.
 const BEGIN: &str = "begin isolation level read committed read write";
@@ -44,6 +44,9 @@ pub struct Committed {
     pub target_flushed: Lsn,
 }
 
+/// A key that was inserted, and the commit time of the insert.
+type Inserted = (Arc<Target>, KeyValues, CommitTime);
+
 /// Formats commit times, remembering the last: rows of one transaction share theirs.
 #[derive(Default)]
 pub(super) struct CommitTimeText {
@@ -69,7 +72,9 @@ impl Opening {
         let statements = self.0.as_ref().map_or(&[][..], |list| list.as_slice());
         for (sql, parameter) in statements {
             let parameters: Vec<_> = parameter.iter().map(|text| Some(text.as_bytes())).collect();
-            batch.push(sql, &parameters).map_err(|source| ApplyError::target(source, None))?;
+            batch
+                .push(sql, &parameters)
+                .map_err(|source| ApplyError::target(source, None))?;
         }
         Ok(statements.len())
     }
@@ -87,7 +92,7 @@ pub struct Applier {
     pub(super) origins: Origins,
     pub(super) source: NodeName,
     pub(super) counts: Counts,
-    inserted: Vec<(Arc<Target>, KeyValues, CommitTime)>,
+    inserted: Vec<Inserted>,
     /// The newest commit time in the transaction being written.
     newest: CommitTime,
     is_open: bool,
@@ -123,7 +128,9 @@ impl Applier {
 
     /// Applies whole transactions as one target transaction.
     pub async fn apply_group(&mut self, pieces: &[Piece]) -> Result<Option<Committed>, ApplyError> {
-        let Some(end) = pieces.last().and_then(|piece| piece.end) else { return Ok(None) };
+        let Some(end) = pieces.last().and_then(|piece| piece.end) else {
+            return Ok(None);
+        };
         self.newest = newest(pieces);
         self.write_grouped(pieces).await?;
         self.commit(end).await.map(Some)
@@ -183,7 +190,8 @@ impl Applier {
     fn count(&mut self, pieces: &[Piece]) {
         let rows = |piece: &Piece| piece.changes.iter().filter(|c| c.is_data()).count() as u64;
         self.counts.rows += pieces.iter().map(rows).sum::<u64>();
-        self.counts.transactions += pieces.iter().filter(|piece| piece.end.is_some()).count() as u64;
+        self.counts.transactions +=
+            pieces.iter().filter(|piece| piece.end.is_some()).count() as u64;
     }
 
     pub(super) async fn target(
@@ -209,7 +217,10 @@ impl Applier {
         Opening((!self.is_open).then(|| {
             [
                 (BEGIN.into(), None),
-                ("select mmrepl.require_clock($1)".into(), Some(self.newest.to_string())),
+                (
+                    "select mmrepl.require_clock($1)".into(),
+                    Some(self.newest.to_string()),
+                ),
             ]
         }))
     }
@@ -227,7 +238,10 @@ impl Applier {
         let opening = self.opening();
         let mut batch = self.session.batch();
         opening.push(&mut batch)?;
-        batch.run().await.map_err(|failed| ApplyError::target(failed.error, None))?;
+        batch
+            .run()
+            .await
+            .map_err(|failed| ApplyError::target(failed.error, None))?;
         self.opened();
         Ok(())
     }
@@ -247,7 +261,7 @@ impl Applier {
         if inserted.is_empty() {
             return Ok(());
         }
-        let mut by_table: HashMap<u32, Vec<&(Arc<Target>, KeyValues, CommitTime)>> = HashMap::new();
+        let mut by_table: HashMap<u32, Vec<&Inserted>> = HashMap::new();
         for row in &inserted {
             by_table.entry(row.0.map.table.oid).or_default().push(row);
         }
@@ -255,7 +269,10 @@ impl Applier {
         for rows in by_table.values() {
             push_refusal(&mut batch, rows)?;
         }
-        batch.run().await.map_err(|failed| ApplyError::target(failed.error, None))?;
+        batch
+            .run()
+            .await
+            .map_err(|failed| ApplyError::target(failed.error, None))?;
         Ok(())
     }
 
@@ -305,12 +322,18 @@ impl Applier {
             ("select pg_current_wal_flush_lsn()::text", vec![]),
         ];
         let answers = self.run_all(&statements).await?;
-        Ok(Committed { source_end: end, target_written: answers[4], target_flushed: answers[5] })
+        Ok(Committed {
+            source_end: end,
+            target_written: answers[4],
+            target_flushed: answers[5],
+        })
     }
 
     /// How far the target's WAL is flushed now.
     pub async fn flushed(&mut self) -> Result<Lsn, ApplyError> {
-        let answers = self.run_all(&[("select pg_current_wal_flush_lsn()::text", vec![])]).await?;
+        let answers = self
+            .run_all(&[("select pg_current_wal_flush_lsn()::text", vec![])])
+            .await?;
         Ok(answers[0])
     }
 
@@ -321,7 +344,8 @@ impl Applier {
         let reset = "rollback; select pg_catalog.pg_replication_origin_xact_reset()";
         let done = self.session.simple(reset).await;
         self.is_open = false;
-        done.map(drop).map_err(|source| ApplyError::target(source, None))
+        done.map(drop)
+            .map_err(|source| ApplyError::target(source, None))
     }
 
     /// Runs statements in one round trip; each answer that is a WAL position is returned as one.
@@ -339,28 +363,41 @@ impl Applier {
         let lsn = |value: Option<bytes::Bytes>| -> Option<Lsn> {
             std::str::from_utf8(value.as_deref()?).ok()?.parse().ok()
         };
-        let first = |outcome: &crate::wire::session::Outcome| {
-            outcome.rows.first().and_then(|row| row.first().cloned().flatten())
+        let first = |outcome: &crate::wire::Outcome| {
+            outcome
+                .rows
+                .first()
+                .and_then(|row| row.first().cloned().flatten())
         };
-        Ok(outcomes.iter().map(|outcome| lsn(first(outcome)).unwrap_or_default()).collect())
+        Ok(outcomes
+            .iter()
+            .map(|outcome| lsn(first(outcome)).unwrap_or_default())
+            .collect())
     }
 }
 
 fn newest(pieces: &[Piece]) -> CommitTime {
-    pieces.iter().map(|piece| piece.header.commit_time).max().unwrap_or_default()
+    pieces
+        .iter()
+        .map(|piece| piece.header.commit_time)
+        .max()
+        .unwrap_or_default()
 }
 
-fn push_refusal(
-    batch: &mut Batch<'_>,
-    rows: &[&(Arc<Target>, KeyValues, CommitTime)],
-) -> Result<(), ApplyError> {
-    let Some((target, first_key, _)) = rows.first() else { return Ok(()) };
+fn push_refusal(batch: &mut Batch<'_>, rows: &[&Inserted]) -> Result<(), ApplyError> {
+    let Some((target, first_key, _)) = rows.first() else {
+        return Ok(());
+    };
     let mut times = CommitTimeText::default();
     let column = |index: usize| array_literal(rows.iter().map(|(_, key, _)| key[index].as_ref()));
     let mut arrays: Vec<Vec<u8>> = (0..first_key.len()).map(column).collect();
-    let times: Vec<String> = rows.iter().map(|row| times.text(row.2).to_owned()).collect();
+    let times: Vec<String> = rows
+        .iter()
+        .map(|row| times.text(row.2).to_owned())
+        .collect();
     arrays.push(array_literal(times.iter().map(String::as_bytes)));
-    let parameters: Vec<Option<&[u8]>> = arrays.iter().map(|array| Some(array.as_slice())).collect();
+    let parameters: Vec<Option<&[u8]>> =
+        arrays.iter().map(|array| Some(array.as_slice())).collect();
     batch
         .push(target.sql(Statement::RefuseDeleted), &parameters)
         .map_err(|source| ApplyError::target(source, Some(target.map.label())))

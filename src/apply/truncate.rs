@@ -7,7 +7,8 @@ use super::sql;
 use super::target::Target;
 use super::transaction::Applier;
 use crate::commit_time::CommitTime;
-use crate::wire::session::Outcome;
+use crate::error::Retryable;
+use crate::wire::Outcome;
 
 /// SQLSTATE of "cannot truncate a table referenced in a foreign key constraint" (0A000).
 const FEATURE_NOT_SUPPORTED: &str = "0A000";
@@ -41,8 +42,13 @@ impl Applier {
 
     async fn has_newer_rows(&mut self, target: &Target, time: &str) -> Result<bool, ApplyError> {
         let sql = sql::has_newer_rows(&target.map, target.guard());
-        let outcome = self.run_one(&sql, &[Some(time.as_bytes())], Some(target)).await?;
-        let answer = outcome.rows.first().and_then(|row| row.first().cloned().flatten());
+        let outcome = self
+            .run_one(&sql, &[Some(time.as_bytes())], Some(target))
+            .await?;
+        let answer = outcome
+            .rows
+            .first()
+            .and_then(|row| row.first().cloned().flatten());
         Ok(answer.as_deref() == Some(b"true"))
     }
 
@@ -52,7 +58,9 @@ impl Applier {
         let delete = sql::delete_older(&target.map, target.guard());
         self.run_one(&delete, &parameters, Some(target)).await?;
         let remember = sql::leave_table_tombstone(&target.map, target.guard());
-        self.run_one(&remember, &parameters, Some(target)).await.map(drop)
+        self.run_one(&remember, &parameters, Some(target))
+            .await
+            .map(drop)
     }
 
     /// Truncates; where a foreign key of another table forbids it, deletes the same rows.
@@ -68,7 +76,8 @@ impl Applier {
                 if source.sqlstate() == Some(FEATURE_NOT_SUPPORTED) => {}
             Err(other) => return Err(other),
         }
-        self.run_one("rollback to savepoint before_truncate", &[], None).await?;
+        self.run_one("rollback to savepoint before_truncate", &[], None)
+            .await?;
         for target in targets {
             self.delete_older(target, time).await?;
         }

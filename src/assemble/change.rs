@@ -106,6 +106,21 @@ impl Change {
         Ok(Some(change))
     }
 
+    /// The table of a row change; nothing for truncates, which may have several, and messages.
+    pub fn relation(&self) -> Option<&Arc<Relation>> {
+        match self {
+            Self::Insert { relation, .. }
+            | Self::Update { relation, .. }
+            | Self::Delete { relation, .. } => Some(relation),
+            Self::Truncate { .. } | Self::Message { .. } => None,
+        }
+    }
+
+    /// Whether it changes rows.
+    pub fn is_data(&self) -> bool {
+        !matches!(self, Self::Message { .. })
+    }
+
     fn tuples(&self) -> impl Iterator<Item = &Tuple> {
         let (old, new) = match self {
             Self::Insert { new, .. } => (None, Some(new)),

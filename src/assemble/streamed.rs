@@ -64,6 +64,12 @@ impl Streams {
         self.held_bytes = 0;
     }
 
+    /// What all of them take.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     fn charge(&mut self, bytes: usize) -> Result<(), AssembleError> {
         let (held_bytes, budget_bytes) = (self.held_bytes + bytes, self.budget_bytes);
         if held_bytes > budget_bytes {

@@ -34,8 +34,9 @@ pub enum KeyForm {
 }
 
 /// Element types whose equality is wider than equality of output, inside arrays and ranges.
-const WIDE_ELEMENTS: [&str; 8] =
-    ["numeric", "float4", "float8", "interval", "citext", "bpchar", "jsonb", "money"];
+const WIDE_ELEMENTS: [&str; 8] = [
+    "numeric", "float4", "float8", "interval", "citext", "bpchar", "jsonb", "money",
+];
 
 impl KeyForm {
     /// The form for a type: its `typname` under all domains, whether it is built in, its `typtype`,
@@ -104,12 +105,21 @@ mod tests {
     fn types_with_wide_equality_get_a_canonical_form() {
         assert_eq!(form("int4", "b", None), KeyForm::Cast);
         assert_eq!(form("numeric", "b", None), KeyForm::Numeric);
-        assert_eq!(form("_numeric", "b", Some("numeric")), KeyForm::Hash("hash_array_extended"));
+        assert_eq!(
+            form("_numeric", "b", Some("numeric")),
+            KeyForm::Hash("hash_array_extended")
+        );
         assert_eq!(form("_text", "b", Some("text")), KeyForm::Cast);
-        assert_eq!(form("numrange", "r", Some("numeric")), KeyForm::Hash("hash_range_extended"));
+        assert_eq!(
+            form("numrange", "r", Some("numeric")),
+            KeyForm::Hash("hash_range_extended")
+        );
         assert_eq!(form("int4range", "r", Some("int4")), KeyForm::Cast);
         assert_eq!(form("regclass", "b", None), KeyForm::Number);
-        assert_eq!(KeyForm::of_type("citext", false, "b", None), KeyForm::LowerCase);
+        assert_eq!(
+            KeyForm::of_type("citext", false, "b", None),
+            KeyForm::LowerCase
+        );
         assert_eq!(KeyForm::of_type("mood", false, "e", None), KeyForm::Output);
     }
 

@@ -13,8 +13,8 @@ pub mod table;
 mod table_query;
 
 use crate::error::{RetryClass, Retryable};
-use crate::wire::control::from_tokio_postgres;
-use crate::wire::error::WireError;
+use crate::wire::from_tokio_postgres;
+use crate::wire::WireError;
 
 /// A catalog query failed or returned what it never should.
 #[derive(Debug, thiserror::Error)]
@@ -40,12 +40,18 @@ pub enum CatalogError {
 impl CatalogError {
     /// For `map_err`: names the action and keeps the SQLSTATE, without row values.
     pub fn query(what: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Self {
-        move |error| Self::Query { what, source: from_tokio_postgres(error) }
+        move |error| Self::Query {
+            what,
+            source: from_tokio_postgres(error),
+        }
     }
 
     /// Reads a text column into a typed value.
     pub(crate) fn parse<T: std::str::FromStr>(what: &'static str, text: &str) -> Result<T, Self> {
-        text.parse().map_err(|_| Self::Unreadable { what, value: text.to_owned() })
+        text.parse().map_err(|_| Self::Unreadable {
+            what,
+            value: text.to_owned(),
+        })
     }
 }
 

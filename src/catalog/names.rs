@@ -21,7 +21,11 @@ pub fn literal(text: &str) -> String {
 pub fn readable(schema: &str, name: &str) -> String {
     let part = |text: &str| {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-        if text.chars().all(plain) { text.to_owned() } else { ident(text) }
+        if text.chars().all(plain) {
+            text.to_owned()
+        } else {
+            ident(text)
+        }
     };
     format!("{}.{}", part(schema), part(name))
 }

@@ -51,11 +51,15 @@ where s.slot_name = $1 and s.slot_type = 'logical'";
 
 /// The slot of that name, or nothing.
 pub async fn slot_state(client: &Client, slot: &str) -> Result<Option<SlotState>, CatalogError> {
-    let row = client.query_opt(SLOT, &[&slot]).await.map_err(CatalogError::query("read a slot"))?;
+    let row = client
+        .query_opt(SLOT, &[&slot])
+        .await
+        .map_err(CatalogError::query("read a slot"))?;
     let Some(row) = row else { return Ok(None) };
     let lsn = |index: usize| -> Result<Option<Lsn>, CatalogError> {
         let text: Option<&str> = row.get(index);
-        text.map(|text| CatalogError::parse("pg_replication_slots", text)).transpose()
+        text.map(|text| CatalogError::parse("pg_replication_slots", text))
+            .transpose()
     };
     let text = |index: usize| row.get::<_, Option<String>>(index);
     let retained: Option<i64> = row.get(7);
@@ -64,7 +68,9 @@ pub async fn slot_state(client: &Client, slot: &str) -> Result<Option<SlotState>
         restart_lsn: lsn(1)?,
         confirmed_flush: lsn(2)?.unwrap_or(Lsn::ZERO),
         wal_status: text(3).unwrap_or_else(|| "lost".to_owned()),
-        retained_bytes: retained.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
+        retained_bytes: retained
+            .and_then(|bytes| u64::try_from(bytes).ok())
+            .unwrap_or(0),
         plugin: text(4).unwrap_or_default(),
         database: text(5).unwrap_or_default(),
         invalidation: text(6),
@@ -78,6 +84,7 @@ pub async fn origin_id(client: &Client, name: &str) -> Result<Option<u32>, Catal
     let row = row.map_err(CatalogError::query("read a replication origin"))?;
     Ok(row.map(|row| row.get(0)))
 }
+<<<<<<< HEAD
 
 /// Every logical slot whose name starts with `prefix`: name and the process that uses it.
 pub async fn slots_starting(
@@ -88,7 +95,10 @@ pub async fn slots_starting(
                where pg_catalog.starts_with(slot_name::text, $1) and slot_type = 'logical'
                  and database = pg_catalog.current_database()
                order by 1";
-    let rows = client.query(sql, &[&prefix]).await.map_err(CatalogError::query("list slots"))?;
+    let rows = client
+        .query(sql, &[&prefix])
+        .await
+        .map_err(CatalogError::query("list slots"))?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
@@ -100,3 +110,5 @@ pub async fn origins_starting(client: &Client, prefix: &str) -> Result<Vec<Strin
     let rows = rows.map_err(CatalogError::query("list replication origins"))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
+=======
+>>>>>>> h3

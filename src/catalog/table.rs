@@ -88,7 +88,11 @@ impl Table {
     /// For `from` and `lock table`: without the children of plain inheritance, which are tables of
     /// their own; a partitioned table is always meant whole.
     pub fn only(&self) -> String {
-        if self.partitioned { self.qualified() } else { format!("only {}", self.qualified()) }
+        if self.partitioned {
+            self.qualified()
+        } else {
+            format!("only {}", self.qualified())
+        }
     }
 
     /// The column called `name`.
@@ -116,7 +120,10 @@ pub async fn load_table(
 /// Every permanent table that `filter` takes in: ordinary tables and partition roots, not partitions.
 ///
 /// Three queries whatever the number of tables.
-pub async fn load_tables(client: &Client, filter: &TableFilter) -> Result<Vec<Table>, CatalogError> {
+pub async fn load_tables(
+    client: &Client,
+    filter: &TableFilter,
+) -> Result<Vec<Table>, CatalogError> {
     let mut tables = table_query::all_tables(client).await?;
     tables.retain(|table| filter.matches(&table.schema, &table.name));
     complete(client, &mut tables).await?;

@@ -74,7 +74,10 @@ order by u.indrelid, g.k";
 /// Every permanent table of the database that is not a partition.
 pub(super) async fn all_tables(client: &Client) -> Result<Vec<Table>, CatalogError> {
     let sql = format!("{TABLES} and not c.relispartition order by 2, 3");
-    let rows = client.query(&sql, &[]).await.map_err(CatalogError::query("list tables"))?;
+    let rows = client
+        .query(&sql, &[])
+        .await
+        .map_err(CatalogError::query("list tables"))?;
     Ok(rows.iter().map(table).collect())
 }
 
@@ -86,7 +89,11 @@ pub(super) async fn tables_named(
 ) -> Result<Vec<Table>, CatalogError> {
     let sql = format!("{TABLES} and n.nspname = $1 and c.relname = $2");
     let rows = client.query(&sql, &[&schema, &name]).await;
-    Ok(rows.map_err(CatalogError::query("look up a table"))?.iter().map(table).collect())
+    Ok(rows
+        .map_err(CatalogError::query("look up a table"))?
+        .iter()
+        .map(table)
+        .collect())
 }
 
 fn table(row: &Row) -> Table {
@@ -112,7 +119,10 @@ pub(super) async fn columns(
     client: &Client,
     oids: &[u32],
 ) -> Result<HashMap<u32, Vec<Column>>, CatalogError> {
-    let rows = client.query(COLUMNS, &[&oids]).await.map_err(CatalogError::query("read columns"))?;
+    let rows = client
+        .query(COLUMNS, &[&oids])
+        .await
+        .map_err(CatalogError::query("read columns"))?;
     let mut columns: HashMap<u32, Vec<Column>> = HashMap::new();
     for row in &rows {
         columns.entry(row.get(0)).or_default().push(Column {
@@ -130,7 +140,10 @@ pub(super) async fn columns(
 
 /// The key of each table that has one.
 pub(super) async fn keys(client: &Client, oids: &[u32]) -> Result<HashMap<u32, Key>, CatalogError> {
-    let rows = client.query(KEYS, &[&oids]).await.map_err(CatalogError::query("read keys"))?;
+    let rows = client
+        .query(KEYS, &[&oids])
+        .await
+        .map_err(CatalogError::query("read keys"))?;
     let mut keys: HashMap<u32, Key> = HashMap::new();
     for row in &rows {
         let key = keys.entry(row.get(0)).or_insert_with(|| Key {
@@ -150,5 +163,10 @@ fn key_column(row: &Row) -> KeyColumn {
         Some(collation) => KeyForm::Collated(collation),
         None => KeyForm::of_type(row.get(7), row.get(8), row.get(9), row.get(10)),
     };
-    KeyColumn { name: row.get(4), type_name: row.get(5), equality: row.get(6), form }
+    KeyColumn {
+        name: row.get(4),
+        type_name: row.get(5),
+        equality: row.get(6),
+        form,
+    }
 }

@@ -54,17 +54,28 @@ pub struct Node {
 
 /// The file to read: what the command line says, else the environment, else the default.
 pub fn search_path(option: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
-    let from_env = || env(PATH_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
-    option.map(Path::to_path_buf).or_else(from_env).unwrap_or_else(|| DEFAULT_PATH.into())
+    let from_env = || {
+        env(PATH_VARIABLE)
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from)
+    };
+    option
+        .map(Path::to_path_buf)
+        .or_else(from_env)
+        .unwrap_or_else(|| DEFAULT_PATH.into())
 }
 
 impl Config {
     /// Reads and checks the file at `path`; connection defaults come from the process environment.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
-        Self::parse(&text, &|key| std::env::var(key).ok())
-            .map_err(|error| ConfigError::In { path: path.to_path_buf(), source: Box::new(error) })
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_path_buf(),
+            source,
+        })?;
+        Self::parse(&text, &|key| std::env::var(key).ok()).map_err(|error| ConfigError::In {
+            path: path.to_path_buf(),
+            source: Box::new(error),
+        })
     }
 
     /// Checks the text of a file; `env` stands in for the process environment (`PG*`).
@@ -74,37 +85,55 @@ impl Config {
 
     /// The node called `name`.
     pub fn node(&self, name: &NodeName) -> Result<&Node, ConfigError> {
-        self.nodes.iter().find(|node| node.name == *name).ok_or_else(|| ConfigError::NoSuchNode {
-            name: name.to_string(),
-            known: self.node_names(),
-        })
+        self.nodes
+            .iter()
+            .find(|node| node.name == *name)
+            .ok_or_else(|| ConfigError::NoSuchNode {
+                name: name.to_string(),
+                known: self.node_names(),
+            })
     }
 
     /// Every node's name, comma-separated, for messages.
     fn node_names(&self) -> String {
-        self.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>().join(", ")
+        self.nodes
+            .iter()
+            .map(|node| node.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     /// Every link of the full mesh, grouped by source.
     pub fn links(&self) -> Vec<LinkName> {
-        self.nodes.iter().flat_map(|node| self.links_from(&node.name)).collect()
+        self.nodes
+            .iter()
+            .flat_map(|node| self.links_from(&node.name))
+            .collect()
     }
 
     /// The links that start at `from`: those its daemon owns.
     pub fn links_from(&self, from: &NodeName) -> Vec<LinkName> {
-        let link = |peer: &Node| LinkName { from: from.clone(), to: peer.name.clone() };
+        let link = |peer: &Node| LinkName {
+            from: from.clone(),
+            to: peer.name.clone(),
+        };
         self.peers_of(from).into_iter().map(link).collect()
     }
 
     /// Every node but `name`.
     pub fn peers_of(&self, name: &NodeName) -> Vec<&Node> {
-        self.nodes.iter().filter(|node| node.name != *name).collect()
+        self.nodes
+            .iter()
+            .filter(|node| node.name != *name)
+            .collect()
     }
 
     /// The link as written on a command line, refused when a node is unknown.
     pub fn link(&self, link: &LinkName) -> Result<(&Node, &Node), ConfigError> {
         if link.from == link.to {
-            return Err(ConfigError::SameEnds { link: link.to_string() });
+            return Err(ConfigError::SameEnds {
+                link: link.to_string(),
+            });
         }
         Ok((self.node(&link.from)?, self.node(&link.to)?))
     }
@@ -135,8 +164,14 @@ mod tests {
     fn the_example_documents_every_key() {
         let text = include_str!("../../mmrepl.example.toml");
         for key in raw::KEYS {
-            let shown = |line: &str| line.trim_start_matches(['#', ' ']).starts_with(&format!("{key} "));
-            assert!(text.lines().any(shown), "`{key}` is not in mmrepl.example.toml");
+            let shown = |line: &str| {
+                line.trim_start_matches(['#', ' '])
+                    .starts_with(&format!("{key} "))
+            };
+            assert!(
+                text.lines().any(shown),
+                "`{key}` is not in mmrepl.example.toml"
+            );
         }
     }
 
@@ -150,7 +185,12 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_named() {
-        let error = Config::load(Path::new("/nonexistent/cluster.toml")).unwrap_err().to_string();
-        assert!(error.contains("/nonexistent/cluster.toml") && error.contains("--config"), "{error}");
+        let error = Config::load(Path::new("/nonexistent/cluster.toml"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("/nonexistent/cluster.toml") && error.contains("--config"),
+            "{error}"
+        );
     }
 }

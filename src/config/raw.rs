@@ -60,7 +60,10 @@ pub(super) struct RawTables {
 
 impl Default for RawTables {
     fn default() -> Self {
-        Self { include: vec!["public.*".to_owned()], exclude: Vec::new() }
+        Self {
+            include: vec!["public.*".to_owned()],
+            exclude: Vec::new(),
+        }
     }
 }
 
@@ -106,17 +109,30 @@ pub(super) fn parse(text: &str) -> Result<RawConfig, ConfigError> {
 /// DSN with a password, so only its message and position are used.
 fn explain(text: &str, error: &toml::de::Error) -> ConfigError {
     let start = error.span().map_or(0, |span| span.start.min(text.len()));
-    let line = text.as_bytes().iter().take(start).filter(|&&byte| byte == b'\n').count() + 1;
+    let line = text
+        .as_bytes()
+        .iter()
+        .take(start)
+        .filter(|&&byte| byte == b'\n')
+        .count()
+        + 1;
     let message = error.message();
     match unknown_key(message) {
         Some((key, nearest)) => ConfigError::UnknownKey { line, key, nearest },
-        None => ConfigError::Syntax { line, message: without_values(message) },
+        None => ConfigError::Syntax {
+            line,
+            message: without_values(message),
+        },
     }
 }
 
 /// Reads serde's "unknown field `x`, expected one of `a`, `b`" (its fixed wording).
 fn unknown_key(message: &str) -> Option<(String, Option<String>)> {
-    let mut names = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
+    let mut names = message
+        .strip_prefix("unknown field ")?
+        .split('`')
+        .skip(1)
+        .step_by(2);
     let key = names.next()?.to_owned();
     let score = |name: &str| strsim::jaro_winkler(name, &key);
     let nearest = names.max_by(|a, b| score(a).total_cmp(&score(b)));
@@ -145,9 +161,15 @@ mod tests {
     #[test]
     fn an_unknown_key_names_its_line_and_the_nearest_known_one() {
         let text = "[cluster]\nname = \"shop\"\n\n[conflict]\nstratgy = \"manual\"\n";
-        assert_eq!(error(text), "line 5: unknown key `stratgy`, did you mean `strategy`?");
+        assert_eq!(
+            error(text),
+            "line 5: unknown key `stratgy`, did you mean `strategy`?"
+        );
         let text = "[cluster]\nname = \"a\"\n[[nodes]]\nname = \"x\"\n";
-        assert_eq!(error(text), "line 3: unknown key `nodes`, did you mean `node`?");
+        assert_eq!(
+            error(text),
+            "line 3: unknown key `nodes`, did you mean `node`?"
+        );
         let text = "[cluster]\nname = \"a\"\nqqq = 1\n";
         assert_eq!(error(text), "line 3: unknown key `qqq`");
     }
@@ -156,12 +178,18 @@ mod tests {
     fn a_value_of_the_wrong_type_names_its_line_but_not_the_value() {
         let text = "[cluster]\nname = \"a\"\n[tables]\ninclude = \"secret\"\n";
         let message = error(text);
-        assert!(message.starts_with("line 4: ") && !message.contains("secret"), "{message}");
+        assert!(
+            message.starts_with("line 4: ") && !message.contains("secret"),
+            "{message}"
+        );
     }
 
     #[test]
     fn an_unknown_strategy_lists_the_known_ones() {
         let message = error("[cluster]\nname = \"a\"\n[conflict]\nstrategy = \"newest\"\n");
-        assert!(message.contains("last_write_wins") && message.starts_with("line 4"), "{message}");
+        assert!(
+            message.contains("last_write_wins") && message.starts_with("line 4"),
+            "{message}"
+        );
     }
 }

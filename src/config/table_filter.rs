@@ -46,7 +46,11 @@ impl TableFilter {
 
     /// Whether the table takes part. Names are compared exactly, as the catalog holds them.
     pub fn matches(&self, schema: &str, table: &str) -> bool {
-        let any = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(schema, table));
+        let any = |patterns: &[Pattern]| {
+            patterns
+                .iter()
+                .any(|pattern| pattern.matches(schema, table))
+        };
         !NEVER.contains(&schema)
             && !schema.starts_with("pg_")
             && any(&self.include)
@@ -79,7 +83,9 @@ impl Glob {
             let last = index + 1 == self.0.len();
             let found = match (floating, last) {
                 (false, _) => rest.starts_with(text.as_str()).then_some(0),
-                (true, true) => rest.ends_with(text.as_str()).then(|| rest.len() - text.len()),
+                (true, true) => rest
+                    .ends_with(text.as_str())
+                    .then(|| rest.len() - text.len()),
                 (true, false) => rest.find(text.as_str()),
             };
             let Some(at) = found else { return false };
@@ -98,7 +104,11 @@ impl FromStr for Pattern {
         let (schema, rest) = take_part(text).ok_or_else(bad)?;
         let rest = rest.strip_prefix('.').ok_or_else(bad)?;
         let (table, rest) = take_part(rest).ok_or_else(bad)?;
-        if rest.is_empty() { Ok(Self { schema, table }) } else { Err(bad()) }
+        if rest.is_empty() {
+            Ok(Self { schema, table })
+        } else {
+            Err(bad())
+        }
     }
 }
 
@@ -145,7 +155,12 @@ fn wildcards(name: &str) -> Glob {
 
 impl fmt::Display for TableFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} patterns minus {}", self.include.len(), self.exclude.len())
+        write!(
+            f,
+            "{} patterns minus {}",
+            self.include.len(),
+            self.exclude.len()
+        )
     }
 }
 
@@ -161,10 +176,20 @@ mod tests {
     #[test]
     fn wildcards_match_runs_of_characters() {
         let filter = filter(&["public.*", "app_*.o*s"], &["public.audit_*", "*.tmp"]);
-        for (schema, table) in [("public", "t"), ("app_x", "orders"), ("app_", "os"), ("public", "Été")] {
+        for (schema, table) in [
+            ("public", "t"),
+            ("app_x", "orders"),
+            ("app_", "os"),
+            ("public", "Été"),
+        ] {
             assert!(filter.matches(schema, table), "{schema}.{table}");
         }
-        for (schema, table) in [("public", "audit_1"), ("public", "tmp"), ("app", "orders"), ("app_x", "o")] {
+        for (schema, table) in [
+            ("public", "audit_1"),
+            ("public", "tmp"),
+            ("app", "orders"),
+            ("app_x", "o"),
+        ] {
             assert!(!filter.matches(schema, table), "{schema}.{table}");
         }
     }
@@ -172,7 +197,13 @@ mod tests {
     #[test]
     fn the_servers_and_our_own_schemas_never_take_part() {
         let filter = filter(&["*.*"], &[]);
-        for schema in ["mmrepl", "pg_catalog", "information_schema", "pg_toast", "pg_temp_3"] {
+        for schema in [
+            "mmrepl",
+            "pg_catalog",
+            "information_schema",
+            "pg_toast",
+            "pg_temp_3",
+        ] {
             assert!(!filter.matches(schema, "t"), "{schema}");
         }
     }
@@ -187,12 +218,18 @@ mod tests {
     fn suffix_and_middle_do_not_overlap() {
         let filter = filter(&["public.ab*ba"], &[]);
         assert!(filter.matches("public", "abba") && !filter.matches("public", "aba"));
-        assert!("public.a*b".parse::<Pattern>().is_ok_and(|pattern| !pattern.is_exact()));
+        assert!(
+            "public.a*b"
+                .parse::<Pattern>()
+                .is_ok_and(|pattern| !pattern.is_exact())
+        );
     }
 
     #[test]
     fn what_is_not_a_pattern_is_refused() {
-        for text in ["", "orders", ".t", "s.", "a.b.c", "\"a.b", "a b.c", "\"\".t"] {
+        for text in [
+            "", "orders", ".t", "s.", "a.b.c", "\"a.b", "a b.c", "\"\".t",
+        ] {
             assert!(text.parse::<Pattern>().is_err(), "{text}");
         }
     }

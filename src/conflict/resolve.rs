@@ -46,7 +46,11 @@ pub fn resolve(incoming: &Incoming, local: &Local) -> Verdict {
         Some(row) => wins(row),
         None => local.tombstones.iter().all(wins),
     };
-    if applies { Verdict::Apply } else { Verdict::Discard }
+    if applies {
+        Verdict::Apply
+    } else {
+        Verdict::Discard
+    }
 }
 
 #[cfg(test)]
@@ -55,25 +59,40 @@ mod tests {
     use crate::commit_time::CommitTime;
 
     fn version(micros: i64, node: &str) -> Version {
-        Version { time: CommitTime::from_postgres_micros(micros), node: node.parse().unwrap() }
+        Version {
+            time: CommitTime::from_postgres_micros(micros),
+            node: node.parse().unwrap(),
+        }
     }
 
     fn incoming(write: Write, micros: i64) -> Incoming {
-        Incoming { write, version: version(micros, "east") }
+        Incoming {
+            write,
+            version: version(micros, "east"),
+        }
     }
 
     fn row(micros: i64) -> Local {
-        Local { row: Some(Some(version(micros, "west"))), tombstones: vec![] }
+        Local {
+            row: Some(Some(version(micros, "west"))),
+            tombstones: vec![],
+        }
     }
 
     fn tombstone(micros: i64) -> Local {
-        Local { row: None, tombstones: vec![Some(version(micros, "west"))] }
+        Local {
+            row: None,
+            tombstones: vec![Some(version(micros, "west"))],
+        }
     }
 
     #[test]
     fn nothing_there_takes_any_change() {
         for write in [Write::Put, Write::Delete] {
-            assert_eq!(resolve(&incoming(write, 1), &Local::default()), Verdict::Apply);
+            assert_eq!(
+                resolve(&incoming(write, 1), &Local::default()),
+                Verdict::Apply
+            );
         }
     }
 
@@ -89,7 +108,10 @@ mod tests {
     fn a_newer_tombstone_keeps_the_row_away() {
         for write in [Write::Put, Write::Delete] {
             assert_eq!(resolve(&incoming(write, 2), &tombstone(1)), Verdict::Apply);
-            assert_eq!(resolve(&incoming(write, 1), &tombstone(2)), Verdict::Discard);
+            assert_eq!(
+                resolve(&incoming(write, 1), &tombstone(2)),
+                Verdict::Discard
+            );
         }
     }
 
@@ -105,7 +127,10 @@ mod tests {
 
     #[test]
     fn a_row_written_after_a_truncate_is_not_held_against_it() {
-        let local = Local { tombstones: vec![Some(version(5, "west"))], ..row(6) };
+        let local = Local {
+            tombstones: vec![Some(version(5, "west"))],
+            ..row(6)
+        };
         assert_eq!(resolve(&incoming(Write::Put, 7), &local), Verdict::Apply);
     }
 }

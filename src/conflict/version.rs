@@ -27,7 +27,10 @@ mod tests {
     use super::*;
 
     fn version(micros: i64, node: &str) -> Version {
-        Version { time: CommitTime::from_postgres_micros(micros), node: node.parse().unwrap() }
+        Version {
+            time: CommitTime::from_postgres_micros(micros),
+            node: node.parse().unwrap(),
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +20,7 @@ use crate::status::model::LinkState;
 use crate::status::monitor::LinkMonitor;
 
 /// Most rows in one target transaction made of several source transactions.
-const GROUP_ROWS_MAX: usize = 2_000;
+pub const GROUP_ROWS_MAX: usize = 2_000;
 /// Most wire bytes in one such transaction.
 const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// How often an idle applier asks how far the target's WAL is flushed, while something is not.
@@ -35,7 +35,7 @@ const CLOCK_POLL: Duration = Duration::from_millis(20);
 const RETRIES_MAX: u32 = 10;
 
 /// How the link was told to apply.
-pub struct ApplyOptions {
+pub(super) struct ApplyOptions {
     /// The link.
     pub link: LinkName,
     /// Several source transactions may share a target transaction (two nodes only, see design).
@@ -48,15 +48,18 @@ pub struct ApplyOptions {
 
 /// Why applying ended without an error.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Ended {
+pub(super) enum Ended {
     /// The link was told to stop or pause.
     Stopped,
     /// The reader has gone; it knows why.
     SourceGone,
 }
 
+/// Whole transactions, and the room in the queue's budget that they take up until they are done.
+type Group = (Vec<Piece>, Vec<OwnedSemaphorePermit>);
+
 /// The applier with its queue and its positions.
-pub struct Applying {
+pub(super) struct Applying {
     applier: Applier,
     options: ApplyOptions,
     queue: mpsc::Receiver<Item>,
@@ -74,7 +77,7 @@ pub struct Applying {
 
 impl Applying {
     /// `begun` is the position the target already holds, `goal` the source's end of WAL now.
-    pub fn new(
+    pub(super) fn new(
         (applier, options): (Applier, ApplyOptions),
         queue: mpsc::Receiver<Item>,
         durable: watch::Sender<Lsn>,
@@ -99,34 +102,28 @@ impl Applying {
     }
 
     /// The commit of the large transaction or group that failed, for a second try in order.
-    pub fn in_order_until(&self) -> Lsn {
+    pub(super) fn in_order_until(&self) -> Lsn {
         self.options.in_order_until
     }
 
     /// Applies until told to stop (the transaction in hand is finished) or until an error.
-    pub async fn run(&mut self, stop: &CancellationToken) -> Result<Ended, LinkError> {
+    pub(super) async fn run(&mut self, stop: &CancellationToken) -> Result<Ended, LinkError> {
         let mut poll = interval(FLUSH_POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.show_progress();
         loop {
-            let item = match self.next.take() {
-                Some(item) => item,
-                None => tokio::select! {
-                    biased;
-                    () = stop.cancelled() => return self.finish().await,
-                    item = self.queue.recv() => match item {
-                        Some(item) => item,
-                        None => return Ok(Ended::SourceGone),
-                    },
-                    _ = poll.tick(), if self.progress.has_unflushed() => {
-                        self.poll_flushed().await?;
-                        continue;
-                    }
+            if let Some(item) = self.next.take() {
+                self.handle(item).await?;
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return self.finish().await,
+                _ = poll.tick(), if self.progress.has_unflushed() => self.poll_flushed().await?,
+                item = self.queue.recv() => match item {
+                    Some(item) => self.handle(item).await?,
+                    None => return Ok(Ended::SourceGone),
                 },
-            };
-            self.handle(item).await?;
-            if stop.is_cancelled() && !self.in_large {
-                return self.finish().await;
             }
         }
     }
@@ -149,10 +146,7 @@ impl Applying {
     }
 
     /// Takes what is waiting already; a lone transaction never waits for company.
-    fn fill_group<P>(&mut self, first: Piece, permit: P) -> (Vec<Piece>, Vec<P>)
-    where
-        P: From<tokio::sync::OwnedSemaphorePermit>,
-    {
+    fn fill_group(&mut self, first: Piece, permit: OwnedSemaphorePermit) -> Group {
         let (mut rows, mut bytes) = (first.changes.len(), first.bytes);
         let (mut pieces, mut permits) = (vec![first], vec![permit]);
         while self.options.merge && rows < GROUP_ROWS_MAX && bytes < GROUP_BYTES_MAX {
@@ -161,7 +155,7 @@ impl Applying {
                     rows += piece.changes.len();
                     bytes += piece.bytes;
                     pieces.push(piece);
-                    permits.push(permit.into());
+                    permits.push(permit);
                 }
                 Ok(other) => {
                     self.next = Some(other);
@@ -175,7 +169,8 @@ impl Applying {
 
     /// Applies whole transactions: together, and when that fails one by one in their own order.
     async fn group(&mut self, mut pieces: Vec<Piece>) -> Result<(), LinkError> {
-        self.monitor.set_oldest_unapplied(pieces.first().map(|piece| piece.header.commit_time));
+        self.monitor
+            .set_oldest_unapplied(pieces.first().map(|piece| piece.header.commit_time));
         let mut in_order = pieces.iter().any(|piece| self.must_go_in_order(piece));
         let started = Instant::now();
         while !pieces.is_empty() {
@@ -189,7 +184,7 @@ impl Applying {
                     let done = if in_order { 1 } else { pieces.len() };
                     pieces.drain(..done);
                     self.retries.reset();
-                    self.note(committed).await?;
+                    self.note(committed);
                 }
                 Err(error) => {
                     in_order |= self.recover(error, in_order, started).await?;
@@ -205,16 +200,18 @@ impl Applying {
     async fn part(&mut self, piece: Piece) -> Result<(), LinkError> {
         let in_order = self.must_go_in_order(&piece);
         let started = Instant::now();
-        self.monitor.set_oldest_unapplied(Some(piece.header.commit_time));
+        self.monitor
+            .set_oldest_unapplied(Some(piece.header.commit_time));
         loop {
             match self.applier.apply_part(&piece, in_order).await {
                 Ok(committed) => {
                     self.in_large = piece.end.is_none();
-                    self.note(committed).await?;
+                    self.note(committed);
                     return Ok(());
                 }
                 Err(ApplyError::ClockBehind) if piece.first => {
-                    self.recover(ApplyError::ClockBehind, in_order, started).await?;
+                    self.recover(ApplyError::ClockBehind, in_order, started)
+                        .await?;
                 }
                 Err(error) => {
                     if second_try_may_help(&error) && !in_order {
@@ -237,7 +234,10 @@ impl Applying {
         in_order: bool,
         started: Instant,
     ) -> Result<bool, LinkError> {
-        self.applier.rollback().await.map_err(|source| self.failed(source))?;
+        self.applier
+            .rollback()
+            .await
+            .map_err(|source| self.failed(source))?;
         match error {
             ApplyError::ClockBehind => self.wait_for_clock(started).await.map(|()| false),
             ApplyError::PositionMoved => Err(self.failed(error)),
@@ -280,7 +280,8 @@ impl Applying {
         if end.bytes_since(self.progress.position()) >= IDLE_WAL_MAX_BYTES {
             let committed = self.applier.advance(end).await;
             let committed = committed.map_err(|source| self.failed(source))?;
-            return self.note(Some(committed)).await;
+            self.note(Some(committed));
+            return Ok(());
         }
         self.monitor.set_applied(end.max(self.progress.position()));
         self.show_progress();
@@ -288,10 +289,11 @@ impl Applying {
     }
 
     /// Takes note of a commit and of what has become durable by it.
-    async fn note(&mut self, committed: Option<Committed>) -> Result<(), LinkError> {
-        let Some(committed) = committed else { return Ok(()) };
+    fn note(&mut self, committed: Option<Committed>) {
+        let Some(committed) = committed else { return };
         self.in_large = false;
-        self.progress.applied(committed.source_end, committed.target_written);
+        self.progress
+            .applied(committed.source_end, committed.target_written);
         let counts = self.applier.take_counts();
         self.monitor.add_transactions(counts.transactions);
         self.monitor.add_rows(counts.rows);
@@ -299,11 +301,14 @@ impl Applying {
         self.monitor.set_applied(committed.source_end);
         self.note_flushed(committed.target_flushed);
         self.show_progress();
-        Ok(())
     }
 
     async fn poll_flushed(&mut self) -> Result<(), LinkError> {
-        let flushed = self.applier.flushed().await.map_err(|source| self.failed(source))?;
+        let flushed = self
+            .applier
+            .flushed()
+            .await
+            .map_err(|source| self.failed(source))?;
         self.note_flushed(flushed);
         Ok(())
     }
@@ -350,7 +355,10 @@ impl Applying {
     }
 
     fn failed(&self, source: ApplyError) -> LinkError {
-        LinkError::Apply { node: self.options.link.to.clone(), source }
+        LinkError::Apply {
+            node: self.options.link.to.clone(),
+            source,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::lsn::Lsn;
 /// Saves every durable position, then lets the reader confirm it.
 ///
 /// Positions that come while one is being saved are skipped in favour of the latest.
-pub async fn run(
+pub(super) async fn run(
     link: LinkName,
     checkpoints: Checkpoints,
     identity: Checkpoint,
@@ -21,7 +21,15 @@ pub async fn run(
     while durable.changed().await.is_ok() {
         let position = *durable.borrow_and_update();
         failpoint("after_durable");
-        checkpoints.save(&link, Checkpoint { position, ..identity.clone() }).await?;
+        checkpoints
+            .save(
+                &link,
+                Checkpoint {
+                    position,
+                    ..identity.clone()
+                },
+            )
+            .await?;
         failpoint("after_checkpoint");
         confirmed.send_replace(position);
     }

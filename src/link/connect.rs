@@ -10,6 +10,7 @@ use super::error::LinkError;
 use super::history::{Witnesses, start_position};
 use crate::apply::{Applier, Committed, Fetcher, Origins, Tables};
 use crate::catalog::CatalogError;
+use crate::catalog::link_control::read_paused;
 use crate::catalog::position::read_position;
 use crate::catalog::server::{Server, read_server};
 use crate::catalog::slots::slot_state;
@@ -18,14 +19,12 @@ use crate::config::Node;
 use crate::error::Retryable;
 use crate::ids::{NodeName, OriginId, origin_name, slot_name};
 use crate::lsn::Lsn;
+use crate::wire::Session;
 use crate::wire::WireError;
-use crate::wire::control::control;
-use crate::wire::replication::{
-    PgoutputOptions, ReplicationConnection, ReplicationStream, Streaming,
-};
-use crate::wire::session::Session;
+use crate::wire::control;
+use crate::wire::{PgoutputOptions, ReplicationConnection, ReplicationStream, Streaming};
 
-/// SQLSTATE object_in_use: another connection holds the slot or the origin.
+/// SQLSTATE `object_in_use`: another connection holds the slot or the origin.
 const OBJECT_IN_USE: &str = "55006";
 /// How often a slot or origin held by our own dead connection is asked for again.
 const TAKE_OVER_TRIES: u32 = 20;
@@ -45,7 +44,7 @@ const APPLY_SETTINGS: [(&str, &str); 5] = [
 ];
 
 /// A link that is ready to stream.
-pub struct Ready {
+pub(super) struct Ready {
     /// The source's changes, from the target's position on.
     pub stream: ReplicationStream,
     /// The session that writes them.
@@ -56,21 +55,24 @@ pub struct Ready {
     pub goal: Lsn,
     /// Who the servers are; the position is filled in by the one who saves it.
     pub identity: Checkpoint,
-    /// The source's version, `160014`.
-    pub source_version: u32,
 }
 
 /// Connects everything. Dropping the result closes all connections.
-pub async fn connect(context: &LinkContext) -> Result<Ready, LinkError> {
+pub(super) async fn connect(context: &LinkContext) -> Result<Ready, LinkError> {
     let (source, target) = (&context.source, &context.target);
     let source_control = open_control(context, source).await?;
+    let paused = read_paused(&source_control, &context.link).await;
+    if paused.map_err(|error| not_set_up(source, error))? {
+        // The caller watches this and gives the attempt up.
+        context.set_paused(true);
+    }
     let target_control = open_control(context, target).await?;
     let source_server = server(source, &source_control).await?;
     let target_server = server(target, &target_control).await?;
     let origins = read_origins(context, &target_control).await?;
     let session = open_session(context, &target_control).await?;
-    let (position, slot) = agreed_start(context, &source_control, &target_control, &source_server)
-        .await?;
+    let (position, slot) =
+        agreed_start(context, &source_control, &target_control, &source_server).await?;
     let begun = flush_state(target, &target_control, position).await?;
     let stream = open_stream(context, &source_control, position).await?;
     let identity = Checkpoint {
@@ -83,27 +85,40 @@ pub async fn connect(context: &LinkContext) -> Result<Ready, LinkError> {
     };
     let applier = applier(context, session, target_control, origins)?;
     let goal = current_lsn(source, &source_control).await?;
-    let source_version = source_server.version;
-    Ok(Ready { stream, applier, begun, goal, identity, source_version })
+    Ok(Ready {
+        stream,
+        applier,
+        begun,
+        goal,
+        identity,
+    })
 }
 
 /// `mmrepl shop east->west apply`, by which an operator and we ourselves know a connection.
-pub fn application_name(context: &LinkContext, role: &str) -> String {
+pub(super) fn application_name(context: &LinkContext, role: &str) -> String {
     format!("mmrepl {} {} {role}", context.cluster, context.link)
 }
 
 /// A control connection to one of the link's nodes.
-pub async fn open_control(context: &LinkContext, node: &Node) -> Result<Client, LinkError> {
+pub(super) async fn open_control(context: &LinkContext, node: &Node) -> Result<Client, LinkError> {
     let name = application_name(context, "control");
-    control(&node.dsn, &name).await.map_err(|source| at(&node.name, source))
+    control(&node.dsn, &name)
+        .await
+        .map_err(|source| at(&node.name, source))
 }
 
 fn at(node: &NodeName, source: WireError) -> LinkError {
-    LinkError::Node { node: node.clone(), source }
+    LinkError::Node {
+        node: node.clone(),
+        source,
+    }
 }
 
 fn catalog_at(node: &NodeName) -> impl Fn(CatalogError) -> LinkError + '_ {
-    move |source| LinkError::Catalog { node: node.clone(), source }
+    move |source| LinkError::Catalog {
+        node: node.clone(),
+        source,
+    }
 }
 
 async fn server(node: &Node, client: &Client) -> Result<Server, LinkError> {
@@ -121,7 +136,11 @@ async fn read_origins(context: &LinkContext, target: &Client) -> Result<Origins,
         Some((OriginId(*id), name.clone()))
     };
     let by_id = context.nodes.iter().filter_map(of).collect();
-    Ok(Origins::new(context.source.name.clone(), node.clone(), by_id))
+    Ok(Origins::new(
+        context.source.name.clone(),
+        node.clone(),
+        by_id,
+    ))
 }
 
 /// Opens the apply session and gives it the link's origin, which only one session can hold: from
@@ -143,12 +162,18 @@ async fn open_session(context: &LinkContext, control: &Client) -> Result<Session
             }
             Err(error) if error.sqlstate() == Some("42704") => {
                 let what = format!("replication origin {origin}");
-                return Err(LinkError::NotSetUp { node: node.name.clone(), what });
+                return Err(LinkError::NotSetUp {
+                    node: node.name.clone(),
+                    what,
+                });
             }
             Err(error) => return Err(at(&node.name, error)),
         }
     }
-    session.simple(&take).await.map_err(|source| at(&node.name, source))?;
+    session
+        .simple(&take)
+        .await
+        .map_err(|source| at(&node.name, source))?;
     Ok(session)
 }
 
@@ -171,9 +196,10 @@ async fn agreed_start(
     let slot_name = slot_name(&context.cluster, &context.target.name);
     let position = read_position(target, &context.source.name)
         .await
-        .map_err(|error| not_set_up(context, error))?;
-    let slot =
-        slot_state(source, &slot_name).await.map_err(catalog_at(&context.source.name))?;
+        .map_err(|error| not_set_up(&context.target, error))?;
+    let slot = slot_state(source, &slot_name)
+        .await
+        .map_err(catalog_at(&context.source.name))?;
     let checkpoint = context.checkpoints.load(&context.link)?;
     let witnesses = Witnesses {
         link: &context.link,
@@ -188,22 +214,34 @@ async fn agreed_start(
 }
 
 /// A missing schema or table `mmrepl` means that `init` has not been run.
-fn not_set_up(context: &LinkContext, error: CatalogError) -> LinkError {
-    let node = context.target.name.clone();
+fn not_set_up(node: &Node, error: CatalogError) -> LinkError {
+    let node = node.name.clone();
     match error.sqlstate() {
-        Some("42P01" | "3F000") => LinkError::NotSetUp { node, what: "schema mmrepl".to_owned() },
-        _ => LinkError::Catalog { node, source: error },
+        Some("42P01" | "3F000") => LinkError::NotSetUp {
+            node,
+            what: "schema mmrepl".to_owned(),
+        },
+        _ => LinkError::Catalog {
+            node,
+            source: error,
+        },
     }
 }
 
 async fn lsn_query(node: &Node, client: &Client, sql: &str) -> Result<Lsn, LinkError> {
     let row = client.query_one(sql, &[]).await;
-    let row = row.map_err(|e| catalog_at(&node.name)(CatalogError::query("read the WAL position")(e)))?;
+    let row =
+        row.map_err(|e| catalog_at(&node.name)(CatalogError::query("read the WAL position")(e)))?;
     CatalogError::parse("the WAL position", row.get(0)).map_err(catalog_at(&node.name))
 }
 
 async fn current_lsn(node: &Node, client: &Client) -> Result<Lsn, LinkError> {
-    lsn_query(node, client, "select pg_catalog.pg_current_wal_flush_lsn()::text").await
+    lsn_query(
+        node,
+        client,
+        "select pg_catalog.pg_current_wal_flush_lsn()::text",
+    )
+    .await
 }
 
 /// The position just read may come from a commit that is not on the target's disk yet.
@@ -257,10 +295,15 @@ fn applier(
 ) -> Result<Applier, LinkError> {
     let guard = origins.guard().ok_or_else(|| LinkError::NotSetUp {
         node: context.target.name.clone(),
-        what: format!("replication origin {}", origin_name(&context.cluster, &context.source.name)),
+        what: format!(
+            "replication origin {}",
+            origin_name(&context.cluster, &context.source.name)
+        ),
     })?;
     let tables = Tables::new(context.target.name.clone(), guard);
-    let fetcher =
-        Fetcher::new(context.source.dsn.clone(), application_name(context, "fetch"));
+    let fetcher = Fetcher::new(
+        context.source.dsn.clone(),
+        application_name(context, "fetch"),
+    );
     Ok(Applier::new(session, catalog, fetcher, tables, origins))
 }

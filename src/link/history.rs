@@ -15,7 +15,7 @@ use crate::lsn::Lsn;
 
 /// What the witnesses say, gathered before each start of a link.
 #[derive(Debug)]
-pub struct Witnesses<'a> {
+pub(super) struct Witnesses<'a> {
     /// The link.
     pub link: &'a LinkName,
     /// The target's row for the source.
@@ -150,7 +150,7 @@ impl Retryable for HistoryError {
 }
 
 /// Where the stream goes on, if the witnesses agree.
-pub fn start_position(seen: &Witnesses<'_>) -> Result<Lsn, HistoryError> {
+pub(super) fn start_position(seen: &Witnesses<'_>) -> Result<Lsn, HistoryError> {
     let (from, to) = (seen.link.from.to_string(), seen.link.to.to_string());
     let Some(position) = seen.position else {
         return Err(match seen.checkpoint {
@@ -161,14 +161,33 @@ pub fn start_position(seen: &Witnesses<'_>) -> Result<Lsn, HistoryError> {
     let applied = position.end_lsn;
     let known = position.source_system_id;
     if known != seen.source_system_id {
-        return Err(HistoryError::OtherSource { from, to, found: seen.source_system_id, known });
+        return Err(HistoryError::OtherSource {
+            from,
+            to,
+            found: seen.source_system_id,
+            known,
+        });
     }
-    if let Some(durable) = seen.checkpoint.map(|c| c.position).filter(|at| *at > applied) {
-        return Err(HistoryError::TargetLost { from, to, durable, applied });
+    if let Some(durable) = seen
+        .checkpoint
+        .map(|c| c.position)
+        .filter(|at| *at > applied)
+    {
+        return Err(HistoryError::TargetLost {
+            from,
+            to,
+            durable,
+            applied,
+        });
     }
     if applied > seen.source_flushed {
         let flushed = seen.source_flushed;
-        return Err(HistoryError::SourceLost { from, to, applied, flushed });
+        return Err(HistoryError::SourceLost {
+            from,
+            to,
+            applied,
+            flushed,
+        });
     }
     check_slot(seen, applied)?;
     Ok(applied)
@@ -178,15 +197,32 @@ fn check_slot(seen: &Witnesses<'_>, applied: Lsn) -> Result<(), HistoryError> {
     let (from, to) = (seen.link.from.to_string(), seen.link.to.to_string());
     let name = seen.slot_name.to_owned();
     let Some(slot) = seen.slot else {
-        return Err(HistoryError::NoSlot { from, to, slot: name, applied });
+        return Err(HistoryError::NoSlot {
+            from,
+            to,
+            slot: name,
+            applied,
+        });
     };
     if slot.wal_status == "lost" {
         let status = slot.wal_status.clone();
-        return Err(HistoryError::SlotInvalid { from, to, slot: name, status, applied });
+        return Err(HistoryError::SlotInvalid {
+            from,
+            to,
+            slot: name,
+            status,
+            applied,
+        });
     }
     if slot.confirmed_flush > applied {
         let begins = slot.confirmed_flush;
-        return Err(HistoryError::SlotAhead { from, to, slot: name, begins, applied });
+        return Err(HistoryError::SlotAhead {
+            from,
+            to,
+            slot: name,
+            begins,
+            applied,
+        });
     }
     Ok(())
 }

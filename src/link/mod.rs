@@ -40,6 +40,7 @@ use reader::Reader;
 
 pub use error::LinkError;
 pub use history::HistoryError;
+pub use applying::GROUP_ROWS_MAX;
 pub use progress::UNFLUSHED_MAX;
 pub use queue::{QUEUE_BYTES_MAX, QUEUE_PIECES_MAX};
 
@@ -69,6 +70,18 @@ pub struct LinkContext {
     pub monitor: LinkMonitor,
 }
 
+impl LinkContext {
+    /// Tells the link, when it does not know yet.
+    pub fn set_paused(&self, paused: bool) {
+        let known = *self.monitor.paused().borrow();
+        match (known, paused) {
+            (false, true) => self.monitor.pause(),
+            (true, false) => self.monitor.resume(),
+            _ => {}
+        }
+    }
+}
+
 /// Runs the link until `stop`. The transaction in hand is finished first.
 pub async fn run(context: LinkContext, stop: CancellationToken) {
     let probing = tokio::spawn(probe::run(context.clone()));
@@ -80,7 +93,10 @@ pub async fn run(context: LinkContext, stop: CancellationToken) {
         blocked: Backoff::blocked(),
     };
     link.run().await;
-    link.context.monitor.set_state(LinkState::Stopped, Some("the daemon is stopping".to_owned()));
+    link.context.monitor.set_state(
+        LinkState::Stopped,
+        Some("the daemon is stopping".to_owned()),
+    );
     probing.abort();
 }
 
@@ -107,8 +123,13 @@ impl Link {
     }
 
     async fn wait_while_paused(&self) {
-        let reason = format!("paused by hand; `mmrepl resume '{}'` goes on", self.context.link);
-        self.context.monitor.set_state(LinkState::Paused, Some(reason));
+        let reason = format!(
+            "paused by hand; `mmrepl resume '{}'` goes on",
+            self.context.link
+        );
+        self.context
+            .monitor
+            .set_state(LinkState::Paused, Some(reason));
         let mut paused = self.context.monitor.paused();
         tokio::select! {
             () = self.stop.cancelled() => {}
@@ -253,5 +274,8 @@ fn joined(read: Result<Result<(), LinkError>, tokio::task::JoinError>) -> Result
 }
 
 const fn piece_limits() -> PieceLimits {
-    PieceLimits { rows: PIECE_ROWS_MAX, bytes: PIECE_BYTES_MAX }
+    PieceLimits {
+        rows: PIECE_ROWS_MAX,
+        bytes: PIECE_BYTES_MAX,
+    }
 }

@@ -27,12 +27,18 @@ const CLOCK_EVERY: Duration = Duration::from_secs(10);
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Probes until dropped.
-pub async fn run(context: LinkContext) {
-    let mut probe = Probe { context, source: None, target: None, clock_at: None };
+pub(super) async fn run(context: LinkContext) {
+    let mut probe = Probe {
+        context,
+        source: None,
+        target: None,
+        clock_at: None,
+    };
     let mut tick = interval(PROBE_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
+        probe.context.monitor.sample(CommitTime::now());
         match tokio::time::timeout(PROBE_LIMIT, probe.look()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -79,7 +85,10 @@ async fn connected<'a>(
 }
 
 fn at(node: &Node) -> impl Fn(CatalogError) -> LinkError + '_ {
-    |source| LinkError::Catalog { node: node.name.clone(), source }
+    |source| LinkError::Catalog {
+        node: node.name.clone(),
+        source,
+    }
 }
 
 async fn look_at_slot(context: &LinkContext, source: &Client) -> Result<(), LinkError> {
@@ -101,8 +110,10 @@ async fn look_at_slot(context: &LinkContext, source: &Client) -> Result<(), Link
 }
 
 async fn look_at_pause(context: &LinkContext, source: &Client) -> Result<(), LinkError> {
-    let paused = read_paused(source, &context.link).await.map_err(at(&context.source))?;
-    if paused { context.monitor.pause() } else { context.monitor.resume() }
+    let paused = read_paused(source, &context.link)
+        .await
+        .map_err(at(&context.source))?;
+    context.set_paused(paused);
     Ok(())
 }
 

@@ -20,7 +20,7 @@ struct Commit {
 
 /// The positions of one link; they only move forward.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub(super) struct Progress {
     applied: Lsn,
     durable: Lsn,
     unflushed: VecDeque<Commit>,
@@ -28,19 +28,20 @@ pub struct Progress {
 
 impl Progress {
     /// A commit on the target that covers the source's WAL up to `source_end`.
-    pub fn applied(&mut self, source_end: Lsn, target_written: Lsn) {
+    pub(super) fn applied(&mut self, source_end: Lsn, target_written: Lsn) {
         debug_assert!(source_end >= self.applied, "positions only move forward");
         self.applied = source_end;
-        match self.unflushed.back_mut() {
-            Some(last) if self.unflushed.len() >= UNFLUSHED_MAX => {
-                *last = Commit { source_end, target_written };
-            }
-            _ => self.unflushed.push_back(Commit { source_end, target_written }),
+        if self.unflushed.len() >= UNFLUSHED_MAX {
+            self.unflushed.pop_back();
         }
+        self.unflushed.push_back(Commit {
+            source_end,
+            target_written,
+        });
     }
 
     /// The target's WAL is flushed up to here. Returns the durable position when it moved.
-    pub fn flushed(&mut self, target_flushed: Lsn) -> Option<Lsn> {
+    pub(super) fn flushed(&mut self, target_flushed: Lsn) -> Option<Lsn> {
         let before = self.durable;
         while let Some(commit) = self.unflushed.front() {
             if commit.target_written > target_flushed {
@@ -53,12 +54,12 @@ impl Progress {
     }
 
     /// True while a commit may still be lost by a crash of the target.
-    pub fn has_unflushed(&self) -> bool {
+    pub(super) fn has_unflushed(&self) -> bool {
         !self.unflushed.is_empty()
     }
 
     /// Everything up to here is committed on the target.
-    pub fn position(&self) -> Lsn {
+    pub(super) fn position(&self) -> Lsn {
         self.applied
     }
 }
@@ -92,7 +93,10 @@ mod tests {
             progress.applied(lsn(n), lsn(n));
         }
         let last = UNFLUSHED_MAX as u64 + 5;
-        assert_eq!(progress.flushed(lsn(last - 1)), Some(lsn(UNFLUSHED_MAX as u64 - 1)));
+        assert_eq!(
+            progress.flushed(lsn(last - 1)),
+            Some(lsn(UNFLUSHED_MAX as u64 - 1))
+        );
         assert_eq!(progress.flushed(lsn(last)), Some(lsn(last)));
     }
 }

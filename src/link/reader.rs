@@ -19,13 +19,13 @@ use crate::ids::NodeName;
 use crate::lsn::Lsn;
 use crate::pgoutput;
 use crate::status::monitor::LinkMonitor;
-use crate::wire::replication::{Frame, ReplicationStream, StandbyStatus};
+use crate::wire::{Frame, ReplicationStream, StandbyStatus};
 
 /// How often the source hears from us: well under the least sensible `wal_sender_timeout`.
 const FEEDBACK_EVERY: Duration = Duration::from_secs(1);
 
 /// Drives one replication connection.
-pub struct Reader {
+pub(super) struct Reader {
     source: NodeName,
     stream: ReplicationStream,
     assembler: Assembler,
@@ -40,7 +40,7 @@ pub struct Reader {
 
 impl Reader {
     /// Reads `stream` of `source` into `queue`.
-    pub fn new(
+    pub(super) fn new(
         source: NodeName,
         stream: ReplicationStream,
         assembler: Assembler,
@@ -50,11 +50,21 @@ impl Reader {
         let mut tick = interval(FEEDBACK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (received, reported) = (Lsn::ZERO, Lsn::ZERO);
-        Self { source, stream, assembler, queue, confirmed, monitor, tick, received, reported }
+        Self {
+            source,
+            stream,
+            assembler,
+            queue,
+            confirmed,
+            monitor,
+            tick,
+            received,
+            reported,
+        }
     }
 
     /// Reads until the connection or the applier ends. Dropping it drops the connection.
-    pub async fn run(mut self) -> Result<(), LinkError> {
+    pub(super) async fn run(mut self) -> Result<(), LinkError> {
         loop {
             tokio::select! {
                 biased;
@@ -70,17 +80,26 @@ impl Reader {
     }
 
     fn failed(&self, source: crate::wire::WireError) -> LinkError {
-        LinkError::Node { node: self.source.clone(), source }
+        LinkError::Node {
+            node: self.source.clone(),
+            source,
+        }
     }
 
     /// Handles one frame; false when the applier has gone.
     async fn frame(&mut self, frame: Frame) -> Result<bool, LinkError> {
         match frame {
-            Frame::Data { wal_end, payload, .. } => {
+            Frame::Data {
+                wal_end, payload, ..
+            } => {
                 self.note_received(wal_end);
                 self.data(payload).await
             }
-            Frame::Keepalive { wal_end, reply_requested, .. } => {
+            Frame::Keepalive {
+                wal_end,
+                reply_requested,
+                ..
+            } => {
                 self.note_received(wal_end);
                 if reply_requested {
                     self.feedback().await?;
@@ -96,14 +115,19 @@ impl Reader {
     }
 
     async fn data(&mut self, payload: Bytes) -> Result<bool, LinkError> {
-        let message = pgoutput::decode(payload, false)
-            .map_err(|source| LinkError::Decode { node: self.source.clone(), source })?;
+        let message = pgoutput::decode(payload, false).map_err(|source| LinkError::Decode {
+            node: self.source.clone(),
+            source,
+        })?;
         let assembled = self
             .assembler
             .feed(message)
-            .map_err(|source| LinkError::Assemble { node: self.source.clone(), source })?;
+            .map_err(|source| LinkError::Assemble {
+                node: self.source.clone(),
+                source,
+            })?;
         match assembled {
-            Assembled::Piece(piece) => self.enqueue(piece).await,
+            Assembled::Piece(piece) => self.enqueue_all(piece).await,
             Assembled::Skipped { end } => Ok(self.nothing_up_to(end.end_lsn)),
             Assembled::Nothing | Assembled::Message { .. } => Ok(true),
         }
@@ -114,24 +138,34 @@ impl Reader {
         self.assembler.in_transaction() || self.queue.nothing_up_to(end).is_ok()
     }
 
+    async fn enqueue_all(&mut self, first: Piece) -> Result<bool, LinkError> {
+        let mut next = Some(first);
+        while let Some(piece) = next {
+            if !self.enqueue(piece).await? {
+                return Ok(false);
+            }
+            next = self.assembler.pending();
+        }
+        Ok(true)
+    }
+
     /// Waits for room, sending feedback meanwhile.
     async fn enqueue(&mut self, piece: Piece) -> Result<bool, LinkError> {
         self.monitor.waits_to_apply(piece.header.commit_time);
         loop {
-            let due = tokio::select! {
+            tokio::select! {
                 biased;
                 room = self.queue.room(&piece) => {
                     let Ok(room) = room else { return Ok(false) };
                     room.fill(piece);
                     break;
                 }
-                _ = self.tick.tick() => true,
-            };
-            debug_assert!(due, "only the tick gets here");
+                _ = self.tick.tick() => {}
+            }
             self.feedback().await?;
         }
         let (bytes, pieces) = self.queue.depth();
-        self.monitor.set_queue(pieces, bytes);
+        self.monitor.set_queue(pieces as u64, bytes as u64);
         Ok(true)
     }
 
@@ -148,7 +182,10 @@ impl Reader {
             now: CommitTime::now(),
             reply: false,
         };
-        self.stream.send_status(&status).await.map_err(|source| self.failed(source))?;
+        self.stream
+            .send_status(&status)
+            .await
+            .map_err(|source| self.failed(source))?;
         self.reported = flushed;
         self.monitor.set_confirmed(flushed);
         if moved {

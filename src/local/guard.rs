@@ -19,6 +19,8 @@ p=$(head -n 1 "$f") && kill -QUIT "$p" && kill -CONT "$p"
 n=0; while [ -n "$p" ] && kill -0 "$p" && [ $n -lt 100 ]; do sleep 0.1; n=$((n+1)); done
 [ -e "$1/keep" ] || rm -rf "$1"
 "#;
+/// Removes a folder once the servers in it have had the time to end.
+const REMOVE_FOLDER: &str = "sleep 3; rm -rf \"$1\"";
 
 /// Cleans up when this process ends; see the module.
 #[derive(Debug)]
@@ -35,6 +37,11 @@ impl Guard {
     /// Stops the server in this folder and removes the folder.
     pub fn server(dir: &Path) -> Self {
         Self::start(STOP_SERVER, dir.as_os_str())
+    }
+
+    /// Removes the folder.
+    pub fn folder(dir: &Path) -> Self {
+        Self::start(REMOVE_FOLDER, dir.as_os_str())
     }
 
     /// Without a shell there is no guard; dropping what we started still works.

@@ -291,6 +291,56 @@ fn two_phase_messages() {
     );
 }
 
+/// As PostgreSQL 18.4 sent them, protocol version 3 with `two_phase`.
+const CAPTURED: [(&str, &str); 6] = [
+    (
+        "620000000001f38ce80000000001f38de0000303b18477601c00000313673100",
+        "Begin Prepare",
+    ),
+    ("59000040017075626c6963006d6f6f6400", "Type"),
+    (
+        "52000040057075626c69630074006400040169640000000017ffffffff00760000000019ffffffff\
+         006d0000004001ffffffff006e00000006a4ffffffff",
+        "Relation",
+    ),
+    (
+        "50000000000001f38ce80000000001f38de0000303b18477601c00000313673100",
+        "Prepare",
+    ),
+    (
+        "4b000000000001f38de00000000001f38e18000303b184777d4900000313673100",
+        "Commit Prepared",
+    ),
+    (
+        "72000000000001f38f980000000001f38fd0000303b184779cf5000303b18477b8f400000314673200",
+        "Rollback Prepared",
+    ),
+];
+
+#[test]
+fn what_a_server_sent_is_read_and_written_byte_for_byte() {
+    for (hex, name) in CAPTURED {
+        let digits = hex
+            .as_bytes()
+            .chunks(2)
+            .map(|pair| std::str::from_utf8(pair).unwrap());
+        let bytes: Bytes = digits
+            .map(|pair| u8::from_str_radix(pair, 16).unwrap())
+            .collect();
+        let message = decode(bytes.clone(), false).unwrap();
+        assert_eq!(message.name(), name);
+        golden(false, &[&bytes], &message);
+        if let Message::RollbackPrepared {
+            prepare_time,
+            rollback_time,
+            ..
+        } = message
+        {
+            assert!(prepare_time < rollback_time);
+        }
+    }
+}
+
 #[test]
 fn errors_name_the_tag_the_byte_and_the_cause() {
     use DecodeErrorKind::{

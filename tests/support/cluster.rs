@@ -314,7 +314,7 @@ impl Cluster {
 
     /// One file for commands, and one for each daemon: the network between differs.
     fn write_configs(&self) {
-        let direct = self.config_text(|node| node.dsn());
+        let direct = self.config_text(Node::dsn);
         std::fs::write(self.config(), direct).unwrap();
         for daemon in &self.nodes {
             let text = self.config_text(|server| self.daemon_dsn(daemon, server));

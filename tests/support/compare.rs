@@ -84,13 +84,6 @@ async fn row_difference(
     format!("{table} ({columns}) differs:\n{}", lines.join("\n"))
 }
 
-/// Fails the test when two nodes differ.
-pub async fn assert_equal_tables(a: &Node, b: &Node) {
-    if let Err(difference) = difference(a, b).await {
-        panic!("{difference}");
-    }
-}
-
 impl Cluster {
     /// Waits until every slot has confirmed what its server has written so far.
     pub async fn settle(&self) {

@@ -4,11 +4,6 @@
 pub struct Rng(u64);
 
 impl Rng {
-    /// Starts from a seed.
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
     /// Starts from `$MMREPL_SEED`, else from `fallback`, and prints what it took.
     pub fn from_env(fallback: u64) -> Self {
         let given = std::env::var("MMREPL_SEED")

@@ -60,11 +60,11 @@ impl Cluster {
             &format!("{link:?} to be {states:?} with `{text}`"),
             LIMIT,
             async || {
-                let status = self.link_status(link.0, link.1).await?;
-                let state = status["state"].as_str().unwrap_or("none");
-                let reason = status["reason"].as_str().unwrap_or("").to_owned();
+                let found = self.link_status(link.0, link.1).await?;
+                let state = found["state"].as_str().unwrap_or("none");
+                let reason = found["reason"].as_str().unwrap_or("").to_owned();
                 let fits = reason.to_lowercase().contains(&text.to_lowercase());
-                ensure(states.contains(&state) && fits, || status.to_string())?;
+                ensure(states.contains(&state) && fits, || found.to_string())?;
                 Ok::<_, String>(reason)
             },
         )

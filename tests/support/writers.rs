@@ -73,7 +73,10 @@ async fn write(name: String, dsn: String, mut rng: Rng, stop: Arc<AtomicBool>) -
             let transaction = write_once(&client, &name, number, &mut rng);
             match tokio::time::timeout(PATIENCE, transaction).await {
                 Ok(Ok(())) => acknowledged.push(number),
-                Ok(Err(error)) if !client.is_closed() && error.as_db_error().is_some() => {}
+                Ok(Err(error)) if !client.is_closed() && error.as_db_error().is_some() => {
+                    // A deadlock, say. A session that is ending ends the loop at the next try.
+                    let _ = client.batch_execute("rollback").await;
+                }
                 _ => break,
             }
             tokio::time::sleep(Duration::from_millis(rng.below(10))).await;
