@@ -163,9 +163,7 @@ impl ReplicationConnection {
         let sql = format!("START_REPLICATION SLOT {slot} LOGICAL {from} ({options})");
         send_query(&mut self.connection, &sql)?;
         match self.connection.receive().await? {
-            WireFrame::CopyBoth => Ok(ReplicationStream {
-                connection: self.connection,
-            }),
+            WireFrame::CopyBoth => Ok(ReplicationStream::new(self.connection)),
             frame @ WireFrame::Message(_) => Err(misplaced(&frame, "START_REPLICATION")),
         }
     }

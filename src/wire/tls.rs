@@ -73,6 +73,9 @@ fn explain(error: &std::io::Error) -> Option<String> {
              subjectAltName"
                 .to_owned()
         }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "the server's certificate has expired: renew it, or set this machine's clock".to_owned()
+        }
         other => format!("the server's certificate is not valid: {other}"),
     })
 }
