@@ -29,7 +29,11 @@ pub struct InitArgs {
 
 /// Prints each step. Exit code 0, or 2 when it refused or failed.
 pub async fn run(args: &InitArgs) -> ExitCode {
-    let mut progress = Printer { json: args.json, dry_run: args.dry_run, ..Printer::default() };
+    let mut progress = Printer {
+        json: args.json,
+        dry_run: args.dry_run,
+        ..Printer::default()
+    };
     let options = InitOptions {
         dry_run: args.dry_run,
         assume_identical: args.assume_identical,

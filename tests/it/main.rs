@@ -7,6 +7,7 @@ mod chaos;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod harness;
+mod init;
 mod large;
 mod origin_progress;
 mod pgbench;
