@@ -20,6 +20,12 @@ create table mmrepl.apply_position (
     source_timeline integer not null
 ) with (fillfactor = 50);
 
+-- The replica identities that `init` changed, each as the clause that `drop` sets back.
+create table mmrepl.replica_identity (
+    relation oid primary key,
+    before text not null
+);
+
 -- What a person asked of a link that starts here. Kept on the server so that it outlives the daemon.
 create table mmrepl.link_control (
     link text primary key,
@@ -28,10 +34,11 @@ create table mmrepl.link_control (
 );
 
 -- The memory that a key was deleted. When and by whom is the row's own commit time and origin
--- (pg_xact_commit_timestamp_origin of its xmin). The empty key stands for the whole table (truncate).
+-- (pg_xact_commit_timestamp_origin of its xmin). A key is the text of its text[]; the empty text
+-- stands for the whole table (truncate).
 create table mmrepl.tombstone (
     relation oid not null,
-    key text[] not null,
+    key text not null,
     left_at timestamptz not null default clock_timestamp(),
     primary key (relation, key)
 );
@@ -52,7 +59,7 @@ end $$;
 -- The statement that leaves one tombstone per key; `keys` is a query that yields text[] values.
 create function mmrepl.tombstone_statement(keys text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
-    select 'insert into mmrepl.tombstone (relation, key) select $1, k.key from (' || keys || ') k(key)'
+    select 'insert into mmrepl.tombstone (relation, key) select $1, k.key::text from (' || keys || ') k(key)'
         || ' on conflict (relation, key) do update set left_at = excluded.left_at'
 $$;
 
@@ -83,7 +90,8 @@ end $$;
 create function mmrepl.leave_truncate_tombstone() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-    execute mmrepl.tombstone_statement('select array[]::text[]') using tg_relid;
+    insert into mmrepl.tombstone (relation, key) values (tg_relid, '')
+        on conflict (relation, key) do update set left_at = excluded.left_at;
     perform set_config('mmrepl.truncating', '', true);
     return null;
 end $$;
@@ -105,4 +113,28 @@ begin
         execute format('delete from %I.%I', tg_table_schema, tg_table_name);
     end if;
     return null;
+end $$;
+
+-- Moves the position of `source` forward inside the transaction that applied its changes. Raises
+-- MR002 when the row is gone or already there: another daemon, or a restore, came in between.
+create function mmrepl.advance_position(
+    source text, commit_lsn pg_lsn, end_lsn pg_lsn, commit_time timestamptz
+) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    update mmrepl.apply_position p
+        set commit_lsn = advance_position.commit_lsn, end_lsn = advance_position.end_lsn,
+            commit_time = coalesce(advance_position.commit_time, p.commit_time)
+        where p.source = advance_position.source and p.end_lsn < advance_position.end_lsn;
+    if not found then
+        raise exception using errcode = 'MR002',
+            message = format('the position of %s is not before %s', source, end_lsn);
+    end if;
+end $$;
+
+-- Raises MR003: a key that is about to be committed here was deleted later than its version.
+create function mmrepl.raise_deleted() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    raise exception using errcode = 'MR003', message = 'a newer delete of the same key came in between';
 end $$;

@@ -68,13 +68,22 @@ mod tests {
 
     #[test]
     fn prints_utc_with_microseconds() {
-        assert_eq!(CommitTime::from_postgres_micros(0).to_string(), "2000-01-01T00:00:00.000000Z");
-        assert_eq!(CommitTime::from_postgres_micros(1).to_string(), "2000-01-01T00:00:00.000001Z");
+        assert_eq!(
+            CommitTime::from_postgres_micros(0).to_string(),
+            "2000-01-01T00:00:00.000000Z"
+        );
+        assert_eq!(
+            CommitTime::from_postgres_micros(1).to_string(),
+            "2000-01-01T00:00:00.000001Z"
+        );
     }
 
     #[test]
     fn distance_is_signed() {
-        let (a, b) = (CommitTime::from_postgres_micros(5), CommitTime::from_postgres_micros(9));
+        let (a, b) = (
+            CommitTime::from_postgres_micros(5),
+            CommitTime::from_postgres_micros(9),
+        );
         assert_eq!((b.micros_since(a), a.micros_since(b)), (4, -4));
         assert_eq!(a.plus_micros(4), b);
     }

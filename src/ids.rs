@@ -16,7 +16,11 @@ pub struct BadName(String);
 fn check_name(text: &str) -> Result<(), BadName> {
     let fits = (1..=NAME_MAX_BYTES).contains(&text.len());
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-    if fits && text.bytes().all(plain) { Ok(()) } else { Err(BadName(text.to_owned())) }
+    if fits && text.bytes().all(plain) {
+        Ok(())
+    } else {
+        Err(BadName(text.to_owned()))
+    }
 }
 
 macro_rules! name_type {
@@ -71,7 +75,7 @@ name_type! {
     ClusterName
 }
 
-/// One direction of replication, `east->west`: from the node that was written to the one applied to.
+/// One direction of replication, `east->west`: from the node written to, to the one applied to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkName {
     /// The source node, whose daemon owns the link.
@@ -98,7 +102,10 @@ impl FromStr for LinkName {
         let bad = || BadLink(text.to_owned());
         let (from, to) = text.split_once("->").ok_or_else(bad)?;
         let name = |part: &str| part.trim().parse().map_err(|_| bad());
-        Ok(Self { from: name(from)?, to: name(to)? })
+        Ok(Self {
+            from: name(from)?,
+            to: name(to)?,
+        })
     }
 }
 
@@ -126,7 +133,8 @@ impl fmt::Display for SystemId {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TimelineId(pub u32);
 
-/// A replication origin's number on one server (`pg_replication_origin.roident`); 0 is "written here".
+/// A replication origin's number on one server (`pg_replication_origin.roident`); 0 is
+/// "written here".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OriginId(pub u32);
 

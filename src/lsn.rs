@@ -78,7 +78,11 @@ mod tests {
 
     #[test]
     fn prints_and_parses_as_postgresql_does() {
-        for (raw, text) in [(0, "0/0"), (0x16_B374_D848, "16/B374D848"), (u64::MAX, "FFFFFFFF/FFFFFFFF")] {
+        for (raw, text) in [
+            (0, "0/0"),
+            (0x16_B374_D848, "16/B374D848"),
+            (u64::MAX, "FFFFFFFF/FFFFFFFF"),
+        ] {
             assert_eq!(Lsn::new(raw).to_string(), text);
             assert_eq!(text.parse(), Ok(Lsn::new(raw)));
         }

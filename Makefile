@@ -1,0 +1,47 @@
+# One command each; all of them work on a fresh clone.
+
+CARGO ?= cargo
+# Tests mostly wait for servers, so more of them run at once than there are cores.
+export RUST_TEST_THREADS ?= 4
+
+.PHONY: all demo demo-script test soak servers fmt lint clean
+
+all:
+	$(CARGO) build --release
+
+# Two real servers, both daemons, and a menu.
+demo:
+	$(CARGO) build
+	./target/debug/mmrepl demo
+
+demo-script:
+	$(CARGO) build
+	./target/debug/mmrepl demo --script
+
+# Everything that must hold before a change lands.
+test: servers lint
+	MMREPL_REQUIRE_MAJORS=1 $(CARGO) test --all-features --no-fail-fast
+
+# The long forms: 200 faults, a minute of pgbench at scale 10, 2 million rows, 5000 tables.
+soak: servers
+	MMREPL_CHAOS_FAULTS=$${MMREPL_CHAOS_FAULTS:-200} MMREPL_PGBENCH_SECONDS=60 MMREPL_LARGE=1 \
+		RUST_TEST_THREADS=1 $(CARGO) test --release --all-features --test it -- \
+		--nocapture chaos:: pgbench:: large::
+
+# Real server binaries of majors 14 to 18, kept outside the tree.
+servers:
+	tools/postgres.sh
+
+fmt:
+	$(CARGO) fmt
+
+# A toolchain without these components (rustup's minimal profile) says so and tests all the same.
+lint:
+	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --check; \
+		else echo 'skipped: cargo fmt is not installed (rustup component add rustfmt)'; fi
+	@if $(CARGO) clippy --version >/dev/null 2>&1; then \
+		$(CARGO) clippy --all-targets --all-features -- -D warnings; \
+		else echo 'skipped: cargo clippy is not installed (rustup component add clippy)'; fi
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,272 @@
+//! The daemon's HTTP door: status, metrics, health, and pausing a link.
+//!
+//! Everything is bounded: connections, the time and the bytes a request may take. One request per
+//! connection, so that no idle peer holds a place. Beyond the loopback interface nothing is served
+//! without a token.
+
+pub mod client;
+mod ready;
+mod routes;
+#[cfg(test)]
+mod tests;
+mod token;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::commit_time::CommitTime;
+use crate::error::{RetryClass, Retryable};
+use crate::ids::{ClusterName, LinkName, NodeName};
+use crate::status::model::{ClusterStatus, LinkStatus};
+use crate::status::monitor::LinkMonitor;
+
+pub use client::Peer;
+pub use ready::{PeerDaemons, READY_LAG_SECONDS};
+pub use token::read_token;
+
+/// Connections served at once; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 32;
+/// A whole exchange, from the accepted connection to the last byte of the answer.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The head of a request must be there after this long.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(3);
+/// hyper's read buffer: also the limit of a request's head.
+const BUFFER_BYTES: usize = 16 * 1024;
+const HEADERS_MAX: usize = 64;
+/// When accepting fails (no file descriptor is left), try again after this.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the door cannot be opened for.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// Not on the loopback interface, and no token to ask for.
+    #[error(
+        "{addr} can be reached from other machines: set admin_token_file for this node, or use an address such as 127.0.0.1"
+    )]
+    TokenNeeded {
+        /// The address of the configuration.
+        addr: SocketAddr,
+    },
+    /// The address is taken or not of this machine.
+    #[error(
+        "cannot listen at {addr}: set another `admin` address for this node, or stop the program that has it"
+    )]
+    Bind {
+        /// The address of the configuration.
+        addr: SocketAddr,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// The token file cannot be used.
+    #[error(
+        "the admin token file {path} cannot be used ({problem}): put one long line into it and keep it from others with chmod 600"
+    )]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl Retryable for AdminError {
+    fn retry_class(&self) -> RetryClass {
+        match self {
+            Self::Bind { .. } => RetryClass::Transient,
+            Self::TokenNeeded { .. } | Self::Token { .. } => RetryClass::Operator,
+        }
+    }
+}
+
+/// Pauses and resumes links so that it outlives the daemon.
+pub trait PauseControl: Send + Sync {
+    /// Writes the wish down on the source server and tells the link. The error is a sentence.
+    fn set_paused<'a>(
+        &'a self,
+        link: &'a LinkName,
+        paused: bool,
+    ) -> BoxFuture<'a, Result<(), String>>;
+}
+
+/// A link towards this node, as its own daemon tells it.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// The link.
+    pub link: LinkName,
+    /// Its status, or a sentence that says why nobody told.
+    pub status: Result<LinkStatus, String>,
+}
+
+/// Knows the links towards this node, which other daemons run.
+pub trait IncomingLinks: Send + Sync {
+    /// Asks about all of them; ends within a second or two.
+    fn incoming(&self) -> BoxFuture<'_, Vec<Incoming>>;
+}
+
+/// What the door shows and can do.
+#[derive(Clone)]
+pub struct AdminState {
+    /// The cluster's name.
+    pub cluster: ClusterName,
+    /// This daemon's node.
+    pub node: NodeName,
+    /// The links this daemon runs.
+    pub links: Vec<LinkMonitor>,
+    /// Pauses and resumes them.
+    pub control: Arc<dyn PauseControl>,
+    /// The links that end here.
+    pub incoming: Arc<dyn IncomingLinks>,
+}
+
+impl AdminState {
+    fn snapshots(&self, now: CommitTime) -> Vec<LinkStatus> {
+        self.links.iter().map(|link| link.snapshot(now)).collect()
+    }
+
+    fn status(&self, now: CommitTime) -> ClusterStatus {
+        ClusterStatus {
+            cluster: self.cluster.clone(),
+            at: now,
+            links: self.snapshots(now),
+        }
+    }
+}
+
+/// Binds `addr`; refuses an address beyond loopback without a token.
+pub async fn bind(
+    addr: SocketAddr,
+    token_file: Option<&Path>,
+    state: AdminState,
+) -> Result<AdminServer, AdminError> {
+    let token = match token_file {
+        Some(path) => Some(token::Token::read(path).await?),
+        None if addr.ip().to_canonical().is_loopback() => None,
+        None => return Err(AdminError::TokenNeeded { addr }),
+    };
+    let bound = TcpListener::bind(addr).await;
+    let listener = bound.map_err(|source| AdminError::Bind { addr, source })?;
+    let door = Arc::new(routes::Door { state, token });
+    Ok(AdminServer {
+        listener,
+        door,
+        header_timeout: HEADER_TIMEOUT,
+    })
+}
+
+/// Binds `addr` and serves until `shutdown`.
+pub async fn serve(
+    addr: SocketAddr,
+    token_file: Option<&Path>,
+    state: AdminState,
+    shutdown: CancellationToken,
+) -> Result<(), AdminError> {
+    bind(addr, token_file, state).await?.serve(shutdown).await;
+    Ok(())
+}
+
+/// A bound door that does not serve yet.
+pub struct AdminServer {
+    listener: TcpListener,
+    door: Arc<routes::Door>,
+    header_timeout: Duration,
+}
+
+impl AdminServer {
+    /// The address that was bound, with the port the kernel chose where 0 was asked for.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `shutdown`; open connections end with it.
+    pub async fn serve(self, shutdown: CancellationToken) {
+        let door = self.door;
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let connections = TaskTracker::new();
+        let serve = async {
+            loop {
+                // Nobody closes the semaphore; if somebody did, that would be the end of serving.
+                let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                    return;
+                };
+                let Some(stream) = accept(&self.listener).await else {
+                    continue;
+                };
+                let (door, shutdown) = (Arc::clone(&door), shutdown.clone());
+                connections.spawn(async move {
+                    shutdown
+                        .run_until_cancelled(exchange(stream, door, self.header_timeout))
+                        .await;
+                    drop(place);
+                });
+            }
+        };
+        tokio::select! {
+            () = serve => {}
+            () = sample(&door.state.links) => {}
+            () = shutdown.cancelled() => {}
+        }
+        connections.close();
+        connections.wait().await;
+    }
+}
+
+/// `None` after a failure, which is waited out: the next attempt may find a free descriptor.
+async fn accept(listener: &TcpListener) -> Option<TcpStream> {
+    match listener.accept().await {
+        Ok((stream, _)) => Some(stream),
+        Err(error) => {
+            tracing::warn!(%error, "cannot accept an admin connection");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+/// One connection, one request, one answer.
+async fn exchange(stream: TcpStream, door: Arc<routes::Door>, header_timeout: Duration) {
+    let service = service_fn(move |request| {
+        let door = Arc::clone(&door);
+        async move { Ok::<_, std::convert::Infallible>(door.answer(request).await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .keep_alive(false)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(BUFFER_BYTES);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    // A caller that breaks off or dawdles concerns nobody else.
+    match tokio::time::timeout(EXCHANGE_TIMEOUT, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "an admin connection broke"),
+        Err(_) => tracing::debug!("an admin connection took too long"),
+    }
+}
+
+/// Keeps the links' rates fresh, see [`LinkMonitor::sample`].
+async fn sample(links: &[LinkMonitor]) {
+    let mut ticks = tokio::time::interval(SAMPLE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        let now = CommitTime::now();
+        for link in links {
+            link.sample(now);
+        }
+    }
+}

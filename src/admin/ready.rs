@@ -1,0 +1,125 @@
+//! May this node take traffic? Only while every change gets in and out in time.
+
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt, join_all};
+
+use super::client::{Peer, ask};
+use super::{Incoming, IncomingLinks};
+use crate::ids::{ClusterName, LinkName, NodeName};
+use crate::status::model::LinkStatus;
+
+/// A node further behind than this, in seconds, is not ready: long enough for a burst, short enough
+/// for people not to notice much old data.
+pub const READY_LAG_SECONDS: f64 = 30.0;
+/// A load balancer's check rarely waits for more than two seconds.
+const PEER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why the node may not take traffic, or `None` when it may.
+pub(super) fn reason(outgoing: &[LinkStatus], incoming: &[Incoming]) -> Option<String> {
+    let told = incoming.iter().map(|incoming| match &incoming.status {
+        Ok(status) => trouble(status),
+        Err(sentence) => Some(format!("{}: {sentence}", incoming.link)),
+    });
+    let reasons: Vec<_> = outgoing.iter().map(trouble).chain(told).flatten().collect();
+    (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
+fn trouble(link: &LinkStatus) -> Option<String> {
+    let name = link.link();
+    if !link.state.moves() {
+        let reason = link.reason.as_deref().unwrap_or("no reason is known");
+        return Some(format!("{name} is {}: {reason}", link.state));
+    }
+    let seconds = link.lag.seconds.unwrap_or(f64::INFINITY);
+    (seconds > READY_LAG_SECONDS).then(|| {
+        format!("{name} is {seconds:.0} s behind, more than the {READY_LAG_SECONDS:.0} s allowed")
+    })
+}
+
+/// Asks the daemons of all peers about their links to this node.
+#[derive(Clone, Debug)]
+pub struct PeerDaemons {
+    cluster: ClusterName,
+    node: NodeName,
+    peers: Vec<Peer>,
+}
+
+impl PeerDaemons {
+    /// The daemons of `peers`, as `node` sees them.
+    pub fn new(cluster: ClusterName, node: NodeName, peers: Vec<Peer>) -> Self {
+        Self {
+            cluster,
+            node,
+            peers,
+        }
+    }
+
+    async fn ask(&self, peer: &Peer) -> Incoming {
+        let link = LinkName {
+            from: peer.node.clone(),
+            to: self.node.clone(),
+        };
+        let status = match ask(peer, &self.cluster, PEER_TIMEOUT).await {
+            Ok(told) => told
+                .links
+                .into_iter()
+                .find(|status| status.link() == link)
+                .ok_or_else(|| format!("the daemon of {} does not run it", peer.node)),
+            Err(error) => Err(error.to_string()),
+        };
+        Incoming { link, status }
+    }
+}
+
+impl IncomingLinks for PeerDaemons {
+    fn incoming(&self) -> BoxFuture<'_, Vec<Incoming>> {
+        join_all(self.peers.iter().map(|peer| self.ask(peer))).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commit_time::CommitTime;
+    use crate::status::model::{LinkState, StatusSource};
+
+    fn link(name: &str, state: LinkState, seconds: f64) -> LinkStatus {
+        let at = CommitTime::from_postgres_micros(0);
+        let mut status = LinkStatus::new(&name.parse().unwrap(), state, StatusSource::Daemon, at);
+        status.lag.seconds = Some(seconds);
+        status.reason = (state != LinkState::Streaming).then(|| "because".to_owned());
+        status
+    }
+
+    fn incoming(status: Result<LinkStatus, String>) -> Incoming {
+        Incoming {
+            link: "west->east".parse().unwrap(),
+            status,
+        }
+    }
+
+    #[test]
+    fn every_link_in_both_directions_must_move_in_time() {
+        let good = link("east->west", LinkState::Streaming, 1.0);
+        let back = |state, seconds| vec![incoming(Ok(link("west->east", state, seconds)))];
+        let told = |state, seconds| reason(std::slice::from_ref(&good), &back(state, seconds));
+        assert_eq!(told(LinkState::Streaming, 30.0), None);
+        assert_eq!(told(LinkState::CatchingUp, 3.0), None);
+        let late = told(LinkState::CatchingUp, 31.0).unwrap();
+        assert_eq!(
+            late,
+            "west->east is 31 s behind, more than the 30 s allowed"
+        );
+        let blocked = told(LinkState::Blocked, 0.0).unwrap();
+        assert_eq!(blocked, "west->east is blocked: because");
+    }
+
+    #[test]
+    fn a_peer_that_does_not_answer_is_a_reason() {
+        let silent = incoming(Err("nobody is at home".into()));
+        let paused = link("east->west", LinkState::Paused, 0.0);
+        let expected = "east->west is paused: because; west->east: nobody is at home";
+        assert_eq!(reason(&[paused], &[silent]).as_deref(), Some(expected));
+    }
+}

@@ -1,0 +1,114 @@
+//! Why applying failed.
+
+use super::mapping::MapError;
+use crate::catalog::CatalogError;
+use crate::error::{RetryClass, Retryable};
+use crate::wire::WireError;
+
+/// SQLSTATE of `mmrepl.require_clock`: the target's clock is behind the commit time.
+const CLOCK_BEHIND: &str = "MR001";
+/// SQLSTATE of `mmrepl.advance_position`: somebody else moved the position.
+const POSITION_MOVED: &str = "MR002";
+/// SQLSTATE of `mmrepl.raise_deleted`: a concurrent delete of a key being inserted.
+const DELETED_MEANWHILE: &str = "MR003";
+
+/// An error while a group of changes was applied. The target transaction is rolled back.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The target refused or could not be reached.
+    #[error("{}{source}", in_table(.table.as_deref()))]
+    Target {
+        /// `schema.table` of the change, where one statement failed.
+        table: Option<String>,
+        /// What the server or the connection said.
+        source: WireError,
+    },
+    /// The source could not be asked for an unchanged large value.
+    #[error("cannot read a large value of {table} from the source: {source}")]
+    Fetch {
+        /// `schema.table` of the row.
+        table: String,
+        /// What the server or the connection said.
+        source: WireError,
+    },
+    /// The target's catalog could not be read.
+    #[error("cannot look up {table} on the target: {source}")]
+    Catalog {
+        /// `schema.table`.
+        table: String,
+        /// What the server or the connection said.
+        source: Box<CatalogError>,
+    },
+    /// The tables do not fit.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// The target's clock has not passed the commit time yet.
+    #[error("the target's clock is behind the commit time of the change")]
+    ClockBehind,
+    /// A concurrent local write came in between; trying again sees it.
+    #[error("a local write of the same row came in between")]
+    Overtaken,
+    /// The position row is not where this link left it.
+    #[error(
+        "the position of this link on the target was moved by somebody else: see that only one daemon runs for the node"
+    )]
+    PositionMoved,
+    /// The stream holds a change that its own relation contradicts.
+    #[error("the source sent a change of {table} without the values of its key")]
+    KeyMissing {
+        /// `schema.table`.
+        table: String,
+    },
+}
+
+fn in_table(table: Option<&str>) -> String {
+    table.map(|table| format!("{table}: ")).unwrap_or_default()
+}
+
+impl ApplyError {
+    /// Sorts a failure on the target into what it means for the link.
+    pub fn target(source: WireError, table: Option<String>) -> Self {
+        match source.sqlstate() {
+            Some(CLOCK_BEHIND) => Self::ClockBehind,
+            Some(POSITION_MOVED) => Self::PositionMoved,
+            Some(DELETED_MEANWHILE) => Self::Overtaken,
+            _ => Self::Target { table, source },
+        }
+    }
+
+    /// The table the error is about.
+    pub fn table(&self) -> Option<&str> {
+        match self {
+            Self::Target { table, .. } => table.as_deref(),
+            Self::Fetch { table, .. }
+            | Self::Catalog { table, .. }
+            | Self::KeyMissing { table } => Some(table),
+            Self::Map(
+                MapError::NoTable { table, .. }
+                | MapError::NoColumn { table, .. }
+                | MapError::KeyNotSent { table, .. }
+                | MapError::NoOldRows { table },
+            ) => Some(table),
+            Self::ClockBehind | Self::Overtaken | Self::PositionMoved => None,
+        }
+    }
+}
+
+impl Retryable for ApplyError {
+    fn retry_class(&self) -> RetryClass {
+        match self {
+            Self::Target { source, .. } | Self::Fetch { source, .. } => source.retry_class(),
+            Self::Catalog { source, .. } => source.retry_class(),
+            Self::Map(_) | Self::KeyMissing { .. } => RetryClass::Definite,
+            Self::ClockBehind | Self::Overtaken | Self::PositionMoved => RetryClass::Transient,
+        }
+    }
+
+    fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Target { source, .. } | Self::Fetch { source, .. } => source.sqlstate(),
+            Self::Catalog { source, .. } => source.sqlstate(),
+            _ => None,
+        }
+    }
+}

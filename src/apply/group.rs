@@ -1,0 +1,260 @@
+//! From changes to what must be written: the net change per key. Pure.
+//!
+//! A group is a run of consecutive source transactions applied as one target transaction. Within
+//! it a key that is written several times needs to be written once, with the version of its last
+//! write. Where order matters beyond one key (a truncate, a table whose shape changed in between),
+//! a new segment begins; segments are applied one after the other.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::error::ApplyError;
+use super::mapping::KeyValues;
+use super::target::Target;
+use crate::assemble::Change;
+use crate::commit_time::CommitTime;
+use crate::pgoutput::{OldImage, Tuple, Value};
+
+/// The new state of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Put {
+    /// All source columns; `Unchanged` where the source left a large value out.
+    pub values: Tuple,
+    /// The source inserted it, so most likely the target has no such row.
+    pub insert: bool,
+    /// The row came from another key: what is `Unchanged` is not in the row that has this key now.
+    pub moved: bool,
+}
+
+impl Put {
+    /// True when no large value is missing.
+    pub fn is_whole(&self) -> bool {
+        !self.values.0.contains(&Value::Unchanged)
+    }
+}
+
+/// What happens to one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum RowOp {
+    /// Afterwards the row is there.
+    Put(Put),
+    /// Afterwards it is not.
+    Delete,
+}
+
+/// The net change of one key.
+#[derive(Debug, Clone)]
+pub(super) struct RowChange {
+    /// The table.
+    pub target: Arc<Target>,
+    /// The key.
+    pub key: KeyValues,
+    /// What happens to it.
+    pub op: RowOp,
+    /// Commit time of the (last) write.
+    pub time: CommitTime,
+}
+
+/// A change in a table without a key, matched by the whole old row.
+#[derive(Debug, Clone)]
+pub(super) struct WholeRowChange {
+    /// The table.
+    pub target: Arc<Target>,
+    /// The row that was there, for updates and deletes.
+    pub old: Option<Tuple>,
+    /// The row that is there now, for inserts and updates.
+    pub new: Option<Tuple>,
+}
+
+/// One thing to write.
+#[derive(Debug, Clone)]
+pub(super) enum Entry {
+    /// By key.
+    Row(RowChange),
+    /// By whole row.
+    WholeRow(WholeRowChange),
+}
+
+/// Entries whose order among different keys does not matter, or a truncate.
+#[derive(Debug, Clone)]
+pub(super) enum Segment {
+    /// Rows, each key once.
+    Rows(Vec<Entry>),
+    /// Tables emptied at a time.
+    Truncate(Vec<Arc<Target>>, CommitTime),
+}
+
+/// Turns one row change into entries: two where an update changed the key.
+pub(super) fn entries_of(
+    change: &Change,
+    target: &Arc<Target>,
+    time: CommitTime,
+) -> Result<Vec<Entry>, ApplyError> {
+    if target.map.key.is_none() {
+        return Ok(whole_row(change, target)
+            .into_iter()
+            .map(Entry::WholeRow)
+            .collect());
+    }
+    let row = |key, op| {
+        Entry::Row(RowChange {
+            target: Arc::clone(target),
+            key,
+            op,
+            time,
+        })
+    };
+    let put = |new: &Tuple, insert, moved| {
+        RowOp::Put(Put {
+            values: new.clone(),
+            insert,
+            moved,
+        })
+    };
+    let need = |key: Option<KeyValues>| {
+        key.ok_or_else(|| ApplyError::KeyMissing {
+            table: target.map.label(),
+        })
+    };
+    Ok(match change {
+        Change::Insert { new, .. } => {
+            vec![row(need(target.map.key_of(new))?, put(new, true, false))]
+        }
+        Change::Update { old, new, .. } => {
+            let before = need(target.map.old_key(old.as_ref(), new))?;
+            match target.map.key_of(new) {
+                Some(after) if after != before => {
+                    vec![row(before, RowOp::Delete), row(after, put(new, true, true))]
+                }
+                _ => vec![row(before, put(new, false, false))],
+            }
+        }
+        Change::Delete {
+            old: OldImage::Key(old) | OldImage::Full(old),
+            ..
+        } => {
+            vec![row(need(target.map.key_of(old))?, RowOp::Delete)]
+        }
+        Change::Truncate { .. } | Change::Message { .. } => vec![],
+    })
+}
+
+fn whole_row(change: &Change, target: &Arc<Target>) -> Option<WholeRowChange> {
+    let image = |old: &OldImage| match old {
+        OldImage::Key(tuple) | OldImage::Full(tuple) => tuple.clone(),
+    };
+    let (old, new) = match change {
+        Change::Insert { new, .. } => (None, Some(new.clone())),
+        Change::Update { old, new, .. } => {
+            let old = old.as_ref().map(image);
+            let new = old
+                .as_ref()
+                .map_or_else(|| new.clone(), |old| completed(new, old));
+            (old, Some(new))
+        }
+        Change::Delete { old, .. } => (Some(image(old)), None),
+        Change::Truncate { .. } | Change::Message { .. } => return None,
+    };
+    Some(WholeRowChange {
+        target: Arc::clone(target),
+        old,
+        new,
+    })
+}
+
+/// `newer` with what it left out taken from `older`.
+fn completed(newer: &Tuple, older: &Tuple) -> Tuple {
+    let pick = |(new, old): (&Value, &Value)| match new {
+        Value::Unchanged => old.clone(),
+        _ => new.clone(),
+    };
+    Tuple(newer.0.iter().zip(&older.0).map(pick).collect())
+}
+
+/// Collects changes into segments.
+#[derive(Debug, Default)]
+pub(super) struct GroupBuilder {
+    done: Vec<Segment>,
+    rows: Vec<Entry>,
+    by_key: HashMap<(u32, KeyValues), usize>,
+}
+
+impl GroupBuilder {
+    /// Adds one row change of a transaction that committed at `time`.
+    pub(super) fn row(
+        &mut self,
+        change: &Change,
+        target: &Arc<Target>,
+        time: CommitTime,
+    ) -> Result<(), ApplyError> {
+        for entry in entries_of(change, target, time)? {
+            match entry {
+                Entry::Row(row) => self.merge(row),
+                Entry::WholeRow(_) => self.rows.push(entry),
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a truncate: what came before is written first, what follows after.
+    pub(super) fn truncate(&mut self, targets: Vec<Arc<Target>>, time: CommitTime) {
+        self.close_segment();
+        self.done.push(Segment::Truncate(targets, time));
+    }
+
+    /// The segments, in the order they must be applied.
+    pub(super) fn finish(mut self) -> Vec<Segment> {
+        self.close_segment();
+        self.done
+    }
+
+    fn close_segment(&mut self) {
+        if !self.rows.is_empty() {
+            self.done
+                .push(Segment::Rows(std::mem::take(&mut self.rows)));
+        }
+        self.by_key.clear();
+    }
+
+    fn merge(&mut self, row: RowChange) {
+        let slot = (row.target.map.table.oid, row.key.clone());
+        let Some(&place) = self.by_key.get(&slot) else {
+            self.by_key.insert(slot, self.rows.len());
+            self.rows.push(Entry::Row(row));
+            return;
+        };
+        match &mut self.rows[place] {
+            Entry::Row(earlier) if Arc::ptr_eq(&earlier.target, &row.target) => {
+                *earlier = net(earlier, row);
+            }
+            _ => {
+                self.close_segment();
+                self.merge(row);
+            }
+        }
+    }
+}
+
+/// The net change of two consecutive changes of one key.
+fn net(earlier: &RowChange, later: RowChange) -> RowChange {
+    let op = match (&earlier.op, later.op) {
+        (RowOp::Put(before), RowOp::Put(after)) => RowOp::Put(Put {
+            values: completed(&after.values, &before.values),
+            insert: before.insert,
+            moved: before.moved,
+        }),
+        // The row was there before the group: what came back replaces it.
+        (RowOp::Delete, RowOp::Put(after)) => RowOp::Put(Put {
+            values: after.values,
+            insert: false,
+            moved: true,
+        }),
+        (_, RowOp::Delete) => RowOp::Delete,
+    };
+    RowChange {
+        target: later.target,
+        key: later.key,
+        op,
+        time: later.time,
+    }
+}

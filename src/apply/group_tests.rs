@@ -1,0 +1,260 @@
+//! The net change of a group equals its changes one after the other.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::prelude::{Strategy, prop, prop_assert_eq, prop_oneof, proptest};
+
+use super::group::{Entry, GroupBuilder, Put, RowOp, Segment, entries_of};
+use super::mapping::TableMap;
+use super::sql::Guard;
+use super::target::Target;
+use crate::assemble::Change;
+use crate::catalog::key_text::KeyForm;
+use crate::catalog::table::{Column, Key, KeyColumn, Table};
+use crate::commit_time::CommitTime;
+use crate::ids::RelationId;
+use crate::pgoutput::{OldImage, Tuple, Value};
+use crate::relation::{Relation, RelationColumn, ReplicaIdentity};
+
+/// Key → (small value, large value) on the target.
+type Rows = BTreeMap<u8, (u8, u8)>;
+
+/// A table `t (id, small, large)`.
+fn target() -> Arc<Target> {
+    let column = |name: &str| Column {
+        name: name.to_owned(),
+        type_name: "integer".to_owned(),
+        type_oid: 23,
+        not_null: false,
+        has_default: false,
+        generated: false,
+        identity_always: false,
+    };
+    let sent = |name: &str| RelationColumn {
+        name: name.to_owned(),
+        type_oid: 23,
+        type_modifier: -1,
+        is_key: name == "id",
+    };
+    let names = ["id", "small", "large"];
+    let key = KeyColumn {
+        name: "id".to_owned(),
+        type_name: "integer".to_owned(),
+        equality: "OPERATOR(pg_catalog.=)".to_owned(),
+        form: KeyForm::Cast,
+    };
+    let table = Table {
+        oid: 1,
+        schema: "public".to_owned(),
+        name: "t".to_owned(),
+        partitioned: false,
+        is_partition: false,
+        replica_identity: 'd',
+        columns: names.map(column).to_vec(),
+        key: Some(Key {
+            index: "t_pkey".to_owned(),
+            columns: vec![key],
+            primary: true,
+            deferrable: false,
+        }),
+    };
+    let relation = Arc::new(Relation {
+        id: RelationId(7),
+        schema: "public".to_owned(),
+        name: "t".to_owned(),
+        replica_identity: ReplicaIdentity::Default,
+        columns: names.map(sent).to_vec(),
+    });
+    let map = TableMap::new(relation, Some(table), "west").unwrap();
+    Arc::new(Target::new(
+        map,
+        Guard {
+            origin: 1,
+            stronger: vec![],
+        },
+    ))
+}
+
+fn text(number: u8) -> Value {
+    Value::Text(Bytes::from(number.to_string()))
+}
+
+fn number(value: &Value) -> u8 {
+    let bytes = value.as_bytes().expect("test values are text");
+    std::str::from_utf8(bytes).unwrap().parse().unwrap()
+}
+
+/// What an application did to one row.
+#[derive(Debug, Clone)]
+enum Act {
+    Insert(u8, u8, u8),
+    Update(u8, u8, Option<u8>),
+    Move(u8, u8),
+    Delete(u8),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let key = 0..4u8;
+    prop_oneof![
+        (key.clone(), 0..9u8, 0..9u8).prop_map(|(k, s, l)| Act::Insert(k, s, l)),
+        (key.clone(), 0..9u8, prop::option::of(0..9u8)).prop_map(|(k, s, l)| Act::Update(k, s, l)),
+        (key.clone(), key.clone()).prop_map(|(from, to)| Act::Move(from, to)),
+        key.prop_map(Act::Delete),
+    ]
+}
+
+/// Plays an act on the source; what is not possible there does not happen.
+fn play(rows: &mut Rows, act: &Act, relation: &Arc<Relation>) -> Option<Change> {
+    let relation = Arc::clone(relation);
+    let key_image = |key: u8| OldImage::Key(Tuple(vec![text(key), Value::Null, Value::Null]));
+    match *act {
+        Act::Insert(key, small, large) if !rows.contains_key(&key) => {
+            rows.insert(key, (small, large));
+            Some(Change::Insert {
+                relation,
+                new: Tuple(vec![text(key), text(small), text(large)]),
+            })
+        }
+        Act::Update(key, small, large) => {
+            let row = rows.get_mut(&key)?;
+            *row = (small, large.unwrap_or(row.1));
+            let large = large.map_or(Value::Unchanged, text);
+            let new = Tuple(vec![text(key), text(small), large]);
+            Some(Change::Update {
+                relation,
+                old: None,
+                new,
+            })
+        }
+        Act::Move(from, to) if from != to && !rows.contains_key(&to) => {
+            let row = rows.remove(&from)?;
+            rows.insert(to, row);
+            let new = Tuple(vec![text(to), text(row.0), Value::Unchanged]);
+            Some(Change::Update {
+                relation,
+                old: Some(key_image(from)),
+                new,
+            })
+        }
+        Act::Delete(key) => {
+            rows.remove(&key)?;
+            Some(Change::Delete {
+                relation,
+                old: key_image(key),
+            })
+        }
+        Act::Insert(..) | Act::Move(..) => None,
+    }
+}
+
+/// Applies an entry as the executor does; a missing large value comes from the row it belongs to,
+/// else from the source as it is in the end.
+fn write(rows: &mut Rows, entry: &Entry, source: &Rows) {
+    let Entry::Row(row) = entry else {
+        panic!("the table has a key")
+    };
+    let key = std::str::from_utf8(&row.key[0]).unwrap().parse().unwrap();
+    match &row.op {
+        RowOp::Delete => {
+            rows.remove(&key);
+        }
+        RowOp::Put(Put { values, moved, .. }) => {
+            let kept = rows.get(&key).filter(|_| !moved).map(|row| row.1);
+            let large = match &values.0[2] {
+                Value::Unchanged => kept.or_else(|| source.get(&key).map(|row| row.1)),
+                value => Some(number(value)),
+            };
+            // A row that the source no longer has is left to the delete that follows.
+            if let Some(large) = large {
+                rows.insert(key, (number(&values.0[1]), large));
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn net_changes_end_where_single_changes_end(
+        before in prop::collection::vec(act(), 0..8),
+        acts in prop::collection::vec(act(), 0..24),
+    ) {
+        let target = target();
+        let relation = &target.map.relation;
+        let mut source = Rows::new();
+        for act in &before {
+            play(&mut source, act, relation);
+        }
+        let start = source.clone();
+        let changes: Vec<Change> =
+            acts.iter().filter_map(|act| play(&mut source, act, relation)).collect();
+
+        let mut builder = GroupBuilder::default();
+        let mut single = start.clone();
+        for change in &changes {
+            builder.row(change, &target, CommitTime::default()).unwrap();
+            for entry in entries_of(change, &target, CommitTime::default()).unwrap() {
+                write(&mut single, &entry, &source);
+            }
+        }
+        let mut grouped = start;
+        for segment in builder.finish() {
+            let Segment::Rows(entries) = segment else { panic!("no truncate was made") };
+            entries.iter().for_each(|entry| write(&mut grouped, entry, &source));
+        }
+        prop_assert_eq!(&grouped, &source);
+        prop_assert_eq!(&single, &source);
+    }
+}
+
+#[test]
+fn a_row_written_five_times_is_written_once() {
+    let target = target();
+    let mut builder = GroupBuilder::default();
+    let mut rows = Rows::from([(1, (0, 0))]);
+    for small in 1..=5 {
+        let change = play(
+            &mut rows,
+            &Act::Update(1, small, None),
+            &target.map.relation,
+        )
+        .unwrap();
+        builder
+            .row(
+                &change,
+                &target,
+                CommitTime::from_postgres_micros(small.into()),
+            )
+            .unwrap();
+    }
+    let segments = builder.finish();
+    let [Segment::Rows(entries)] = segments.as_slice() else {
+        panic!("one segment")
+    };
+    let [Entry::Row(row)] = entries.as_slice() else {
+        panic!("one entry")
+    };
+    assert_eq!(row.time, CommitTime::from_postgres_micros(5));
+}
+
+#[test]
+fn a_truncate_separates_what_came_before_from_what_follows() {
+    let target = target();
+    let mut builder = GroupBuilder::default();
+    let relation = &target.map.relation;
+    let insert = |rows: &mut Rows| play(rows, &Act::Insert(1, 1, 1), relation).unwrap();
+    builder
+        .row(&insert(&mut Rows::new()), &target, CommitTime::default())
+        .unwrap();
+    builder.truncate(vec![Arc::clone(&target)], CommitTime::default());
+    builder
+        .row(&insert(&mut Rows::new()), &target, CommitTime::default())
+        .unwrap();
+    let kinds: Vec<bool> = builder
+        .finish()
+        .iter()
+        .map(|segment| matches!(segment, Segment::Rows(_)))
+        .collect();
+    assert_eq!(kinds, [true, false, true]);
+}

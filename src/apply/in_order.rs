@@ -1,0 +1,33 @@
+//! The careful way: every change of a transaction by itself, in the order the source made them.
+
+use super::error::ApplyError;
+use super::group::{Entry, entries_of};
+use super::transaction::Applier;
+use crate::assemble::{Change, Piece};
+
+impl Applier {
+    /// Writes the changes of a piece one by one, each under its row's lock.
+    pub(super) async fn write_in_order(&mut self, piece: &Piece) -> Result<(), ApplyError> {
+        self.open().await?;
+        let time = piece.header.commit_time;
+        for change in &piece.changes {
+            if let Change::Truncate { relations, .. } = change {
+                let targets = self.targets(relations).await?;
+                self.truncate(&targets, time).await?;
+            } else if let Some(relation) = change.relation() {
+                let target = self.target(relation).await?;
+                for entry in entries_of(change, &target, time)? {
+                    self.write_entry(&entry).await?;
+                }
+            }
+        }
+        self.refuse_deleted().await
+    }
+
+    async fn write_entry(&mut self, entry: &Entry) -> Result<(), ApplyError> {
+        match entry {
+            Entry::Row(row) => self.settle(row).await,
+            Entry::WholeRow(change) => self.write_whole_row(change).await,
+        }
+    }
+}

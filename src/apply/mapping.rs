@@ -1,0 +1,191 @@
+//! How a source relation's columns land in the target's table. Pure.
+
+use std::sync::Arc;
+
+use crate::catalog::table::Table;
+use crate::pgoutput::{OldImage, Tuple, Value};
+use crate::relation::{Relation, ReplicaIdentity};
+
+/// The text of one key: its columns' values in key order, as pgoutput sent them.
+pub(super) type KeyValues = Vec<bytes::Bytes>;
+
+/// Why a relation's changes cannot be written to the target; each sentence says what mends it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MapError {
+    /// The target has no such table.
+    #[error(
+        "table {table} does not exist on {node}: create it there as it is on the source, the link goes on by itself"
+    )]
+    NoTable {
+        /// `schema.table`.
+        table: String,
+        /// The target.
+        node: String,
+    },
+    /// The target's table lacks a column.
+    #[error(
+        "table {table} on {node} has no column \"{column}\": add it there with ALTER TABLE, the link goes on by itself"
+    )]
+    NoColumn {
+        /// `schema.table`.
+        table: String,
+        /// The target.
+        node: String,
+        /// The column the source sends.
+        column: String,
+    },
+    /// The source does not send a column of the target's key.
+    #[error(
+        "the key of {table} on {node} has the column \"{column}\", which is not in the source's replica identity: give the table the same key on both nodes and run `mmrepl init` again"
+    )]
+    KeyNotSent {
+        /// `schema.table`.
+        table: String,
+        /// The target.
+        node: String,
+        /// The key column.
+        column: String,
+    },
+    /// A table without a key does not send whole old rows.
+    #[error(
+        "table {table} has no key and its source does not send old rows: run `mmrepl init` again, it sets REPLICA IDENTITY FULL"
+    )]
+    NoOldRows {
+        /// `schema.table`.
+        table: String,
+    },
+}
+
+/// One source column on the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetColumn {
+    /// Name, the same on both sides.
+    pub name: String,
+    /// The target's type without length, as a cast may name it.
+    pub type_name: String,
+    /// Part of the key: identifies the row and never changes in place.
+    pub in_key: bool,
+    /// `GENERATED ALWAYS AS IDENTITY`: may be inserted (overriding) but not updated.
+    pub identity_always: bool,
+    /// Generated on the target: computed there, never written.
+    pub generated: bool,
+}
+
+/// The way from a source relation to the target's table.
+#[derive(Debug, Clone)]
+pub struct TableMap {
+    /// What the source sends.
+    pub relation: Arc<Relation>,
+    /// What the target has.
+    pub table: Table,
+    /// One entry for each source column, in the source's order.
+    pub columns: Vec<TargetColumn>,
+    /// Which source columns form the target's key, in key order; `None` for a table without one.
+    pub key: Option<Vec<usize>>,
+}
+
+impl TableMap {
+    /// Fits `relation` to `table` of node `node`.
+    pub fn new(
+        relation: Arc<Relation>,
+        table: Option<Table>,
+        node: &str,
+    ) -> Result<Self, MapError> {
+        let label = format!("{}.{}", relation.schema, relation.name);
+        let Some(table) = table else {
+            return Err(MapError::NoTable {
+                table: label,
+                node: node.to_owned(),
+            });
+        };
+        let key = key_columns(&relation, &table, &label, node)?;
+        let column = |index: usize| target_column(&relation, &table, key.as_deref(), index);
+        let columns: Result<Vec<_>, _> = (0..relation.columns.len())
+            .map(|index| {
+                column(index).ok_or_else(|| MapError::NoColumn {
+                    table: label.clone(),
+                    node: node.to_owned(),
+                    column: relation.columns[index].name.clone(),
+                })
+            })
+            .collect();
+        Ok(Self {
+            columns: columns?,
+            relation,
+            table,
+            key,
+        })
+    }
+
+    /// `schema.table`, for messages.
+    pub fn label(&self) -> String {
+        format!("{}.{}", self.relation.schema, self.relation.name)
+    }
+
+    /// The key values of a tuple; `None` where one is missing, which a valid stream never sends.
+    pub fn key_of(&self, tuple: &Tuple) -> Option<KeyValues> {
+        let text = |index: &usize| match tuple.0.get(*index) {
+            Some(Value::Text(bytes)) => Some(bytes.clone()),
+            _ => None,
+        };
+        self.key.as_ref()?.iter().map(text).collect()
+    }
+
+    /// The key of a row before an update: from its old image, else (key not changed) the new row.
+    pub fn old_key(&self, old: Option<&OldImage>, new: &Tuple) -> Option<KeyValues> {
+        match old {
+            Some(OldImage::Key(tuple) | OldImage::Full(tuple)) => {
+                // An old key column stands as "unchanged" only where the new row holds the same.
+                self.key_of(tuple).or_else(|| self.key_of(new))
+            }
+            None => self.key_of(new),
+        }
+    }
+}
+
+fn key_columns(
+    relation: &Relation,
+    table: &Table,
+    label: &str,
+    node: &str,
+) -> Result<Option<Vec<usize>>, MapError> {
+    let Some(key) = &table.key else {
+        return match relation.replica_identity {
+            ReplicaIdentity::Full => Ok(None),
+            _ => Err(MapError::NoOldRows {
+                table: label.to_owned(),
+            }),
+        };
+    };
+    let whole_rows = relation.replica_identity == ReplicaIdentity::Full;
+    let find = |name: &String| {
+        let sent = |c: &&crate::relation::RelationColumn| c.name == *name;
+        let index = relation.columns.iter().position(|c| sent(&c))?;
+        (whole_rows || relation.columns[index].is_key).then_some(index)
+    };
+    let indexes = key.columns.iter().map(|column| {
+        find(&column.name).ok_or_else(|| MapError::KeyNotSent {
+            table: label.to_owned(),
+            node: node.to_owned(),
+            column: column.name.clone(),
+        })
+    });
+    indexes.collect::<Result<_, _>>().map(Some)
+}
+
+fn target_column(
+    relation: &Relation,
+    table: &Table,
+    key: Option<&[usize]>,
+    index: usize,
+) -> Option<TargetColumn> {
+    let name = &relation.columns[index].name;
+    let column = table.columns.iter().find(|column| column.name == *name)?;
+    Some(TargetColumn {
+        name: name.clone(),
+        type_name: column.type_name.clone(),
+        in_key: key.is_some_and(|key| key.contains(&index)),
+        identity_always: column.identity_always,
+        generated: column.generated,
+    })
+}

@@ -1,0 +1,381 @@
+//! The SQL that writes rows: the only file that puts apply statements together. Pure.
+//!
+//! Every parameter is text and cast to the column's type, so that a value arrives exactly as the
+//! source's output function printed it. The session's search path is empty: names are qualified.
+//!
+//! A *guarded* statement touches a row only where the row is older than the change, judged on the
+//! row version that the statement locks (PostgreSQL evaluates the guard again when it had to wait
+//! for a concurrent writer, manual 13.2.1). How many rows it took tells whether it won.
+
+use std::fmt::Write as _;
+
+use postgres_protocol::escape::escape_identifier as quote;
+
+use super::mapping::TableMap;
+use crate::catalog::key_text::key_expression;
+use crate::catalog::table::KeyColumn;
+
+/// Microseconds since 2000-01-01 of the row version `x`, as text.
+const WRITTEN_MICROS: &str = "((extract(epoch from (pg_xact_commit_timestamp_origin(x.xmin)).\"timestamp\") * 1000000)::int8 - 946684800000000)::text";
+/// The origin of the row version `x`, as text.
+const WRITTEN_ORIGIN: &str = "(pg_xact_commit_timestamp_origin(x.xmin)).roident::text";
+
+/// What a guard compares with: numbers of replication origins on the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guard {
+    /// The origin of this link's source on the target.
+    pub origin: u32,
+    /// Origins of the nodes that win a tie against the source (their names sort after it).
+    pub stronger: Vec<u32>,
+}
+
+impl Guard {
+    /// "The row version `alias` loses against a write of this link's source at `time`".
+    ///
+    /// The same rule as `conflict::Version::wins_over`: the source's own rows and rows of unknown
+    /// version always lose, a tie is decided by name.
+    fn older(&self, alias: &str, time: &str) -> String {
+        let written = format!("(pg_xact_commit_timestamp_origin({alias}.xmin))");
+        let beats = beats(
+            &self.stronger,
+            &format!("{written}.\"timestamp\""),
+            time,
+            &format!("{written}.roident"),
+        );
+        format!(
+            "({written}.roident = {} or not coalesce({beats}, false))",
+            self.origin
+        )
+    }
+
+    /// "The row version `alias` was written by this link's source, or by this very transaction".
+    fn same_writer(&self, alias: &str) -> String {
+        format!(
+            "((pg_xact_commit_timestamp_origin({alias}.xmin)).roident = {} or \
+             {alias}.xmin = pg_current_xact_id()::xid)",
+            self.origin
+        )
+    }
+
+    /// "The tombstone `d` beats a write of this link's source at time `$time`".
+    fn tombstone_beats(&self, time: &str) -> String {
+        let beats = beats(&self.stronger, "w.\"timestamp\"", time, "w.roident");
+        format!("w.roident <> {} and {beats}", self.origin)
+    }
+}
+
+/// "What was written at `written` by `origin` is newer than `time`", ties going to `stronger`.
+fn beats(stronger: &[u32], written: &str, time: &str, origin: &str) -> String {
+    let list: Vec<String> = stronger.iter().map(u32::to_string).collect();
+    if list.is_empty() {
+        return format!("{written} > {time}");
+    }
+    format!(
+        "({written} > {time} or ({written} = {time} and {origin} in ({})))",
+        list.join(", ")
+    )
+}
+
+/// The table's own rows: without those of tables that inherit from it, which are sent by themselves.
+fn rows_of(map: &TableMap) -> String {
+    map.table.only()
+}
+
+/// `t.key = $first::type and …`, with the key index's own equality operators.
+fn key_matches(map: &TableMap, alias: &str, first: usize) -> String {
+    let terms = key_of(map).iter().enumerate().map(|(index, column)| {
+        format!(
+            "{alias}.{} {} ${}::{}",
+            quote(&column.name),
+            column.equality,
+            first + index,
+            column.type_name
+        )
+    });
+    terms.collect::<Vec<_>>().join(" and ")
+}
+
+fn key_of(map: &TableMap) -> &[KeyColumn] {
+    map.table
+        .key
+        .as_ref()
+        .map_or(&[], |key| key.columns.as_slice())
+}
+
+/// The key's canonical text with parameters from `$first` on, as tombstones store it.
+fn key_text(map: &TableMap, first: usize) -> String {
+    let value =
+        |index: usize, column: &KeyColumn| format!("${}::{}", first + index, column.type_name);
+    map.table.key.as_ref().map_or_else(String::new, |key| {
+        format!("({})::text", key_expression(key, value))
+    })
+}
+
+/// `insert … values ($1, …)` of every written column; a row that is there already is left alone.
+pub(super) fn insert_new(map: &TableMap) -> String {
+    format!("{} on conflict do nothing", insert(map))
+}
+
+/// The same without a conflict clause: a duplicate is an error.
+pub(super) fn insert(map: &TableMap) -> String {
+    let written = map.columns.iter().filter(|column| !column.generated);
+    let names: Vec<String> = written.map(|column| quote(&column.name)).collect();
+    let values: Vec<String> = (1..=names.len()).map(|n| format!("${n}")).collect();
+    format!(
+        "insert into {} ({}) overriding system value values ({})",
+        map.table.qualified(),
+        names.join(", "),
+        values.join(", ")
+    )
+}
+
+/// Which columns an update writes: those sent, without the key and what only the server may set.
+pub(super) fn updated_columns(map: &TableMap, sent: impl Fn(usize) -> bool) -> Vec<usize> {
+    let writable = |index: &usize| {
+        let column = &map.columns[*index];
+        !column.in_key && !column.generated && !column.identity_always && sent(*index)
+    };
+    (0..map.columns.len()).filter(writable).collect()
+}
+
+/// How an update protects what is newer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UpdateGuard {
+    /// The new row is whole: any older row may be replaced.
+    Older,
+    /// Large values are missing from the new row: only the same writer's row has the right ones.
+    SameWriter,
+    /// The row is locked and the decision made.
+    Decided,
+}
+
+/// `update … set` of `columns`. Parameters: `$1` commit time, then the key, then the columns.
+pub(super) fn update(map: &TableMap, columns: &[usize], how: UpdateGuard, guard: &Guard) -> String {
+    let first_value = 2 + key_of(map).len();
+    let set = columns.iter().enumerate().map(|(position, index)| {
+        format!(
+            "{} = ${}",
+            quote(&map.columns[*index].name),
+            first_value + position
+        )
+    });
+    let set = set.collect::<Vec<_>>().join(", ");
+    let condition = match how {
+        UpdateGuard::Older => guard.older("t", "$1::timestamptz"),
+        UpdateGuard::SameWriter => {
+            format!(
+                "($1::timestamptz is not null and {})",
+                guard.same_writer("t")
+            )
+        }
+        UpdateGuard::Decided => "$1::timestamptz is not null".to_owned(),
+    };
+    let matches = key_matches(map, "t", 2);
+    let table = rows_of(map);
+    if columns.is_empty() {
+        // Nothing but the key: the row is written with what it has, so that its version moves on.
+        return touch(map, &format!("{matches} and {condition}"));
+    }
+    format!("update {table} t set {set} where {matches} and {condition}")
+}
+
+/// Writes a row without changing it; a table that only has columns the server sets is locked only.
+fn touch(map: &TableMap, condition: &str) -> String {
+    let table = rows_of(map);
+    let settable = map
+        .columns
+        .iter()
+        .find(|c| !c.generated && !c.identity_always);
+    match settable {
+        Some(column) => {
+            let name = quote(&column.name);
+            format!("update {table} t set {name} = t.{name} where {condition}")
+        }
+        None => format!("select 1 from {table} t where {condition} for update"),
+    }
+}
+
+/// Deletes one row by key where it is older. Parameters: `$1` commit time, then the key.
+pub(super) fn delete_older_row(map: &TableMap, guard: &Guard) -> String {
+    let (table, matches) = (rows_of(map), key_matches(map, "t", 2));
+    format!(
+        "delete from {table} t where {matches} and {}",
+        guard.older("t", "$1::timestamptz")
+    )
+}
+
+/// Deletes one row by key. Parameters: the key.
+pub(super) fn delete_decided(map: &TableMap) -> String {
+    format!(
+        "delete from {} t where {}",
+        rows_of(map),
+        key_matches(map, "t", 1)
+    )
+}
+
+/// Locks the row and tells who wrote it when. Parameters: the key. Columns: micros, origin.
+pub(super) fn lock_row(map: &TableMap) -> String {
+    format!(
+        "select {WRITTEN_MICROS}, {WRITTEN_ORIGIN} from {} x where {} for update",
+        rows_of(map),
+        key_matches(map, "x", 1)
+    )
+}
+
+/// The tombstones that cover a key. Parameters: the key. Columns: micros, origin.
+pub(super) fn tombstones(map: &TableMap) -> String {
+    format!(
+        "select {WRITTEN_MICROS}, {WRITTEN_ORIGIN} from mmrepl.tombstone x \
+         where x.relation = {} and x.key in ({}, '')",
+        map.table.oid,
+        key_text(map, 1)
+    )
+}
+
+/// Leaves a tombstone for a key that has no row. Parameters: the key.
+pub(super) fn leave_tombstone(map: &TableMap) -> String {
+    format!(
+        "insert into mmrepl.tombstone (relation, key) values ({}, {}) \
+         on conflict (relation, key) do update set left_at = excluded.left_at",
+        map.table.oid,
+        key_text(map, 1)
+    )
+}
+
+/// Fails with MR003 when a newer tombstone covers one of the keys just inserted.
+///
+/// Parameters: one text array per key column, then an array of commit times.
+pub(super) fn refuse_deleted(map: &TableMap, guard: &Guard) -> String {
+    let keys = key_of(map);
+    let mut arrays = String::new();
+    let mut names = String::new();
+    for position in 1..=keys.len() {
+        let _ = write!(arrays, "${position}::text[], ");
+        let _ = write!(names, "k{position}, ");
+    }
+    let value =
+        |index: usize, column: &KeyColumn| format!("k.k{}::{}", index + 1, column.type_name);
+    let text = map
+        .table
+        .key
+        .as_ref()
+        .map_or_else(String::new, |key| key_expression(key, value));
+    format!(
+        "select mmrepl.raise_deleted() from unnest({arrays}${}::timestamptz[]) k({names}at), \
+         mmrepl.tombstone d, pg_xact_commit_timestamp_origin(d.xmin) w \
+         where d.relation = {} and d.key in (({text})::text, '') and {} limit 1",
+        keys.len() + 1,
+        map.table.oid,
+        guard.tombstone_beats("k.at")
+    )
+}
+
+/// Fetches columns of one row from the source, by key. Parameters: the key.
+pub(super) fn fetch(map: &TableMap, columns: &[usize]) -> String {
+    let names: Vec<String> = columns
+        .iter()
+        .map(|index| format!("s.{}", quote(&map.columns[*index].name)))
+        .collect();
+    format!(
+        "select {} from {} s where {}",
+        names.join(", "),
+        rows_of(map),
+        key_matches(map, "s", 1)
+    )
+}
+
+/// "Column `index` prints as the text parameter `$number`", NULL equal to NULL, for every type.
+fn prints_as(map: &TableMap, index: usize, number: usize) -> String {
+    let name = quote(&map.columns[index].name);
+    format!(
+        "(case when t.{name} is not null then format('%s', t.{name}) end) is not distinct from ${number}::text"
+    )
+}
+
+/// The place of one row that equals the old image whole. Parameters from `$first`, one per column.
+fn place_of_row(map: &TableMap, first: usize) -> String {
+    let written = (0..map.columns.len()).filter(|index| !map.columns[*index].generated);
+    let same: Vec<String> = written
+        .enumerate()
+        .map(|(position, index)| prints_as(map, index, first + position))
+        .collect();
+    format!(
+        "select t.tableoid, t.ctid from {} t where {} limit 1 for update",
+        rows_of(map),
+        same.join(" and ")
+    )
+}
+
+/// Deletes one row that equals the old image. Parameters: the old image's written columns.
+pub(super) fn delete_whole(map: &TableMap) -> String {
+    format!(
+        "delete from {} t where (t.tableoid, t.ctid) = ({})",
+        rows_of(map),
+        place_of_row(map, 1)
+    )
+}
+
+/// Replaces one row that equals the old image, or inserts the new one where there is none.
+///
+/// Parameters: the new row's written columns, then the old image's.
+pub(super) fn update_whole(map: &TableMap) -> String {
+    let written: Vec<&super::mapping::TargetColumn> = map
+        .columns
+        .iter()
+        .filter(|column| !column.generated)
+        .collect();
+    let names: Vec<String> = written.iter().map(|column| quote(&column.name)).collect();
+    let values: Vec<String> = written
+        .iter()
+        .enumerate()
+        .map(|(position, column)| format!("${}::{}", position + 1, column.type_name))
+        .collect();
+    let (rows, table) = (rows_of(map), map.table.qualified());
+    format!(
+        "with gone as (delete from {rows} t where (t.tableoid, t.ctid) = ({}) returning 1) \
+         insert into {table} ({}) overriding system value select {} from (select count(*) from gone) g",
+        place_of_row(map, written.len() + 1),
+        names.join(", "),
+        values.join(", ")
+    )
+}
+
+/// Keeps writers away from the tables of a truncate while their rows are judged.
+pub(super) fn lock_tables(maps: &[&TableMap]) -> String {
+    let names: Vec<String> = maps.iter().map(|map| rows_of(map)).collect();
+    format!("lock table {} in access exclusive mode", names.join(", "))
+}
+
+/// "Is there a row that the truncate at `$1` must spare?"
+pub(super) fn has_newer_rows(map: &TableMap, guard: &Guard) -> String {
+    format!(
+        "select exists (select from {} t where not {})::text",
+        rows_of(map),
+        guard.older("t", "$1::timestamptz")
+    )
+}
+
+/// Empties the tables. Sequences keep their values: each node draws from its own.
+pub(super) fn truncate(maps: &[&TableMap]) -> String {
+    let names: Vec<String> = maps.iter().map(|map| rows_of(map)).collect();
+    format!("truncate {}", names.join(", "))
+}
+
+/// Deletes every row older than `$1`.
+pub(super) fn delete_older(map: &TableMap, guard: &Guard) -> String {
+    format!(
+        "delete from {} t where {}",
+        rows_of(map),
+        guard.older("t", "$1::timestamptz")
+    )
+}
+
+/// Leaves the tombstone of a whole table, unless a newer one is there. Parameter: commit time.
+pub(super) fn leave_table_tombstone(map: &TableMap, guard: &Guard) -> String {
+    format!(
+        "insert into mmrepl.tombstone as t (relation, key) values ({}, '') \
+         on conflict (relation, key) do update set left_at = excluded.left_at where {}",
+        map.table.oid,
+        guard.older("t", "$1::timestamptz")
+    )
+}

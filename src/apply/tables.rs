@@ -1,0 +1,56 @@
+//! The target's tables as this link has met them, looked up once per relation.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::error::ApplyError;
+use super::mapping::TableMap;
+use super::sql::Guard;
+use super::target::Target;
+use crate::catalog::table::load_table;
+use crate::ids::{NodeName, RelationId};
+use crate::relation::Relation;
+
+/// Cache from a relation of the stream to the target's table.
+pub struct Tables {
+    node: NodeName,
+    guard: Guard,
+    known: HashMap<RelationId, Arc<Target>>,
+}
+
+impl Tables {
+    /// An empty cache for writing to `node`.
+    pub fn new(node: NodeName, guard: Guard) -> Self {
+        Self {
+            node,
+            guard,
+            known: HashMap::new(),
+        }
+    }
+
+    /// The target of `relation`, read from the catalog the first time and after a change of shape.
+    ///
+    /// The server sends a relation again after every invalidation (an ANALYZE is enough), most
+    /// often unchanged: then the statements already prepared stay in use.
+    pub async fn target(
+        &mut self,
+        catalog: &tokio_postgres::Client,
+        relation: &Arc<Relation>,
+    ) -> Result<Arc<Target>, ApplyError> {
+        if let Some(known) = self.known.get(&relation.id) {
+            let same = Arc::ptr_eq(&known.map.relation, relation);
+            if same || *known.map.relation == **relation {
+                return Ok(Arc::clone(known));
+            }
+        }
+        let table = load_table(catalog, &relation.schema, &relation.name).await;
+        let table = table.map_err(|error| ApplyError::Catalog {
+            table: format!("{}.{}", relation.schema, relation.name),
+            source: Box::new(error),
+        })?;
+        let map = TableMap::new(Arc::clone(relation), table, self.node.as_str())?;
+        let target = Arc::new(Target::new(map, self.guard.clone()));
+        self.known.insert(relation.id, Arc::clone(&target));
+        Ok(target)
+    }
+}

@@ -1,0 +1,101 @@
+//! A mapped table with the SQL of its statements, each text made once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::mapping::TableMap;
+use super::sql::{self, Guard, UpdateGuard};
+
+/// SQL text, shared so that the session recognises a prepared statement by it.
+pub(super) type Sql = Arc<str>;
+
+/// A statement whose text depends on the table only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Statement {
+    /// Insert; a row that is there already is left alone.
+    InsertNew,
+    /// Insert; a duplicate is an error.
+    Insert,
+    /// Guarded delete by key.
+    DeleteOlder,
+    /// Delete by key, the decision made.
+    Delete,
+    /// Lock a row and tell its version.
+    LockRow,
+    /// The versions of the tombstones that cover a key.
+    Tombstones,
+    /// Leave a tombstone where no row is.
+    LeaveTombstone,
+    /// Fail when inserted keys were deleted meanwhile.
+    RefuseDeleted,
+    /// Delete one row by all its values.
+    DeleteWhole,
+    /// Replace one row by all its values.
+    UpdateWhole,
+}
+
+/// How many statements `Statement` names.
+const STATEMENTS: usize = Statement::UpdateWhole as usize + 1;
+
+/// One table on the target as this link writes it.
+#[derive(Debug)]
+pub struct Target {
+    /// Columns and key.
+    pub map: TableMap,
+    guard: Guard,
+    texts: [OnceLock<Sql>; STATEMENTS],
+    all_updated: Vec<usize>,
+    update: OnceLock<Sql>,
+    /// Other updates, by the columns they write.
+    updates: Mutex<HashMap<(Vec<usize>, UpdateGuard), Sql>>,
+}
+
+impl Target {
+    /// Takes the map; texts are made when first needed.
+    pub fn new(map: TableMap, guard: Guard) -> Self {
+        Self {
+            all_updated: sql::updated_columns(&map, |_| true),
+            map,
+            guard,
+            texts: Default::default(),
+            update: OnceLock::new(),
+            updates: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// The guard of this link.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// The text of a statement.
+    pub fn sql(&self, statement: Statement) -> &Sql {
+        self.texts[statement as usize].get_or_init(|| self.text(statement).into())
+    }
+
+    fn text(&self, statement: Statement) -> String {
+        let (map, guard) = (&self.map, &self.guard);
+        match statement {
+            Statement::InsertNew => sql::insert_new(map),
+            Statement::Insert => sql::insert(map),
+            Statement::DeleteOlder => sql::delete_older_row(map, guard),
+            Statement::Delete => sql::delete_decided(map),
+            Statement::LockRow => sql::lock_row(map),
+            Statement::Tombstones => sql::tombstones(map),
+            Statement::LeaveTombstone => sql::leave_tombstone(map),
+            Statement::RefuseDeleted => sql::refuse_deleted(map, guard),
+            Statement::DeleteWhole => sql::delete_whole(map),
+            Statement::UpdateWhole => sql::update_whole(map),
+        }
+    }
+
+    /// Update of `columns`; the one of all columns, the common case, without a look-up.
+    pub fn update(&self, columns: &[usize], how: UpdateGuard) -> Sql {
+        let make = || -> Sql { sql::update(&self.map, columns, how, &self.guard).into() };
+        if how == UpdateGuard::Older && self.all_updated == columns {
+            return Arc::clone(self.update.get_or_init(make));
+        }
+        let mut updates = self.updates.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(updates.entry((columns.to_vec(), how)).or_insert_with(make))
+    }
+}

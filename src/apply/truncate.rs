@@ -1,0 +1,100 @@
+//! TRUNCATE: every row older than it goes, rows written later on another node stay.
+
+use std::sync::Arc;
+
+use super::error::ApplyError;
+use super::sql;
+use super::target::Target;
+use super::transaction::Applier;
+use crate::commit_time::CommitTime;
+use crate::error::Retryable;
+use crate::wire::Outcome;
+
+/// SQLSTATE of "cannot truncate a table referenced in a foreign key constraint" (0A000).
+const FEATURE_NOT_SUPPORTED: &str = "0A000";
+
+impl Applier {
+    /// Applies a truncate that committed at `time`.
+    ///
+    /// The tables are locked first, so no row can be written between the look and the act.
+    pub(super) async fn truncate(
+        &mut self,
+        targets: &[Arc<Target>],
+        time: CommitTime,
+    ) -> Result<(), ApplyError> {
+        if targets.is_empty() {
+            return Ok(());
+        }
+        self.open().await?;
+        let maps: Vec<_> = targets.iter().map(|target| &target.map).collect();
+        self.run_one(&sql::lock_tables(&maps), &[], None).await?;
+        let time = time.to_string();
+        let mut emptied = Vec::new();
+        for target in targets {
+            if self.has_newer_rows(target, &time).await? {
+                self.delete_older(target, &time).await?;
+            } else {
+                emptied.push(target);
+            }
+        }
+        self.empty(&emptied, &time).await
+    }
+
+    async fn has_newer_rows(&mut self, target: &Target, time: &str) -> Result<bool, ApplyError> {
+        let sql = sql::has_newer_rows(&target.map, target.guard());
+        let outcome = self
+            .run_one(&sql, &[Some(time.as_bytes())], Some(target))
+            .await?;
+        let answer = outcome
+            .rows
+            .first()
+            .and_then(|row| row.first().cloned().flatten());
+        Ok(answer.as_deref() == Some(b"true"))
+    }
+
+    async fn delete_older(&mut self, target: &Target, time: &str) -> Result<(), ApplyError> {
+        self.counts.conflicts += 1;
+        let parameters = [Some(time.as_bytes())];
+        let delete = sql::delete_older(&target.map, target.guard());
+        self.run_one(&delete, &parameters, Some(target)).await?;
+        let remember = sql::leave_table_tombstone(&target.map, target.guard());
+        self.run_one(&remember, &parameters, Some(target))
+            .await
+            .map(drop)
+    }
+
+    /// Truncates; where a foreign key of another table forbids it, deletes the same rows.
+    async fn empty(&mut self, targets: &[&Arc<Target>], time: &str) -> Result<(), ApplyError> {
+        let maps: Vec<_> = targets.iter().map(|target| &target.map).collect();
+        if maps.is_empty() {
+            return Ok(());
+        }
+        self.run_one("savepoint before_truncate", &[], None).await?;
+        match self.run_one(&sql::truncate(&maps), &[], None).await {
+            Ok(_) => return Ok(()),
+            Err(ApplyError::Target { source, .. })
+                if source.sqlstate() == Some(FEATURE_NOT_SUPPORTED) => {}
+            Err(other) => return Err(other),
+        }
+        self.run_one("rollback to savepoint before_truncate", &[], None)
+            .await?;
+        for target in targets {
+            self.delete_older(target, time).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs one statement in a round trip of its own.
+    pub(super) async fn run_one(
+        &mut self,
+        sql: &str,
+        parameters: &[Option<&[u8]>],
+        target: Option<&Target>,
+    ) -> Result<Outcome, ApplyError> {
+        let failed = |source| ApplyError::target(source, target.map(|t| t.map.label()));
+        let mut batch = self.session.batch();
+        batch.push(&sql.into(), parameters).map_err(failed)?;
+        let mut outcomes = batch.run().await.map_err(|error| failed(error.error))?;
+        Ok(outcomes.pop().unwrap_or_default())
+    }
+}

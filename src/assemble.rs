@@ -1,0 +1,414 @@
+//! Messages in, transactions out: pure, one assembler per replication connection.
+//!
+//! ```text
+//!            plain (version 1)                     streamed (version 2 and later)
+//!   Begin Origin? Relation* change* Commit    Start change* Stop … Start change* Stop … Commit
+//!       └────────────┬────────────────┘            └──────┬───────────┘   (or Abort)  │
+//!            pieces as they fill up               kept per transaction ──────────▶ pieces
+//! ```
+//!
+//! - A small transaction leaves as one [`Piece`] when its Commit arrives. A larger one leaves in
+//!   pieces as it comes, each within [`PieceLimits`], so memory does not grow with it. Before its
+//!   last piece (`end` is set) nobody may commit it.
+//! - A transaction that carries an Origin message was applied here, not written here. With
+//!   [`OriginFilter::DropAll`] it is skipped whole, though the tables it describes are remembered:
+//!   the server describes each only once.
+//! - Streamed transactions come before anybody knows how they end, mixed with others, with their
+//!   subtransactions numbered. They are kept in memory within a byte budget; a rolled back
+//!   subtransaction takes exactly its own changes with it. What a streamed transaction says about
+//!   tables counts for itself only until it commits, which is also how the server keeps count of
+//!   what it has told (`streamed_txns` in pgoutput.c).
+//!
+//! Values are slices of the buffers they were read into. A piece that waits keeps those
+//! buffers alive whole, so the reader's buffer size, not only `bytes`, bounds what is held.
+//!
+//! After an error the stream cannot be followed any more: the assembler refuses everything, and
+//! the link starts anew from its position with a new one.
+
+mod change;
+mod error;
+mod piece;
+mod streamed;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use bytes::Bytes;
+
+pub use change::Change;
+pub use error::AssembleError;
+pub use piece::{Piece, PieceLimits, TxEnd, TxHeader};
+
+use crate::lsn::Lsn;
+use crate::pgoutput::{LogicalMessage, Message, RelationMessage};
+use crate::relation::RelationCache;
+use piece::Builder;
+use streamed::{Finished, Streams};
+
+/// What to do with transactions that were applied here by a replication origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OriginFilter {
+    /// Keep them, as where the server already leaves them out (`origin 'none'`, PostgreSQL 16).
+    KeepAll,
+    /// Skip any transaction with an Origin message (PostgreSQL 14 and 15 send them all).
+    DropAll,
+}
+
+/// What came of one message.
+#[derive(PartialEq, Eq)]
+pub enum Assembled {
+    /// Nothing is complete yet.
+    Nothing,
+    /// A transaction, or the next part of a large one.
+    Piece(Piece),
+    /// A transaction with nothing to apply ended: empty, or filtered by its origin.
+    Skipped {
+        /// Its position, which may be confirmed like that of an applied one.
+        end: TxEnd,
+    },
+    /// A logical message that is part of no transaction.
+    Message {
+        /// Where it stands in the source's WAL.
+        lsn: Lsn,
+        /// The prefix its writer chose.
+        prefix: String,
+        /// The content, any bytes.
+        content: Bytes,
+    },
+}
+
+/// Turns the messages of one replication connection into transactions.
+#[derive(Debug)]
+pub struct Assembler {
+    limits: PieceLimits,
+    filter: OriginFilter,
+    relations: RelationCache,
+    streams: Streams,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Between transactions and blocks.
+    Idle,
+    /// After Begin.
+    Plain { builder: Builder, dropped: bool },
+    /// Between Stream Start and Stream Stop of this top-level transaction.
+    Block { top: u32 },
+    /// After Stream Commit, while pieces wait to be taken.
+    Draining(Finished),
+    /// After an error.
+    Failed,
+}
+
+impl State {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Idle => "outside a transaction",
+            Self::Plain { .. } => "inside a transaction",
+            Self::Block { .. } => "inside a streamed block",
+            Self::Draining(_) => "before the last transaction was taken",
+            Self::Failed => "after an error",
+        }
+    }
+}
+
+impl Assembler {
+    /// Most memory that streamed transactions in progress may take: 64 MiB, what
+    /// `logical_decoding_work_mem` lets the server keep by default before it begins to stream.
+    pub const STREAM_BUDGET_BYTES: usize = 64 << 20;
+
+    /// An assembler for a new connection.
+    pub fn new(limits: PieceLimits, filter: OriginFilter) -> Self {
+        Self {
+            limits,
+            filter,
+            relations: RelationCache::default(),
+            streams: Streams::new(Self::STREAM_BUDGET_BYTES),
+            state: State::Idle,
+        }
+    }
+
+    /// Sets the memory that streamed transactions in progress may take together.
+    #[must_use]
+    pub fn with_stream_budget(mut self, bytes: usize) -> Self {
+        self.streams = Streams::new(bytes);
+        self
+    }
+
+    /// Takes the next message of the stream.
+    ///
+    /// After a Stream Commit more pieces may wait: take them with [`pending`](Self::pending)
+    /// until it gives `None`, or the next message is refused.
+    pub fn feed(&mut self, message: Message) -> Result<Assembled, AssembleError> {
+        let result = self.step(message);
+        if result.is_err() {
+            // A transaction without the refused message must never be taken for a whole one.
+            self.state = State::Failed;
+            self.streams.clear();
+        }
+        result
+    }
+
+    /// The next piece of a streamed transaction that has committed; `None` when all are taken,
+    /// and always with protocol version 1.
+    pub fn pending(&mut self) -> Option<Piece> {
+        let State::Draining(finished) = &mut self.state else {
+            return None;
+        };
+        let piece = finished.next_piece(self.limits);
+        if finished.is_done() {
+            self.state = State::Idle;
+        }
+        piece
+    }
+
+    /// Whether a transaction has begun whose end has not been fed, or not been taken, yet.
+    ///
+    /// Streamed transactions between their blocks do not count: the server sends them again whole
+    /// after any position before their commit.
+    pub fn in_transaction(&self) -> bool {
+        matches!(
+            self.state,
+            State::Plain { .. } | State::Block { .. } | State::Draining(_)
+        )
+    }
+
+    /// Whether the next message is inside a streamed block, which `decode` must know.
+    pub fn in_stream(&self) -> bool {
+        matches!(self.state, State::Block { .. })
+    }
+
+    fn step(&mut self, message: Message) -> Result<Assembled, AssembleError> {
+        match &self.state {
+            State::Failed => return Err(AssembleError::Failed),
+            State::Draining(_) => return Err(AssembleError::NotTaken),
+            _ => {}
+        }
+        match message {
+            Message::Begin {
+                final_lsn,
+                commit_time,
+                xid,
+            } => {
+                self.idle("Begin")?;
+                let header = TxHeader {
+                    final_lsn,
+                    commit_time,
+                    xid,
+                };
+                self.state = State::Plain {
+                    builder: Builder::new(header),
+                    dropped: false,
+                };
+                Ok(Assembled::Nothing)
+            }
+            Message::Commit {
+                commit_lsn,
+                end_lsn,
+                commit_time,
+            } => {
+                let found = TxHeader {
+                    final_lsn: commit_lsn,
+                    commit_time,
+                    xid: 0,
+                };
+                self.commit(
+                    found,
+                    TxEnd {
+                        commit_lsn,
+                        end_lsn,
+                    },
+                )
+            }
+            Message::Origin { .. } => self.origin(),
+            Message::Relation(message) => self.relation(message),
+            Message::Type(message) => self.check_xid("Type", message.xid),
+            Message::Logical(message) if !message.transactional => self.at_once(message),
+            Message::Insert { .. }
+            | Message::Update { .. }
+            | Message::Delete { .. }
+            | Message::Truncate { .. }
+            | Message::Logical(_) => self.change(message),
+            Message::StreamStart { .. }
+            | Message::StreamStop
+            | Message::StreamCommit { .. }
+            | Message::StreamAbort { .. } => self.stream(&message),
+            Message::BeginPrepare(_)
+            | Message::Prepare(_)
+            | Message::CommitPrepared { .. }
+            | Message::RollbackPrepared { .. }
+            | Message::StreamPrepare(_) => Err(AssembleError::TwoPhase(message.name())),
+        }
+    }
+
+    fn misplaced(&self, message: &'static str) -> AssembleError {
+        AssembleError::Misplaced {
+            message,
+            place: self.state.name(),
+        }
+    }
+
+    fn idle(&self, message: &'static str) -> Result<(), AssembleError> {
+        if matches!(self.state, State::Idle) {
+            Ok(())
+        } else {
+            Err(self.misplaced(message))
+        }
+    }
+
+    /// A transaction number must be there inside a streamed block, and only there.
+    fn check_xid(
+        &self,
+        message: &'static str,
+        xid: Option<u32>,
+    ) -> Result<Assembled, AssembleError> {
+        if xid.is_some() == self.in_stream() {
+            Ok(Assembled::Nothing)
+        } else {
+            Err(self.misplaced(message))
+        }
+    }
+
+    fn commit(&mut self, found: TxHeader, end: TxEnd) -> Result<Assembled, AssembleError> {
+        let misplaced = self.misplaced("Commit");
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Plain { builder, dropped } => {
+                builder.header().check_commit(found)?;
+                Ok(if dropped {
+                    Assembled::Skipped { end }
+                } else {
+                    builder.finish(end)
+                })
+            }
+            _ => Err(misplaced),
+        }
+    }
+
+    fn origin(&mut self) -> Result<Assembled, AssembleError> {
+        let drop = self.filter == OriginFilter::DropAll;
+        match &mut self.state {
+            State::Plain { builder, .. } if drop && builder.began() => {
+                return Err(AssembleError::LateOrigin);
+            }
+            State::Plain { builder, dropped } if drop => {
+                builder.clear();
+                *dropped = true;
+            }
+            State::Block { top } if drop => self.streams.drop_changes(*top),
+            State::Plain { .. } | State::Block { .. } => {}
+            _ => return Err(self.misplaced("Origin")),
+        }
+        Ok(Assembled::Nothing)
+    }
+
+    fn relation(&mut self, message: RelationMessage) -> Result<Assembled, AssembleError> {
+        self.check_xid("Relation", message.xid)?;
+        match self.state {
+            State::Block { top } => {
+                self.streams
+                    .describe(top, self.relations.shared(message.relation))?;
+            }
+            _ => self.relations.insert(message.relation),
+        }
+        Ok(Assembled::Nothing)
+    }
+
+    fn at_once(&self, message: LogicalMessage) -> Result<Assembled, AssembleError> {
+        self.check_xid("Message", message.xid)?;
+        let LogicalMessage {
+            lsn,
+            prefix,
+            content,
+            ..
+        } = message;
+        Ok(Assembled::Message {
+            lsn,
+            prefix,
+            content,
+        })
+    }
+
+    fn change(&mut self, message: Message) -> Result<Assembled, AssembleError> {
+        let xid = message.stream_xid();
+        match (&mut self.state, xid) {
+            (State::Plain { dropped: true, .. }, None) => Ok(Assembled::Nothing),
+            (State::Plain { builder, .. }, None) => {
+                let change = Change::resolve(message, |id| self.relations.get(id).cloned())?;
+                let full = change.and_then(|change| builder.push(change, self.limits));
+                Ok(full.map_or(Assembled::Nothing, Assembled::Piece))
+            }
+            (State::Block { top }, Some(xid)) => {
+                self.streams.push(*top, xid, message, &self.relations)?;
+                Ok(Assembled::Nothing)
+            }
+            _ => Err(self.misplaced(message.name())),
+        }
+    }
+
+    fn stream(&mut self, message: &Message) -> Result<Assembled, AssembleError> {
+        if let (State::Block { .. }, Message::StreamStop) = (&self.state, message) {
+            self.state = State::Idle;
+            return Ok(Assembled::Nothing);
+        }
+        self.idle(message.name())?;
+        match *message {
+            Message::StreamStart { xid, first } => {
+                self.streams.start(xid, first)?;
+                self.state = State::Block { top: xid };
+            }
+            Message::StreamAbort { xid, subxid, .. } => self.streams.abort(xid, subxid),
+            Message::StreamCommit {
+                xid,
+                commit_lsn,
+                end_lsn,
+                commit_time,
+            } => {
+                let header = TxHeader {
+                    final_lsn: commit_lsn,
+                    commit_time,
+                    xid,
+                };
+                return self.stream_commit(
+                    header,
+                    TxEnd {
+                        commit_lsn,
+                        end_lsn,
+                    },
+                );
+            }
+            _ => return Err(self.misplaced(message.name())),
+        }
+        Ok(Assembled::Nothing)
+    }
+
+    fn stream_commit(&mut self, header: TxHeader, end: TxEnd) -> Result<Assembled, AssembleError> {
+        let (described, finished) = self.streams.commit(header, end)?;
+        self.relations.merge(described);
+        let Some(finished) = finished else {
+            return Ok(Assembled::Skipped { end });
+        };
+        self.state = State::Draining(finished);
+        Ok(self.pending().map_or(Assembled::Nothing, Assembled::Piece))
+    }
+}
+
+impl fmt::Debug for Assembled {
+    /// Without the content of messages, which is data.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("Nothing"),
+            Self::Piece(piece) => f.debug_tuple("Piece").field(piece).finish(),
+            Self::Skipped { end } => f.debug_struct("Skipped").field("end", end).finish(),
+            Self::Message {
+                lsn,
+                prefix,
+                content,
+            } => {
+                write!(f, "Message({lsn}, {prefix:?}, {} bytes)", content.len())
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Transactions, whole or in parts.
+
+use super::Assembled;
+use super::change::Change;
+use super::error::AssembleError;
+use crate::commit_time::CommitTime;
+use crate::lsn::Lsn;
+
+/// What is known of a transaction when it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TxHeader {
+    /// Where its commit record starts on the source.
+    pub final_lsn: Lsn,
+    /// When it committed, by the source's clock.
+    pub commit_time: CommitTime,
+    /// Its number on the source.
+    pub xid: u32,
+}
+
+/// Where a transaction ends in the source's WAL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TxEnd {
+    /// Where the commit record starts.
+    pub commit_lsn: Lsn,
+    /// Where it ends: the position to resume from and to confirm.
+    pub end_lsn: Lsn,
+}
+
+/// A transaction, or a part of a large one. The parts of one transaction follow one another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The transaction.
+    pub header: TxHeader,
+    /// Whether this is its first part.
+    pub first: bool,
+    /// The changes in the order in which they were made; at least one.
+    pub changes: Vec<Change>,
+    /// Bytes of the changes on the wire.
+    pub bytes: usize,
+    /// Memory of the changes, at least; what [`PieceLimits::bytes`] limits.
+    pub memory_bytes: usize,
+    /// Set in the last part only.
+    pub end: Option<TxEnd>,
+}
+
+/// How large a piece may grow. A single change is never split, however large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PieceLimits {
+    /// Changes in one piece.
+    pub rows: usize,
+    /// Memory of one piece.
+    pub bytes: usize,
+}
+
+impl TxHeader {
+    /// Compares Begin with what Commit says of the same transaction.
+    pub(super) fn check_commit(self, commit: Self) -> Result<(), AssembleError> {
+        let (begun, committed) = (self.final_lsn, commit.final_lsn);
+        if begun == committed && self.commit_time == commit.commit_time {
+            return Ok(());
+        }
+        Err(AssembleError::WrongCommit { begun, committed })
+    }
+}
+
+impl Piece {
+    fn empty(header: TxHeader, first: bool) -> Self {
+        Self {
+            header,
+            first,
+            changes: Vec::new(),
+            bytes: 0,
+            memory_bytes: 0,
+            end: None,
+        }
+    }
+}
+
+/// Fills one piece after another of one transaction.
+#[derive(Debug)]
+pub(super) struct Builder {
+    piece: Piece,
+}
+
+impl Builder {
+    pub(super) fn new(header: TxHeader) -> Self {
+        Self {
+            piece: Piece::empty(header, true),
+        }
+    }
+
+    pub(super) fn header(&self) -> TxHeader {
+        self.piece.header
+    }
+
+    /// Whether a piece of this transaction has left.
+    pub(super) fn began(&self) -> bool {
+        !self.piece.first
+    }
+
+    /// Forgets the changes so far.
+    pub(super) fn clear(&mut self) {
+        self.piece = Piece::empty(self.piece.header, self.piece.first);
+    }
+
+    /// Adds a change. Gives the piece so far when the change does not fit into it any more, so
+    /// that the last piece always has a change and a transaction that just fits is one piece.
+    pub(super) fn push(&mut self, change: Change, limits: PieceLimits) -> Option<Piece> {
+        let (bytes, memory) = (change.wire_bytes(), change.memory_bytes());
+        let held = self.piece.changes.len();
+        let fits = held < limits.rows && self.piece.memory_bytes + memory <= limits.bytes;
+        let full = (held > 0 && !fits).then(|| {
+            let next = Piece::empty(self.piece.header, false);
+            std::mem::replace(&mut self.piece, next)
+        });
+        self.piece.changes.push(change);
+        self.piece.bytes += bytes;
+        self.piece.memory_bytes += memory;
+        full
+    }
+
+    /// The last piece, or `Skipped` for a transaction without changes.
+    pub(super) fn finish(mut self, end: TxEnd) -> Assembled {
+        if self.piece.changes.is_empty() {
+            return Assembled::Skipped { end };
+        }
+        self.piece.end = Some(end);
+        Assembled::Piece(self.piece)
+    }
+}

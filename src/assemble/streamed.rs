@@ -1,0 +1,272 @@
+//! Transactions that are sent while they run (protocol version 2 and later).
+//!
+//! Changes are kept in runs of one (sub)transaction each. A rollback empties the runs of exactly
+//! that subtransaction and costs no more than what it removes, so a transaction with a hundred
+//! thousand savepoints costs no more than one without. The server sends one Stream Abort for each
+//! subtransaction, the children of a rolled back one included (`DecodeAbort` in decode.c).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Assembled;
+use super::change::Change;
+use super::error::AssembleError;
+use super::piece::{Builder, Piece, PieceLimits, TxEnd, TxHeader};
+use crate::pgoutput::Message;
+use crate::relation::{Relation, RelationCache};
+
+/// Memory of a run beside its changes: itself and its place in the index, rounded up.
+const RUN_BYTES: usize = 128;
+/// Memory of a transaction beside its runs, rounded up.
+const TX_BYTES: usize = 256;
+
+/// All streamed transactions in progress.
+#[derive(Debug)]
+pub(super) struct Streams {
+    open: HashMap<u32, Streamed>,
+    held_bytes: usize,
+    budget_bytes: usize,
+}
+
+/// One streamed transaction in progress.
+#[derive(Debug, Default)]
+struct Streamed {
+    /// Applied here, not written here: its changes are not kept.
+    dropped: bool,
+    /// What it said about tables. Others see it when it commits.
+    described: RelationCache,
+    described_bytes: usize,
+    runs: Vec<Run>,
+    /// Where in `runs` the changes of each (sub)transaction are.
+    runs_of: HashMap<u32, Vec<usize>>,
+    run_bytes: usize,
+}
+
+/// Consecutive changes of one (sub)transaction.
+#[derive(Debug)]
+struct Run {
+    xid: u32,
+    changes: Vec<Change>,
+    bytes: usize,
+}
+
+impl Streams {
+    pub(super) fn new(budget_bytes: usize) -> Self {
+        Self {
+            open: HashMap::new(),
+            held_bytes: 0,
+            budget_bytes,
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.open.clear();
+        self.held_bytes = 0;
+    }
+
+    /// What all of them take.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    fn charge(&mut self, bytes: usize) -> Result<(), AssembleError> {
+        let (held_bytes, budget_bytes) = (self.held_bytes + bytes, self.budget_bytes);
+        if held_bytes > budget_bytes {
+            return Err(AssembleError::StreamBudget {
+                held_bytes,
+                budget_bytes,
+            });
+        }
+        self.held_bytes = held_bytes;
+        Ok(())
+    }
+
+    /// Stream Start: the first block of a transaction, or another one of a known transaction.
+    pub(super) fn start(&mut self, xid: u32, first: bool) -> Result<(), AssembleError> {
+        if first == self.open.contains_key(&xid) {
+            return Err(AssembleError::StreamOrder {
+                message: "Stream Start",
+                xid,
+            });
+        }
+        if first {
+            self.charge(TX_BYTES)?;
+            self.open.insert(xid, Streamed::default());
+        }
+        Ok(())
+    }
+
+    /// Relation: counts for the rest of this transaction, and for all once it has committed.
+    pub(super) fn describe(
+        &mut self,
+        top: u32,
+        relation: Arc<Relation>,
+    ) -> Result<(), AssembleError> {
+        let bytes = relation.memory_bytes();
+        self.charge(bytes)?;
+        if let Some(streamed) = self.open.get_mut(&top) {
+            streamed.described_bytes += bytes;
+            streamed.described.share(relation);
+        }
+        Ok(())
+    }
+
+    /// A change made by `xid`, a subtransaction of `top` or `top` itself.
+    pub(super) fn push(
+        &mut self,
+        top: u32,
+        xid: u32,
+        message: Message,
+        known: &RelationCache,
+    ) -> Result<(), AssembleError> {
+        let Some(streamed) = self.open.get(&top).filter(|streamed| !streamed.dropped) else {
+            return Ok(());
+        };
+        let find = |id| {
+            streamed
+                .described
+                .get(id)
+                .or_else(|| known.get(id))
+                .cloned()
+        };
+        let Some(change) = Change::resolve(message, find)? else {
+            return Ok(());
+        };
+        let bytes = change.memory_bytes() + streamed.new_run_bytes(xid);
+        self.charge(bytes)?;
+        if let Some(streamed) = self.open.get_mut(&top) {
+            streamed.push(xid, change, bytes);
+        }
+        Ok(())
+    }
+
+    /// Origin: this transaction is not to be passed on.
+    pub(super) fn drop_changes(&mut self, top: u32) {
+        if let Some(streamed) = self.open.get_mut(&top) {
+            streamed.dropped = true;
+            streamed.runs.clear();
+            streamed.runs_of.clear();
+            self.held_bytes -= std::mem::take(&mut streamed.run_bytes);
+        }
+    }
+
+    /// Stream Abort, of all of `top` or of one of its subtransactions.
+    ///
+    /// Without anything kept there is nothing to do, and nothing that could be lost.
+    pub(super) fn abort(&mut self, top: u32, xid: u32) {
+        if top == xid {
+            let gone = self.open.remove(&top);
+            self.held_bytes -= gone.map_or(0, |streamed| streamed.bytes());
+        } else if let Some(streamed) = self.open.get_mut(&top) {
+            let before = streamed.bytes();
+            streamed.abort(xid);
+            self.held_bytes -= before - streamed.bytes();
+        }
+    }
+
+    /// Stream Commit: what the transaction said about tables, and its changes if it has any.
+    pub(super) fn commit(
+        &mut self,
+        header: TxHeader,
+        end: TxEnd,
+    ) -> Result<(RelationCache, Option<Finished>), AssembleError> {
+        let unknown = AssembleError::StreamOrder {
+            message: "Stream Commit",
+            xid: header.xid,
+        };
+        let streamed = self.open.remove(&header.xid).ok_or(unknown)?;
+        self.held_bytes -= streamed.bytes();
+        let finished =
+            (!streamed.runs.is_empty()).then(|| Finished::new(header, end, streamed.runs));
+        Ok((streamed.described, finished))
+    }
+}
+
+impl Streamed {
+    fn bytes(&self) -> usize {
+        TX_BYTES + self.described_bytes + self.run_bytes
+    }
+
+    /// What a change by `xid` costs beside itself.
+    fn new_run_bytes(&self, xid: u32) -> usize {
+        let continues = self.runs.last().is_some_and(|run| run.xid == xid);
+        if continues { 0 } else { RUN_BYTES }
+    }
+
+    fn push(&mut self, xid: u32, change: Change, bytes: usize) {
+        self.run_bytes += bytes;
+        match self.runs.last_mut() {
+            Some(run) if run.xid == xid => {
+                run.changes.push(change);
+                run.bytes += bytes;
+            }
+            _ => {
+                self.runs_of.entry(xid).or_default().push(self.runs.len());
+                self.runs.push(Run {
+                    xid,
+                    changes: vec![change],
+                    bytes,
+                });
+            }
+        }
+    }
+
+    /// Removes the changes of one subtransaction.
+    ///
+    /// The server now takes everything it told this transaction about tables for untold
+    /// (`cleanup_rel_sync_cache` in pgoutput.c) and tells it again; so it is forgotten here too.
+    fn abort(&mut self, xid: u32) {
+        for index in self.runs_of.remove(&xid).unwrap_or_default() {
+            if let Some(run) = self.runs.get_mut(index) {
+                run.changes = Vec::new();
+                self.run_bytes -= std::mem::take(&mut run.bytes);
+            }
+        }
+        while self.runs.last().is_some_and(|run| run.changes.is_empty()) {
+            self.runs.pop();
+        }
+        self.described = RelationCache::default();
+        self.described_bytes = 0;
+    }
+}
+
+/// A committed streamed transaction that leaves piece by piece.
+#[derive(Debug)]
+pub(super) struct Finished {
+    /// `None` when the last piece has left.
+    builder: Option<Builder>,
+    end: TxEnd,
+    changes: std::iter::Flatten<std::vec::IntoIter<Vec<Change>>>,
+}
+
+impl Finished {
+    fn new(header: TxHeader, end: TxEnd, runs: Vec<Run>) -> Self {
+        let changes: Vec<_> = runs.into_iter().map(|run| run.changes).collect();
+        Self {
+            builder: Some(Builder::new(header)),
+            end,
+            changes: changes.into_iter().flatten(),
+        }
+    }
+
+    /// Whether the last piece has left.
+    pub(super) fn is_done(&self) -> bool {
+        self.builder.is_none()
+    }
+
+    pub(super) fn next_piece(&mut self, limits: PieceLimits) -> Option<Piece> {
+        let builder = self.builder.as_mut()?;
+        let full = self
+            .changes
+            .by_ref()
+            .find_map(|change| builder.push(change, limits));
+        if full.is_some() {
+            return full;
+        }
+        match self.builder.take()?.finish(self.end) {
+            Assembled::Piece(piece) => Some(piece),
+            _ => None,
+        }
+    }
+}

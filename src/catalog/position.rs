@@ -1,0 +1,73 @@
+//! `mmrepl.apply_position`: the truth about what a target has applied (design: exactly once).
+
+use tokio_postgres::{Client, Row};
+
+use super::CatalogError;
+use crate::commit_time::CommitTime;
+use crate::ids::{NodeName, SystemId, TimelineId};
+use crate::lsn::Lsn;
+
+/// How far one source has been applied on the server that was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The source node.
+    pub source: NodeName,
+    /// The commit record of the last applied transaction, in the source's WAL.
+    pub commit_lsn: Lsn,
+    /// Where the source's stream goes on.
+    pub end_lsn: Lsn,
+    /// When that transaction committed, by the source's clock; nothing before the first one.
+    pub commit_time: Option<CommitTime>,
+    /// The source's system identifier when the position was written.
+    pub source_system_id: SystemId,
+    /// The source's timeline when the position was written.
+    pub source_timeline: TimelineId,
+}
+
+/// 946684800 s lie between 1970 and 2000, where PostgreSQL's microseconds start.
+const SELECT: &str = "
+select source, commit_lsn::text, end_lsn::text, source_system_id, source_timeline,
+       (extract(epoch from commit_time) * 1000000)::bigint - 946684800000000
+from mmrepl.apply_position";
+
+/// The position for `source`, or nothing when the link was never set up.
+pub async fn read_position(
+    client: &Client,
+    source: &NodeName,
+) -> Result<Option<Position>, CatalogError> {
+    let sql = format!("{SELECT} where source = $1");
+    let row = client.query_opt(&sql, &[&source.as_str()]).await;
+    let row = row.map_err(CatalogError::query("read the apply position"))?;
+    row.as_ref().map(position).transpose()
+}
+
+/// Every position on the server.
+pub async fn read_positions(client: &Client) -> Result<Vec<Position>, CatalogError> {
+    let rows = client.query(SELECT, &[]).await;
+    let rows = rows.map_err(CatalogError::query("read the apply positions"))?;
+    rows.iter().map(position).collect()
+}
+
+fn position(row: &Row) -> Result<Position, CatalogError> {
+    let parse_lsn = |index: usize| CatalogError::parse("mmrepl.apply_position", row.get(index));
+    let timeline: i32 = row.get(4);
+    let time: Option<i64> = row.get(5);
+    Ok(Position {
+        source: CatalogError::parse("mmrepl.apply_position.source", row.get(0))?,
+        commit_lsn: parse_lsn(1)?,
+        end_lsn: parse_lsn(2)?,
+        commit_time: time.map(CommitTime::from_postgres_micros),
+        source_system_id: SystemId(CatalogError::parse("source_system_id", row.get(3))?),
+        source_timeline: TimelineId(timeline.cast_unsigned()),
+    })
+}
+
+/// The statement that writes a fresh position: nothing of the source before `$2` is ever asked for.
+/// Parameters: source, end_lsn, system identifier, timeline.
+pub const RESET_POSITION: &str = "
+insert into mmrepl.apply_position
+    (source, commit_lsn, end_lsn, commit_time, source_system_id, source_timeline)
+values ($1, $2::text::pg_lsn, $2::text::pg_lsn, null, $3, $4)
+on conflict (source) do update set
+    commit_lsn = excluded.commit_lsn, end_lsn = excluded.end_lsn, commit_time = null,
+    source_system_id = excluded.source_system_id, source_timeline = excluded.source_timeline";

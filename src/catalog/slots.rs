@@ -1,0 +1,114 @@
+//! Replication slots and origins of one server.
+
+use tokio_postgres::Client;
+
+use super::CatalogError;
+use crate::lsn::Lsn;
+
+/// The output plugin of every slot that mmrepl makes.
+pub const PLUGIN: &str = "pgoutput";
+
+/// A logical slot (`pg_replication_slots`, manual 54.20).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotState {
+    /// The process that streams from it, if any.
+    pub active_pid: Option<i32>,
+    /// The oldest WAL it still needs; nothing when it was invalidated.
+    pub restart_lsn: Option<Lsn>,
+    /// Where its consumer said it is done; what lies before is not sent again.
+    pub confirmed_flush: Lsn,
+    /// `reserved`, `extended`, `unreserved` or `lost`.
+    pub wal_status: String,
+    /// How much WAL it holds back, in bytes.
+    pub retained_bytes: u64,
+    /// The output plugin.
+    pub plugin: String,
+    /// The database it decodes.
+    pub database: String,
+    /// Why it was invalidated (17 and newer; before that, `lost` WAL is reported as `wal_removed`).
+    pub invalidation: Option<String>,
+}
+
+impl SlotState {
+    /// Whether changes it should deliver are gone for good.
+    pub fn is_lost(&self) -> bool {
+        self.wal_status == "lost" || self.invalidation.is_some()
+    }
+}
+
+/// `to_jsonb` lets one text work on every version: columns that are missing there are NULL.
+const SLOT: &str = "
+select s.active_pid, s.restart_lsn::text, s.confirmed_flush_lsn::text, s.wal_status, s.plugin::text,
+       s.database::text,
+       coalesce(pg_catalog.to_jsonb(s) ->> 'invalidation_reason',
+                case when s.wal_status = 'lost' then 'wal_removed' end),
+       greatest(0, pg_catalog.pg_wal_lsn_diff(
+           case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn()
+                else pg_catalog.pg_current_wal_lsn() end,
+           s.restart_lsn))::bigint
+from pg_catalog.pg_replication_slots s
+where s.slot_name = $1 and s.slot_type = 'logical'";
+
+/// The slot of that name, or nothing.
+pub async fn slot_state(client: &Client, slot: &str) -> Result<Option<SlotState>, CatalogError> {
+    let row = client
+        .query_opt(SLOT, &[&slot])
+        .await
+        .map_err(CatalogError::query("read a slot"))?;
+    let Some(row) = row else { return Ok(None) };
+    let lsn = |index: usize| -> Result<Option<Lsn>, CatalogError> {
+        let text: Option<&str> = row.get(index);
+        text.map(|text| CatalogError::parse("pg_replication_slots", text))
+            .transpose()
+    };
+    let text = |index: usize| row.get::<_, Option<String>>(index);
+    let retained: Option<i64> = row.get(7);
+    Ok(Some(SlotState {
+        active_pid: row.get(0),
+        restart_lsn: lsn(1)?,
+        confirmed_flush: lsn(2)?.unwrap_or(Lsn::ZERO),
+        wal_status: text(3).unwrap_or_else(|| "lost".to_owned()),
+        retained_bytes: retained
+            .and_then(|bytes| u64::try_from(bytes).ok())
+            .unwrap_or(0),
+        plugin: text(4).unwrap_or_default(),
+        database: text(5).unwrap_or_default(),
+        invalidation: text(6),
+    }))
+}
+
+/// The number of the replication origin `name` on this server, or nothing.
+pub async fn origin_id(client: &Client, name: &str) -> Result<Option<u32>, CatalogError> {
+    let sql = "select roident from pg_catalog.pg_replication_origin where roname = $1";
+    let row = client.query_opt(sql, &[&name]).await;
+    let row = row.map_err(CatalogError::query("read a replication origin"))?;
+    Ok(row.map(|row| row.get(0)))
+}
+<<<<<<< HEAD
+
+/// Every logical slot whose name starts with `prefix`: name and the process that uses it.
+pub async fn slots_starting(
+    client: &Client,
+    prefix: &str,
+) -> Result<Vec<(String, Option<i32>)>, CatalogError> {
+    let sql = "select slot_name::text, active_pid from pg_catalog.pg_replication_slots
+               where pg_catalog.starts_with(slot_name::text, $1) and slot_type = 'logical'
+                 and database = pg_catalog.current_database()
+               order by 1";
+    let rows = client
+        .query(sql, &[&prefix])
+        .await
+        .map_err(CatalogError::query("list slots"))?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// Every replication origin whose name starts with `prefix`.
+pub async fn origins_starting(client: &Client, prefix: &str) -> Result<Vec<String>, CatalogError> {
+    let sql = "select roname::text from pg_catalog.pg_replication_origin
+               where pg_catalog.starts_with(roname::text, $1) order by 1";
+    let rows = client.query(sql, &[&prefix]).await;
+    let rows = rows.map_err(CatalogError::query("list replication origins"))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+=======
+>>>>>>> h3

@@ -1,0 +1,146 @@
+//! What a table looks like on one server: columns, key, replica identity.
+
+use std::collections::HashMap;
+
+use tokio_postgres::Client;
+
+use super::key_text::KeyForm;
+use super::{CatalogError, names, table_query};
+use crate::config::TableFilter;
+
+/// A table as one server's catalog describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// `pg_class.oid` on this server.
+    pub oid: u32,
+    /// The schema's name.
+    pub schema: String,
+    /// The table's name.
+    pub name: String,
+    /// Whether it is the root (or a branch) of a partition tree.
+    pub partitioned: bool,
+    /// Whether it is a partition of another table.
+    pub is_partition: bool,
+    /// `pg_class.relreplident`: `d`efault, `n`othing, `f`ull or `i`ndex.
+    pub replica_identity: char,
+    /// The live columns in order.
+    pub columns: Vec<Column>,
+    /// How rows are looked up, where the table has a usable key.
+    pub key: Option<Key>,
+}
+
+/// A column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// The column's name.
+    pub name: String,
+    /// The type as SQL (`format_type` with its modifier; schema-qualified outside `pg_catalog`).
+    pub type_name: String,
+    /// `pg_attribute.atttypid`.
+    pub type_oid: u32,
+    /// Whether NULL is refused.
+    pub not_null: bool,
+    /// Whether an insert may leave it out: a default, an identity or a generation expression.
+    pub has_default: bool,
+    /// Whether its value is computed (`generated always as`), so that it cannot be written.
+    pub generated: bool,
+    /// Whether it is `generated always as identity`, so that writes need `overriding system value`.
+    pub identity_always: bool,
+}
+
+/// The key by which rows are looked up: the primary key, else a unique index on NOT NULL columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The index's name (in the table's schema).
+    pub index: String,
+    /// Its columns in index order.
+    pub columns: Vec<KeyColumn>,
+    /// Whether it is the primary key.
+    pub primary: bool,
+    /// Whether it is deferrable, so that it cannot be a replica identity.
+    pub deferrable: bool,
+}
+
+/// A column of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyColumn {
+    /// The column's name.
+    pub name: String,
+    /// The type as SQL.
+    pub type_name: String,
+    /// The index's own equality, ready for SQL: `OPERATOR(pg_catalog.=)`.
+    pub equality: String,
+    /// How a value is written as text so that equal values give equal texts.
+    pub form: KeyForm,
+}
+
+impl Table {
+    /// `"schema"."table"`, for SQL.
+    pub fn qualified(&self) -> String {
+        names::qualified(&self.schema, &self.name)
+    }
+
+    /// `schema.table`, for people.
+    pub fn readable(&self) -> String {
+        names::readable(&self.schema, &self.name)
+    }
+
+    /// For `from` and `lock table`: without the children of plain inheritance, which are tables of
+    /// their own; a partitioned table is always meant whole.
+    pub fn only(&self) -> String {
+        if self.partitioned {
+            self.qualified()
+        } else {
+            format!("only {}", self.qualified())
+        }
+    }
+
+    /// The column called `name`.
+    pub fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// Schema and name, which identify a table across servers.
+    pub fn id(&self) -> (&str, &str) {
+        (&self.schema, &self.name)
+    }
+}
+
+/// One table by name, or nothing when the server has none (views and foreign tables are none).
+pub async fn load_table(
+    client: &Client,
+    schema: &str,
+    name: &str,
+) -> Result<Option<Table>, CatalogError> {
+    let mut tables = table_query::tables_named(client, schema, name).await?;
+    complete(client, &mut tables).await?;
+    Ok(tables.pop())
+}
+
+/// Every permanent table that `filter` takes in: ordinary tables and partition roots, not partitions.
+///
+/// Three queries whatever the number of tables.
+pub async fn load_tables(
+    client: &Client,
+    filter: &TableFilter,
+) -> Result<Vec<Table>, CatalogError> {
+    let mut tables = table_query::all_tables(client).await?;
+    tables.retain(|table| filter.matches(&table.schema, &table.name));
+    complete(client, &mut tables).await?;
+    Ok(tables)
+}
+
+/// Fills in columns and keys.
+async fn complete(client: &Client, tables: &mut [Table]) -> Result<(), CatalogError> {
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    let mut columns: HashMap<u32, Vec<Column>> = table_query::columns(client, &oids).await?;
+    let mut keys: HashMap<u32, Key> = table_query::keys(client, &oids).await?;
+    for table in tables {
+        table.columns = columns.remove(&table.oid).unwrap_or_default();
+        table.key = keys.remove(&table.oid);
+    }
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! The three set-based queries behind [`super::table`].
+
+use std::collections::HashMap;
+
+use tokio_postgres::{Client, Row};
+
+use super::CatalogError;
+use super::key_text::KeyForm;
+use super::table::{Column, Key, KeyColumn, Table};
+
+/// Permanent tables only: unlogged and temporary ones are never published (manual, CREATE PUBLICATION).
+const TABLES: &str = "
+select c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relispartition, c.relreplident::text
+from pg_catalog.pg_class c
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'p') and c.relpersistence = 'p'";
+
+const COLUMNS: &str = "
+select a.attrelid, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.atttypid,
+       a.attnotnull, a.atthasdef or a.attidentity <> '', a.attgenerated <> '', a.attidentity = 'a'
+from pg_catalog.pg_attribute a
+where a.attrelid = any($1) and a.attnum > 0 and not a.attisdropped
+order by a.attrelid, a.attnum";
+
+/// The best usable index of each table with its columns. Usable: unique, valid, a btree (a temporal
+/// primary key of PostgreSQL 18 is GiST and does not mean equality), without predicate or
+/// expressions, on NOT NULL columns. Best: the primary key, then the immediate ones, then by name.
+/// The form of a key column follows its type under all domains; see `key_text`.
+const KEYS: &str = "
+with usable as (
+    select distinct on (i.indrelid)
+           i.indexrelid, i.indrelid, i.indisprimary, not i.indimmediate as deferrable,
+           ic.relname::text as index_name, i.indnkeyatts, i.indkey, i.indclass, i.indcollation
+    from pg_catalog.pg_index i
+    join pg_catalog.pg_class ic on ic.oid = i.indexrelid
+    join pg_catalog.pg_am am on am.oid = ic.relam
+    where i.indrelid = any($1) and i.indisunique and i.indisvalid and i.indisready and am.amname = 'btree'
+      and i.indpred is null and i.indexprs is null
+      and not exists (
+          select from pg_catalog.generate_series(0, i.indnkeyatts - 1) g(k)
+          join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[g.k]
+          where not a.attnotnull)
+    order by i.indrelid, i.indisprimary desc, i.indimmediate desc, ic.relname
+)
+select u.indrelid, u.index_name, u.indisprimary, u.deferrable, a.attname::text,
+       pg_catalog.format_type(a.atttypid, a.atttypmod),
+       pg_catalog.format('OPERATOR(%I.%s)', opn.nspname, op.oprname),
+       base.typname::text, basens.nspname = 'pg_catalog', base.typtype::text, elem.typname::text,
+       case when not coll.collisdeterministic
+            then pg_catalog.format('%I.%I', colln.nspname, coll.collname) end
+from usable u
+cross join lateral pg_catalog.generate_series(0, u.indnkeyatts - 1) g(k)
+join pg_catalog.pg_attribute a on a.attrelid = u.indrelid and a.attnum = u.indkey[g.k]
+join pg_catalog.pg_opclass oc on oc.oid = u.indclass[g.k]
+join pg_catalog.pg_amop ao on ao.amopfamily = oc.opcfamily and ao.amopstrategy = 3
+     and ao.amoplefttype = oc.opcintype and ao.amoprighttype = oc.opcintype
+join pg_catalog.pg_operator op on op.oid = ao.amopopr
+join pg_catalog.pg_namespace opn on opn.oid = op.oprnamespace
+left join pg_catalog.pg_collation coll on coll.oid = u.indcollation[g.k]
+left join pg_catalog.pg_namespace colln on colln.oid = coll.collnamespace
+cross join lateral (
+    with recursive under (oid, base) as (
+        select a.atttypid, t.typbasetype from pg_catalog.pg_type t where t.oid = a.atttypid
+        union all
+        select t.oid, t.typbasetype from under join pg_catalog.pg_type t on t.oid = under.base
+        where under.base <> 0)
+    select under.oid from under where under.base = 0) b
+join pg_catalog.pg_type base on base.oid = b.oid
+join pg_catalog.pg_namespace basens on basens.oid = base.typnamespace
+left join pg_catalog.pg_range r on r.rngtypid = base.oid or r.rngmultitypid = base.oid
+left join pg_catalog.pg_type elem on elem.oid = coalesce(r.rngsubtype, nullif(base.typelem, 0))
+order by u.indrelid, g.k";
+
+/// Every permanent table of the database that is not a partition.
+pub(super) async fn all_tables(client: &Client) -> Result<Vec<Table>, CatalogError> {
+    let sql = format!("{TABLES} and not c.relispartition order by 2, 3");
+    let rows = client
+        .query(&sql, &[])
+        .await
+        .map_err(CatalogError::query("list tables"))?;
+    Ok(rows.iter().map(table).collect())
+}
+
+/// The table of that name, in a list of one or none.
+pub(super) async fn tables_named(
+    client: &Client,
+    schema: &str,
+    name: &str,
+) -> Result<Vec<Table>, CatalogError> {
+    let sql = format!("{TABLES} and n.nspname = $1 and c.relname = $2");
+    let rows = client.query(&sql, &[&schema, &name]).await;
+    Ok(rows
+        .map_err(CatalogError::query("look up a table"))?
+        .iter()
+        .map(table)
+        .collect())
+}
+
+fn table(row: &Row) -> Table {
+    Table {
+        oid: row.get(0),
+        schema: row.get(1),
+        name: row.get(2),
+        partitioned: row.get(3),
+        is_partition: row.get(4),
+        replica_identity: first_char(row.get(5)),
+        columns: Vec::new(),
+        key: None,
+    }
+}
+
+/// A `"char"` column cast to text; empty would be its zero byte.
+fn first_char(text: &str) -> char {
+    text.chars().next().unwrap_or('\0')
+}
+
+/// The columns of each table.
+pub(super) async fn columns(
+    client: &Client,
+    oids: &[u32],
+) -> Result<HashMap<u32, Vec<Column>>, CatalogError> {
+    let rows = client
+        .query(COLUMNS, &[&oids])
+        .await
+        .map_err(CatalogError::query("read columns"))?;
+    let mut columns: HashMap<u32, Vec<Column>> = HashMap::new();
+    for row in &rows {
+        columns.entry(row.get(0)).or_default().push(Column {
+            name: row.get(1),
+            type_name: row.get(2),
+            type_oid: row.get(3),
+            not_null: row.get(4),
+            has_default: row.get(5),
+            generated: row.get(6),
+            identity_always: row.get(7),
+        });
+    }
+    Ok(columns)
+}
+
+/// The key of each table that has one.
+pub(super) async fn keys(client: &Client, oids: &[u32]) -> Result<HashMap<u32, Key>, CatalogError> {
+    let rows = client
+        .query(KEYS, &[&oids])
+        .await
+        .map_err(CatalogError::query("read keys"))?;
+    let mut keys: HashMap<u32, Key> = HashMap::new();
+    for row in &rows {
+        let key = keys.entry(row.get(0)).or_insert_with(|| Key {
+            index: row.get(1),
+            columns: Vec::new(),
+            primary: row.get(2),
+            deferrable: row.get(3),
+        });
+        key.columns.push(key_column(row));
+    }
+    Ok(keys)
+}
+
+fn key_column(row: &Row) -> KeyColumn {
+    let collation: Option<String> = row.get(11);
+    let form = match collation {
+        Some(collation) => KeyForm::Collated(collation),
+        None => KeyForm::of_type(row.get(7), row.get(8), row.get(9), row.get(10)),
+    };
+    KeyColumn {
+        name: row.get(4),
+        type_name: row.get(5),
+        equality: row.get(6),
+        form,
+    }
+}

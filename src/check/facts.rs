@@ -1,0 +1,153 @@
+//! What one server says, as far as the checks need it.
+
+use tokio_postgres::Client;
+
+use super::facts_query as query;
+use crate::catalog::server::{Server, read_server};
+use crate::catalog::table::{Table, load_tables};
+use crate::catalog::{CatalogError, slots};
+use crate::config::{Config, Node};
+use crate::ids::NodeName;
+
+/// Everything the checks know about one node.
+#[derive(Clone, Debug)]
+pub struct NodeFacts {
+    /// The node.
+    pub name: NodeName,
+    /// Host, port and database, for people.
+    pub target: String,
+    /// Identity and settings.
+    pub server: Server,
+    /// The tables that take part.
+    pub tables: Vec<Table>,
+    /// How the server's clock compares with this machine's.
+    pub clock: ClockOffset,
+    /// What the role may do.
+    pub rights: Rights,
+    /// Things about tables that deserve a word.
+    pub oddities: Oddities,
+    /// The node that `mmrepl.node` says this server is, where it was set up before.
+    pub here: Option<String>,
+    /// Slots and origins of this cluster that exist already.
+    pub ours: Ours,
+}
+
+/// A server's clock against this machine's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClockOffset {
+    /// Microseconds by which the server is ahead; negative when behind.
+    pub ahead_us: i64,
+    /// The round trip of the best sample: the offset is right within half of it.
+    pub round_trip_us: i64,
+}
+
+/// What mmrepl has already made on a server, so that it is not counted as missing room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ours {
+    /// Slots of this cluster.
+    pub slots: i64,
+    /// Of these, the ones that stream now.
+    pub streaming: i64,
+    /// Origins of this cluster.
+    pub origins: i64,
+}
+
+/// What the role may not do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rights {
+    /// Whether the role has the attribute REPLICATION.
+    pub replication: bool,
+    /// Whether the role may create the schema.
+    pub create_on_database: bool,
+    /// Whether it may set `session_replication_role`.
+    pub set_role_setting: bool,
+    /// Origin functions it may not execute, with their argument types.
+    pub functions_missing: Vec<String>,
+    /// Schemas of tables that it may not use.
+    pub schemas_closed: Vec<String>,
+    /// Tables it may not do everything with.
+    pub tables: Vec<TableRights>,
+}
+
+/// A table on which some right is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableRights {
+    /// The schema.
+    pub schema: String,
+    /// The table.
+    pub name: String,
+    /// `select, insert`: what was not granted; empty when all was.
+    pub missing: Vec<String>,
+    /// The table's owner, where the role is not a member of it.
+    pub foreign_owner: Option<String>,
+    /// Whether row level security hides rows from the role.
+    pub row_security: bool,
+}
+
+/// What is allowed but may surprise.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Oddities {
+    /// Unlogged tables that the patterns match.
+    pub unlogged: Vec<String>,
+    /// Unique or exclusion indexes beside the key: table and index.
+    pub extra_unique: Vec<(String, String)>,
+    /// Triggers that fire for applied rows too: table and trigger.
+    pub always_triggers: Vec<(String, String)>,
+    /// Sequences that fill columns of unique indexes.
+    pub sequences: Vec<Sequence>,
+    /// Partitioned tables without primary key: a new partition has no replica identity.
+    pub partitions_unkeyed: Vec<String>,
+}
+
+/// A sequence behind a column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sequence {
+    /// `schema.table.column`, the same on every node.
+    pub column: String,
+    /// The sequence, ready for SQL.
+    pub name: String,
+    /// Its first value.
+    pub start: i64,
+    /// Its step.
+    pub increment: i64,
+    /// The value it gave last, if any.
+    pub last: Option<i64>,
+}
+
+/// Asks one server everything. The client should be otherwise idle: the clock is measured on it.
+pub async fn gather(
+    config: &Config,
+    node: &Node,
+    client: &Client,
+) -> Result<NodeFacts, CatalogError> {
+    let server = read_server(client).await?;
+    let tables = load_tables(client, &config.tables).await?;
+    let clock = query::clock(client).await?;
+    let rights = query::rights(client, &server, &tables).await?;
+    let oddities = query::oddities(client, config, &tables).await?;
+    Ok(NodeFacts {
+        name: node.name.clone(),
+        target: node.dsn.describe(),
+        here: query::here(client).await?,
+        ours: ours(config, node, client).await?,
+        server,
+        tables,
+        clock,
+        rights,
+        oddities,
+    })
+}
+
+async fn ours(config: &Config, node: &Node, client: &Client) -> Result<Ours, CatalogError> {
+    let mut ours = Ours::default();
+    for peer in config.peers_of(&node.name) {
+        let slot = crate::ids::slot_name(&config.cluster, &peer.name);
+        if let Some(slot) = slots::slot_state(client, &slot).await? {
+            ours.slots += 1;
+            ours.streaming += i64::from(slot.active_pid.is_some());
+        }
+        let origin = crate::ids::origin_name(&config.cluster, &peer.name);
+        ours.origins += i64::from(slots::origin_id(client, &origin).await?.is_some());
+    }
+    Ok(ours)
+}

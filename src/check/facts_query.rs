@@ -1,0 +1,273 @@
+//! The queries behind [`super::facts`].
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use tokio_postgres::Client;
+
+use super::facts::{ClockOffset, Oddities, Rights, Sequence, TableRights};
+use crate::catalog::CatalogError;
+use crate::catalog::server::Server;
+use crate::catalog::table::Table;
+use crate::config::Config;
+
+/// How many round trips the clock is measured with; the shortest counts.
+const CLOCK_SAMPLES: usize = 5;
+
+/// Functions that apply needs and that only superusers may call at first (manual 9.28.6).
+const ORIGIN_FUNCTIONS: [&str; 8] = [
+    "pg_replication_origin_create",
+    "pg_replication_origin_drop",
+    "pg_replication_origin_oid",
+    "pg_replication_origin_session_setup",
+    "pg_replication_origin_session_reset",
+    "pg_replication_origin_session_is_setup",
+    "pg_replication_origin_xact_setup",
+    "pg_replication_origin_xact_reset",
+];
+
+/// The server's clock minus this machine's, at the middle of the shortest of a few round trips.
+pub(super) async fn clock(client: &Client) -> Result<ClockOffset, CatalogError> {
+    let failed = || CatalogError::query("read the server's clock");
+    let sql = "select (extract(epoch from pg_catalog.clock_timestamp()) * 1000000)::int8";
+    let statement = client.prepare(sql).await.map_err(failed())?;
+    let mut best: Option<ClockOffset> = None;
+    for _ in 0..CLOCK_SAMPLES {
+        let (began, began_us) = (Instant::now(), jiff::Timestamp::now().as_microsecond());
+        let row = client.query_one(&statement, &[]).await.map_err(failed())?;
+        let round_trip_us = i64::try_from(began.elapsed().as_micros()).unwrap_or(i64::MAX);
+        let server_us: i64 = row.get(0);
+        let ahead_us = server_us.saturating_sub(began_us.saturating_add(round_trip_us / 2));
+        if best.is_none_or(|best| round_trip_us < best.round_trip_us) {
+            best = Some(ClockOffset {
+                ahead_us,
+                round_trip_us,
+            });
+        }
+    }
+    Ok(best.unwrap_or_default())
+}
+
+/// The node that this server was set up as, if it was.
+pub(super) async fn here(client: &Client) -> Result<Option<String>, CatalogError> {
+    let failed = || CatalogError::query("read mmrepl.node");
+    let exists = "select pg_catalog.to_regclass('mmrepl.node') is not null";
+    let exists = client.query_one(exists, &[]).await.map_err(failed())?;
+    if !exists.get::<_, bool>(0) {
+        return Ok(None);
+    }
+    let row = client
+        .query_opt("select name from mmrepl.node where here", &[])
+        .await;
+    Ok(row.map_err(failed())?.map(|row| row.get(0)))
+}
+
+/// What the role may not do. A superuser may do everything, except where row security is forced.
+pub(super) async fn rights(
+    client: &Client,
+    server: &Server,
+    tables: &[Table],
+) -> Result<Rights, CatalogError> {
+    let setting = if server.major() >= 15 {
+        "pg_catalog.has_parameter_privilege('session_replication_role', 'SET')"
+    } else {
+        "r.rolsuper"
+    };
+    let sql = format!(
+        "select r.rolreplication or r.rolsuper,
+                pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'), {setting}
+         from pg_catalog.pg_roles r where r.rolname = current_user"
+    );
+    let row = client
+        .query_one(&sql, &[])
+        .await
+        .map_err(CatalogError::query("read the role"))?;
+    Ok(Rights {
+        replication: row.get(0),
+        create_on_database: row.get(1),
+        set_role_setting: row.get(2),
+        functions_missing: functions_missing(client).await?,
+        schemas_closed: schemas_closed(client, tables).await?,
+        tables: table_rights(client, tables).await?,
+    })
+}
+
+async fn functions_missing(client: &Client) -> Result<Vec<String>, CatalogError> {
+    let sql = "
+        select p.proname || '(' || pg_catalog.pg_get_function_identity_arguments(p.oid) || ')'
+        from pg_catalog.pg_proc p
+        where p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace and p.proname = any($1)
+          and not pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
+        order by 1";
+    let names: &[&str] = &ORIGIN_FUNCTIONS;
+    let rows = client.query(sql, &[&names]).await;
+    let rows = rows.map_err(CatalogError::query("read rights on functions"))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+async fn schemas_closed(client: &Client, tables: &[Table]) -> Result<Vec<String>, CatalogError> {
+    let schemas: Vec<&str> = tables.iter().map(|table| table.schema.as_str()).collect();
+    let sql = "select nspname::text from pg_catalog.pg_namespace
+               where nspname = any($1) and not pg_catalog.has_schema_privilege(oid, 'USAGE')
+               order by 1";
+    let rows = client.query(sql, &[&schemas]).await;
+    let rows = rows.map_err(CatalogError::query("read rights on schemas"))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+async fn table_rights(client: &Client, tables: &[Table]) -> Result<Vec<TableRights>, CatalogError> {
+    let sql = "
+        select * from (
+            select n.nspname::text, c.relname::text,
+                   array(select p from pg_catalog.unnest(array['select', 'insert', 'update', 'delete', 'truncate']) p
+                         where not pg_catalog.has_table_privilege(c.oid, p)) as missing,
+                   case when not pg_catalog.pg_has_role(c.relowner, 'USAGE')
+                        then pg_catalog.pg_get_userbyid(c.relowner)::text end as owner,
+                   pg_catalog.row_security_active(c.oid) as hidden
+            from pg_catalog.pg_class c
+            join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+            where c.oid = any($1)) t
+        where missing <> '{}' or owner is not null or hidden
+        order by 1, 2";
+    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    let rows = client.query(sql, &[&oids]).await;
+    let rows = rows.map_err(CatalogError::query("read rights on tables"))?;
+    let rights = |row: &tokio_postgres::Row| TableRights {
+        schema: row.get(0),
+        name: row.get(1),
+        missing: row.get(2),
+        foreign_owner: row.get(3),
+        row_security: row.get(4),
+    };
+    Ok(rows.iter().map(rights).collect())
+}
+
+/// What is allowed but may surprise.
+pub(super) async fn oddities(
+    client: &Client,
+    config: &Config,
+    tables: &[Table],
+) -> Result<Oddities, CatalogError> {
+    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    let unkeyed = |table: &&Table| {
+        table.partitioned
+            && !table
+                .key
+                .as_ref()
+                .is_some_and(|key| key.primary && !key.deferrable)
+    };
+    Ok(Oddities {
+        unlogged: unlogged(client, config).await?,
+        extra_unique: extra_unique(client, tables).await?,
+        always_triggers: always_triggers(client, &oids).await?,
+        sequences: sequences(client, &oids).await?,
+        partitions_unkeyed: tables.iter().filter(unkeyed).map(Table::readable).collect(),
+    })
+}
+
+async fn unlogged(client: &Client, config: &Config) -> Result<Vec<String>, CatalogError> {
+    let sql = "select n.nspname::text, c.relname::text from pg_catalog.pg_class c
+               join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+               where c.relkind in ('r', 'p') and c.relpersistence = 'u' order by 1, 2";
+    let rows = client
+        .query(sql, &[])
+        .await
+        .map_err(CatalogError::query("list unlogged tables"))?;
+    let names = rows
+        .iter()
+        .map(|row| (row.get::<_, String>(0), row.get::<_, String>(1)));
+    let matched = names.filter(|(schema, name)| config.tables.matches(schema, name));
+    Ok(matched
+        .map(|(schema, name)| crate::catalog::names::readable(&schema, &name))
+        .collect())
+}
+
+async fn extra_unique(
+    client: &Client,
+    tables: &[Table],
+) -> Result<Vec<(String, String)>, CatalogError> {
+    let sql = "
+        select i.indrelid, ic.relname::text
+        from pg_catalog.pg_index i join pg_catalog.pg_class ic on ic.oid = i.indexrelid
+        where i.indrelid = any($1) and (i.indisunique or i.indisexclusion)
+        order by 1, 2";
+    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    let rows = client.query(sql, &[&oids]).await;
+    let rows = rows.map_err(CatalogError::query("list unique indexes"))?;
+    let by_oid: HashMap<u32, &Table> = tables.iter().map(|table| (table.oid, table)).collect();
+    let extra = rows.iter().filter_map(|row| {
+        let (oid, index): (u32, String) = (row.get(0), row.get(1));
+        let table = by_oid.get(&oid)?;
+        let is_key = table.key.as_ref().is_some_and(|key| key.index == index);
+        (!is_key).then(|| (table.readable(), index))
+    });
+    Ok(extra.collect())
+}
+
+async fn always_triggers(
+    client: &Client,
+    oids: &[u32],
+) -> Result<Vec<(String, String)>, CatalogError> {
+    let sql = "
+        select n.nspname::text, c.relname::text, t.tgname::text
+        from pg_catalog.pg_trigger t
+        join pg_catalog.pg_class c on c.oid = t.tgrelid
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        where t.tgrelid = any($1) and not t.tgisinternal and t.tgenabled in ('A', 'R')
+          and not pg_catalog.starts_with(t.tgname::text, 'mmrepl_')
+        order by 1, 2, 3";
+    let rows = client.query(sql, &[&oids]).await;
+    let rows = rows.map_err(CatalogError::query("list triggers"))?;
+    let name = |row: &tokio_postgres::Row| {
+        (
+            crate::catalog::names::readable(row.get(0), row.get(1)),
+            row.get(2),
+        )
+    };
+    Ok(rows.iter().map(name).collect())
+}
+
+/// Sequences that fill a column of a unique index, by identity or by default.
+async fn sequences(client: &Client, oids: &[u32]) -> Result<Vec<Sequence>, CatalogError> {
+    let sql = "
+        with used as (
+            select d.refobjid as relation, d.refobjsubid as column, d.objid as sequence
+            from pg_catalog.pg_depend d
+            where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+              and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+              and d.deptype = 'i' and d.refobjid = any($1)
+            union
+            select f.adrelid, f.adnum, d.refobjid
+            from pg_catalog.pg_attrdef f
+            join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
+                 and d.objid = f.oid and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+            where f.adrelid = any($1))
+        select n.nspname::text, c.relname::text, a.attname::text, sn.nspname::text, sc.relname::text,
+               s.seqstart, s.seqincrement,
+               case when pg_catalog.has_sequence_privilege(sc.oid, 'USAGE, SELECT')
+                    then pg_catalog.pg_sequence_last_value(sc.oid) end
+        from used u
+        join pg_catalog.pg_sequence s on s.seqrelid = u.sequence
+        join pg_catalog.pg_class sc on sc.oid = u.sequence
+        join pg_catalog.pg_namespace sn on sn.oid = sc.relnamespace
+        join pg_catalog.pg_class c on c.oid = u.relation
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        join pg_catalog.pg_attribute a on a.attrelid = u.relation and a.attnum = u.column
+        where exists (select from pg_catalog.pg_index i
+                      where i.indrelid = u.relation and i.indisunique and u.column = any(i.indkey))
+        order by 1, 2, 3";
+    let rows = client.query(sql, &[&oids]).await;
+    let rows = rows.map_err(CatalogError::query("read sequences"))?;
+    let sequence = |row: &tokio_postgres::Row| Sequence {
+        column: format!(
+            "{}.{}",
+            crate::catalog::names::readable(row.get(0), row.get(1)),
+            row.get::<_, &str>(2)
+        ),
+        name: crate::catalog::names::readable(row.get(3), row.get(4)),
+        start: row.get(5),
+        increment: row.get(6),
+        last: row.get(7),
+    };
+    Ok(rows.iter().map(sequence).collect())
+}

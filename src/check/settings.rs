@@ -1,0 +1,181 @@
+//! Settings, versions, free slots, identities, encodings.
+
+use super::Problem;
+use super::facts::NodeFacts;
+use crate::config::Config;
+
+/// The oldest and the newest major version that mmrepl is tested on.
+const MAJORS: std::ops::RangeInclusive<u32> = 14..=18;
+
+pub(super) fn check(config: &Config, facts: &NodeFacts) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    problems.extend(version(facts));
+    problems.extend(server_settings(facts));
+    problems.extend(room(config, facts));
+    problems.extend(slot_limits(facts));
+    problems.extend(wrong_server(facts));
+    problems
+}
+
+fn version(facts: &NodeFacts) -> Option<Problem> {
+    let major = facts.server.major();
+    if major < *MAJORS.start() {
+        let what = format!("the server is PostgreSQL {major}; mmrepl needs 14 or newer");
+        return Some(Problem::error(&facts.name, what).fix("upgrade the server (pg_upgrade)"));
+    }
+    let newer = major > *MAJORS.end();
+    newer.then(|| {
+        Problem::warning(
+            &facts.name,
+            format!("PostgreSQL {major} is newer than what mmrepl was tested on"),
+        )
+    })
+}
+
+fn server_settings(facts: &NodeFacts) -> Vec<Problem> {
+    let server = &facts.server;
+    let mut problems = Vec::new();
+    if server.in_recovery {
+        let what = "the server is a hot standby, which takes no writes";
+        problems.push(
+            Problem::error(&facts.name, what)
+                .fix("point the dsn at the primary, or: select pg_promote()"),
+        );
+    }
+    if server.wal_level != "logical" {
+        let what = format!("wal_level is {}; it must be logical", server.wal_level);
+        problems.push(
+            Problem::error(&facts.name, what)
+                .fix("alter system set wal_level = 'logical'; then restart the server"),
+        );
+    }
+    if !server.track_commit_timestamp {
+        let what = "track_commit_timestamp is off; the time of a write decides conflicts";
+        problems.push(
+            Problem::error(&facts.name, what)
+                .fix("alter system set track_commit_timestamp = on; then restart the server"),
+        );
+    }
+    problems
+}
+
+/// Whether what this node still needs fits under the server's limits.
+fn room(config: &Config, facts: &NodeFacts) -> Vec<Problem> {
+    let peers = i64::try_from(config.nodes.len()).unwrap_or(i64::MAX) - 1;
+    let room = &facts.server.room;
+    let origins_setting = if facts.server.major() >= 18 {
+        "max_active_replication_origins"
+    } else {
+        "max_replication_slots"
+    };
+    let limits = [
+        (
+            "max_replication_slots",
+            "slots",
+            room.slots_max,
+            room.slots_used,
+            peers - facts.ours.slots,
+        ),
+        (
+            "max_wal_senders",
+            "senders",
+            room.senders_max,
+            room.senders_used,
+            peers - facts.ours.streaming,
+        ),
+        (
+            origins_setting,
+            "origins",
+            room.origins_max,
+            room.origins_used,
+            peers - facts.ours.origins,
+        ),
+    ];
+    let short = limits
+        .into_iter()
+        .filter(|(_, _, max, used, needed)| used + needed > *max);
+    short
+        .map(|(setting, noun, max, used, needed)| {
+            let what = format!(
+                "{setting} is {max} and {used} {noun} are taken; mmrepl needs {needed} more"
+            );
+            let fix = format!(
+                "alter system set {setting} = {}; then restart the server",
+                (used + needed).max(10)
+            );
+            Problem::error(&facts.name, what).fix(fix)
+        })
+        .collect()
+}
+
+fn slot_limits(facts: &NodeFacts) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let keep = &facts.server.max_slot_wal_keep_size;
+    if keep != "-1" {
+        let what = format!(
+            "max_slot_wal_keep_size is {keep}: a peer that is away while more WAL than that is written must be copied anew"
+        );
+        problems.push(Problem::info(&facts.name, what));
+    }
+    if facts.server.idle_slot_timeout_s > 0 {
+        let what = format!(
+            "idle_replication_slot_timeout is {} s: a daemon or peer that is away for longer loses its slot and must be copied anew",
+            facts.server.idle_slot_timeout_s
+        );
+        problems.push(
+            Problem::warning(&facts.name, what).fix(
+                "alter system set idle_replication_slot_timeout = 0; select pg_reload_conf();",
+            ),
+        );
+    }
+    problems
+}
+
+fn wrong_server(facts: &NodeFacts) -> Option<Problem> {
+    let here = facts
+        .here
+        .as_deref()
+        .filter(|here| *here != facts.name.as_str())?;
+    let what = format!("the database at {} was set up as node {here}", facts.target);
+    Some(Problem::error(&facts.name, what).fix("mend the dsn in the configuration; a database copied from another node needs: drop schema mmrepl cascade"))
+}
+
+/// Two names for one database would replicate into itself.
+pub(super) fn check_identities(nodes: &[NodeFacts]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (index, facts) in nodes.iter().enumerate() {
+        let identity = |facts: &NodeFacts| (facts.server.system_id, facts.server.database.clone());
+        let twin = nodes
+            .iter()
+            .take(index)
+            .find(|other| identity(other) == identity(facts));
+        if let Some(twin) = twin {
+            let what = format!(
+                "{} and {} are the same database ({})",
+                twin.name, facts.name, facts.target
+            );
+            problems.push(Problem::error(&facts.name, what).fix(
+                "give each node its own dsn; a server made by copying another's files needs a new one (initdb)",
+            ));
+        }
+    }
+    problems
+}
+
+pub(super) fn check_encodings(nodes: &[NodeFacts]) -> Vec<Problem> {
+    let Some(first) = nodes.first() else {
+        return Vec::new();
+    };
+    let differs = nodes
+        .iter()
+        .filter(|facts| facts.server.encoding != first.server.encoding);
+    differs
+        .map(|facts| {
+            let what = format!(
+                "the database is {}, on {} it is {}: a character that does not exist on one side blocks the link until it is changed",
+                facts.server.encoding, first.name, first.server.encoding
+            );
+            Problem::warning(&facts.name, what)
+        })
+        .collect()
+}

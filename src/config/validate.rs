@@ -1,0 +1,292 @@
+//! From the file as written to a checked [`Config`]: every problem is collected, then reported.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::conninfo::ConnInfo;
+use super::raw::{RawConfig, RawConflict, RawNode, RawTableRule, RawTables};
+use super::table_filter::Pattern;
+use super::{Config, ConfigError, ConflictConfig, Node, Strategy, TableFilter, TableRule};
+use crate::ids::{ClusterName, NodeName};
+
+/// Stands in for the process environment.
+type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The problems found so far, each one sentence.
+#[derive(Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn add(&mut self, sentence: String) {
+        self.0.push(sentence);
+    }
+
+    /// The value, or nothing and one more problem.
+    fn keep<T, E: std::fmt::Display>(&mut self, key: &str, result: Result<T, E>) -> Option<T> {
+        result
+            .map_err(|error| self.add(format!("{key}: {error}")))
+            .ok()
+    }
+}
+
+/// Checks everything; on failure every problem is in the error.
+pub(super) fn validate(raw: RawConfig, env: Env<'_>) -> Result<Config, ConfigError> {
+    let mut problems = Problems::default();
+    let cluster = problems.keep("cluster.name", raw.cluster.name.parse::<ClusterName>());
+    let nodes = check_nodes(&raw.node, env, &mut problems);
+    let tables = check_tables(&raw.tables, &mut problems);
+    let conflict = check_conflict(raw.conflict, &mut problems);
+    match (cluster, tables, conflict) {
+        (Some(cluster), Some(tables), Some(conflict)) if problems.0.is_empty() => Ok(Config {
+            cluster,
+            nodes,
+            tables,
+            conflict,
+        }),
+        _ => Err(ConfigError::Invalid(problems.0)),
+    }
+}
+
+fn check_nodes(raw: &[RawNode], env: Env<'_>, problems: &mut Problems) -> Vec<Node> {
+    if raw.len() < 2 {
+        problems.add(format!(
+            "a cluster needs at least two [[node]] sections, this one has {}",
+            raw.len()
+        ));
+    }
+    let duplicates: [(&str, fn(&RawNode) -> &str); 2] =
+        [("name", |node| &node.name), ("admin", |node| &node.admin)];
+    for (key, value) in duplicates {
+        for twice in values_seen_twice(raw.iter().map(value)) {
+            problems.add(format!(
+                "two nodes have {key} = \"{twice}\"; give each node its own"
+            ));
+        }
+    }
+    let nodes: Vec<Node> = raw
+        .iter()
+        .filter_map(|node| check_node(node, env, problems))
+        .collect();
+    let targets: Vec<String> = nodes.iter().map(|node| node.dsn.describe()).collect();
+    for twice in values_seen_twice(targets.iter().map(String::as_str)) {
+        problems.add(format!(
+            "two nodes lead to the same database {twice}; each node needs its own"
+        ));
+    }
+    nodes
+}
+
+fn values_seen_twice<'a>(values: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
+    let mut seen = BTreeSet::new();
+    values.filter(|value| !seen.insert(*value)).collect()
+}
+
+fn check_node(raw: &RawNode, env: Env<'_>, problems: &mut Problems) -> Option<Node> {
+    let at = |key: &str| format!("node {}: {key}", raw.name);
+    let name = problems.keep("node.name", raw.name.parse::<NodeName>());
+    let dsn = problems.keep(&at("dsn"), ConnInfo::parse(&raw.dsn, env));
+    let admin = problems.keep(&at("admin"), parse_admin(&raw.admin));
+    let exposed = admin.is_some_and(|address| !address.ip().is_loopback());
+    if exposed && raw.admin_token_file.is_none() {
+        problems.add(format!(
+            "node {}: admin = \"{}\" can be reached from other hosts: set admin_token_file, or use a loopback address",
+            raw.name, raw.admin
+        ));
+    }
+    Some(Node {
+        name: name?,
+        dsn: dsn?,
+        admin: admin?,
+        admin_token_file: raw.admin_token_file.clone(),
+    })
+}
+
+fn parse_admin(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("`{text}` is not an address and port such as 127.0.0.1:7441"))
+}
+
+fn check_tables(raw: &RawTables, problems: &mut Problems) -> Option<TableFilter> {
+    if raw.include.is_empty() {
+        problems.add(
+            "tables.include is empty, so nothing would be replicated; leave it out for public.*"
+                .to_owned(),
+        );
+    }
+    let include = check_patterns("tables.include", &raw.include, problems);
+    let exclude = check_patterns("tables.exclude", &raw.exclude, problems);
+    Some(TableFilter::new(include?, exclude?))
+}
+
+fn check_patterns(key: &str, raw: &[String], problems: &mut Problems) -> Option<Vec<Pattern>> {
+    let parsed: Vec<Option<Pattern>> = raw
+        .iter()
+        .map(|text| problems.keep(key, text.parse::<Pattern>()))
+        .collect();
+    parsed.into_iter().collect()
+}
+
+fn check_conflict(raw: RawConflict, problems: &mut Problems) -> Option<ConflictConfig> {
+    let skew = problems.keep(
+        "conflict.max_clock_skew",
+        parse_duration(&raw.max_clock_skew),
+    );
+    let history = problems.keep("conflict.history", parse_duration(&raw.history));
+    check_strategy("conflict.strategy", raw.strategy, problems);
+    for twice in values_seen_twice(raw.table.iter().map(|rule| rule.name.as_str())) {
+        problems.add(format!(
+            "two [[conflict.table]] sections name {twice}; merge them"
+        ));
+    }
+    raw.table.iter().for_each(|rule| check_rule(rule, problems));
+    let tables = raw.table.into_iter().map(TableRule::from).collect();
+    Some(ConflictConfig {
+        strategy: raw.strategy,
+        max_clock_skew: skew?,
+        history: history?,
+        tables,
+    })
+}
+
+/// This version settles conflicts by last_write_wins only; the other words are reserved.
+fn check_strategy(key: &str, strategy: Strategy, problems: &mut Problems) {
+    if strategy != Strategy::LastWriteWins {
+        problems.add(format!(
+            "{key} = \"{}\" is not in this version; use \"last_write_wins\"",
+            strategy.as_str()
+        ));
+    }
+}
+
+fn check_rule(rule: &RawTableRule, problems: &mut Problems) {
+    let key = |part: &str| format!("conflict.table {}: {part}", rule.name);
+    let pattern = problems.keep(&key("name"), rule.name.parse::<Pattern>());
+    if pattern.is_some_and(|pattern| !pattern.is_exact()) {
+        problems.add(format!("{} must be one table without *", key("name")));
+    }
+    check_strategy(&key("strategy"), rule.strategy, problems);
+    let extra = rule.version_column.is_some() || !rule.delta_columns.is_empty();
+    if extra && rule.strategy == Strategy::LastWriteWins {
+        problems.add(format!(
+            "{} have no meaning under last_write_wins; remove them",
+            key("version_column and delta_columns")
+        ));
+    }
+}
+
+/// A length of time with its unit: `10s`, `500ms`, `30d`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|_| format!("`{text}` is not a length of time such as 10s, 500ms or 30d"))?;
+    if duration.is_zero() {
+        Err(format!("`{text}` must be longer than zero"))
+    } else {
+        Ok(duration)
+    }
+}
+
+impl From<RawTableRule> for TableRule {
+    fn from(raw: RawTableRule) -> Self {
+        let RawTableRule {
+            name,
+            strategy,
+            version_column,
+            delta_columns,
+        } = raw;
+        Self {
+            name,
+            strategy,
+            version_column,
+            delta_columns,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TWO: &str = "[cluster]\nname = \"shop\"\n\
+        [[node]]\nname = \"east\"\ndsn = \"host=127.0.0.1 port=1 dbname=a user=u password=hunter2\"\nadmin = \"127.0.0.1:1\"\n\
+        [[node]]\nname = \"west\"\ndsn = \"host=127.0.0.1 port=2 dbname=a user=u\"\nadmin = \"127.0.0.1:2\"\n";
+
+    fn problems(text: &str) -> Vec<String> {
+        match Config::parse(text, &|_| None) {
+            Err(ConfigError::Invalid(list)) => list,
+            Err(other) => vec![other.to_string()],
+            Ok(_) => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let config = Config::parse(TWO, &|_| None).unwrap();
+        assert_eq!(config.conflict.max_clock_skew, Duration::from_secs(10));
+        assert_eq!(config.conflict.history, Duration::from_secs(30 * 86_400));
+        assert!(config.tables.matches("public", "t") && !config.tables.matches("other", "t"));
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let text = "[cluster]\nname = \"Shop\"\n[[node]]\nname = \"e\"\ndsn = \"host=h dbname=a user=u\"\nadmin = \"0.0.0.0:1\"\n\
+            [tables]\ninclude = [\"orders\"]\n[conflict]\nhistory = \"soon\"\nstrategy = \"manual\"\n";
+        let found = problems(text);
+        for part in [
+            "cluster.name",
+            "at least two",
+            "admin_token_file",
+            "tables.include",
+            "soon",
+            "manual",
+        ] {
+            assert!(
+                found.iter().any(|sentence| sentence.contains(part)),
+                "{part}: {found:?}"
+            );
+        }
+        assert_eq!(found.len(), 6, "{found:?}");
+    }
+
+    #[test]
+    fn nodes_must_differ_in_name_admin_and_database() {
+        let same = TWO
+            .replace("west", "east")
+            .replace("port=2", "port=1")
+            .replace(":2\"", ":1\"");
+        let found = problems(&same);
+        for part in [
+            "name = \"east\"",
+            "admin = \"127.0.0.1:1\"",
+            "the same database",
+        ] {
+            assert!(
+                found.iter().any(|sentence| sentence.contains(part)),
+                "{part}: {found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn passwords_stay_out_of_debug_and_errors() {
+        let config = Config::parse(TWO, &|_| None).unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+        assert!(
+            !problems(&TWO.replace("admin", "amdin"))
+                .concat()
+                .contains("hunter2")
+        );
+    }
+
+    #[test]
+    fn the_same_table_ruled_twice_is_refused() {
+        let rule = "[[conflict.table]]\nname = \"public.t\"\n";
+        let found = problems(&format!("{TWO}{rule}{rule}"));
+        assert!(
+            found.concat().contains("two [[conflict.table]] sections"),
+            "{found:?}"
+        );
+        let found = problems(&format!("{TWO}[[conflict.table]]\nname = \"public.*\"\n"));
+        assert!(found.concat().contains("one table without *"), "{found:?}");
+    }
+}

@@ -1,0 +1,29 @@
+//! Which of two writes of one row wins.
+//!
+//! Every write of a row has a version: the time its transaction committed and the node it was
+//! made on. For one key the newest version wins on every node; equal times go to the node whose
+//! name sorts last. Deletes are writes too: what remains of them is a tombstone with the version
+//! of the delete, so that an older update that arrives later does not bring the row back.
+//!
+//! Three facts make the rule converge:
+//!
+//! 1. *The order is total.* Two writes of one key on one node cannot commit at the same time
+//!    without one waiting for the other's row lock, and between nodes the name decides. So all
+//!    nodes agree on the newest version, in whatever order the writes arrive.
+//! 2. *One node's writes arrive in the order it made them.* Between two writes of the same node the
+//!    stream's order decides and the clock is not asked; a clock that is set back there cannot
+//!    undo a later write.
+//! 3. *Cause comes before effect.* A change is applied only after the target's own clock has passed
+//!    the change's commit time (`mmrepl.require_clock`). A write made on the target after seeing
+//!    the change therefore has a later time than the change, whatever the skew between clocks.
+//!
+//! A version may be unknown: the row is frozen, older than `track_commit_timestamp`, or written
+//! by the very transaction that asks. In each case it is older than what arrives.
+//!
+//! This module is pure: no clock, no server, no I/O.
+
+mod resolve;
+mod version;
+
+pub use resolve::{Incoming, Local, Verdict, Write, resolve};
+pub use version::Version;

@@ -1,0 +1,42 @@
+//! Named crash points between the steps of apply, for tests (cargo feature `failpoints`).
+//!
+//! `MMREPL_FAILPOINT=after_commit:3` makes the process abort the third time it gets there, as
+//! `kill -9` would: no destructor runs, nothing is flushed.
+
+/// Every crash point, in the order a transaction passes them.
+pub const NAMES: [&str; 6] = [
+    "after_apply",
+    "after_commit",
+    "after_durable",
+    "after_checkpoint",
+    "before_feedback",
+    "after_feedback",
+];
+
+/// Aborts here when asked to. Without the feature it is nothing.
+#[cfg(not(feature = "failpoints"))]
+#[inline]
+pub fn failpoint(_name: &'static str) {}
+
+/// Aborts here when asked to.
+#[cfg(feature = "failpoints")]
+pub fn failpoint(name: &'static str) {
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    static WANTED: LazyLock<Option<(String, u32)>> = LazyLock::new(|| {
+        let wanted = std::env::var("MMREPL_FAILPOINT").ok()?;
+        let (name, count) = wanted.split_once(':')?;
+        Some((name.to_owned(), count.parse().ok()?))
+    });
+    static PASSED: AtomicU32 = AtomicU32::new(0);
+
+    debug_assert!(NAMES.contains(&name), "unknown crash point {name}");
+    let Some((wanted, count)) = WANTED.as_ref() else {
+        return;
+    };
+    if wanted == name && PASSED.fetch_add(1, Ordering::SeqCst) + 1 == *count {
+        eprintln!("failpoint {name} reached {count} times: aborting");
+        std::process::abort();
+    }
+}

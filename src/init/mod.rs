@@ -1,0 +1,129 @@
+//! `mmrepl init`: makes or completes what replication needs on every server, and `mmrepl drop`.
+//!
+//! The order is what makes it safe to stop at any moment and to run again:
+//!
+//! ```text
+//! preflight ─▶ observe ─▶ plan ─▶ 1. schema, node rows, origins          on every node
+//!  (nothing                       2. replica identities and triggers     on every node
+//!   changes)                      3. publications                        on every node
+//!                                 4. slots with one snapshot per node; compare or copy rows under it
+//!                                 5. position rows: from here on the links count
+//! ```
+//!
+//! * A table gets its replica identity before it is published: an application's UPDATE never fails.
+//! * Triggers are on every node before any node publishes: no applied delete misses its tombstone.
+//! * A slot without a position row was left by a run that did not end; it is made anew. So whatever
+//!   was compared or copied belongs exactly to the slots that are kept.
+//! * The snapshot exported with a slot shows what lies before its stream. Equal snapshots mean that
+//!   nothing is missing, with writers busy on every node.
+
+mod compare;
+mod copy;
+mod error;
+mod execute;
+mod identity;
+mod join;
+mod links;
+mod observe;
+mod observe_query;
+mod plan;
+mod publication;
+mod remove;
+mod session;
+mod slots;
+mod triggers;
+
+pub use error::InitError;
+pub use links::LinkCondition;
+pub use observe::NodeState;
+pub use plan::{Plan, Step};
+pub use remove::{DropReport, drop_nodes};
+
+use crate::check::{self, Problem};
+use crate::config::Config;
+use crate::ids::NodeName;
+use session::Session;
+
+/// Name of the publication on every node.
+pub const PUBLICATION: &str = "mmrepl";
+
+/// What the command line asks of `init`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InitOptions {
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Take the nodes' rows as equal without looking.
+    pub assume_identical: bool,
+    /// The node whose rows replace those of all others.
+    pub copy_from: Option<NodeName>,
+}
+
+/// Receives a line whenever something was done or, in a dry run, would be.
+pub trait Progress: Send {
+    /// One step on one node.
+    fn step(&mut self, step: &Step);
+    /// A finding of the preflight.
+    fn problem(&mut self, problem: &Problem);
+}
+
+/// Sets the cluster up or completes it. Returns whether anything was (or would be) changed.
+pub async fn init(
+    config: &Config,
+    options: &InitOptions,
+    progress: &mut dyn Progress,
+) -> Result<bool, InitError> {
+    if let Some(from) = &options.copy_from {
+        config.node(from).map_err(InitError::Config)?;
+    }
+    let (mut sessions, facts, problems) = examine(config).await;
+    problems
+        .iter()
+        .for_each(|problem| progress.problem(problem));
+    if check::has_errors(&problems) {
+        let errors = problems
+            .iter()
+            .filter(|p| p.severity == check::Severity::Error)
+            .count();
+        return Err(InitError::Preflight { errors });
+    }
+    let states = observe::observe_all(config, &sessions, &facts).await?;
+    let plan = plan::plan(config, options, &states)?;
+    if plan.is_empty() {
+        return Ok(false);
+    }
+    if options.dry_run {
+        plan.steps_for_show(config, options)
+            .iter()
+            .for_each(|step| progress.step(step));
+        return Ok(true);
+    }
+    execute::execute(config, options, &plan, &mut sessions, progress).await?;
+    Ok(true)
+}
+
+/// Connects to every node and runs the preflight; sessions of nodes that cannot be reached are missing.
+async fn examine(config: &Config) -> (Vec<Session>, Vec<check::facts::NodeFacts>, Vec<Problem>) {
+    let (mut sessions, mut facts, mut problems) = (Vec::new(), Vec::new(), Vec::new());
+    for node in &config.nodes {
+        match Session::open(config, node).await {
+            Ok(session) => {
+                match check::facts::gather(config, node, &session.client).await {
+                    Ok(found) => facts.push(found),
+                    Err(error) => problems.push(check::unreadable(&node.name, &error)),
+                }
+                sessions.push(session);
+            }
+            Err(error) => {
+                problems.push(check::unreachable(&node.name, &node.dsn.describe(), &error))
+            }
+        }
+    }
+    problems.extend(check::judge(config, &facts));
+    problems.sort_by_key(|problem| problem.severity);
+    (sessions, facts, problems)
+}
+
+/// The preflight alone, for `mmrepl check`.
+pub async fn preflight(config: &Config) -> Vec<Problem> {
+    examine(config).await.2
+}

@@ -1,0 +1,168 @@
+//! The queries behind [`super::observe`], set-based over all tables.
+
+use std::collections::{HashMap, HashSet};
+
+use tokio_postgres::Client;
+
+use super::PUBLICATION;
+use super::observe::{NodeRow, PartitionState, PublicationState, TableState};
+use super::triggers::Trigger;
+use crate::catalog::table::Table;
+use crate::catalog::{CatalogError, names, slots};
+use crate::config::Config;
+
+/// What each table has of ours.
+pub(super) async fn tables(
+    client: &Client,
+    tables: &[Table],
+) -> Result<Vec<TableState>, CatalogError> {
+    let published = published(client).await?;
+    let mut partitions = partitions(client, tables).await?;
+    let mut oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    oids.extend(partitions.values().flatten().map(|partition| partition.oid));
+    let mut triggers = triggers(client, &oids).await?;
+    let mut indexes = identity_indexes(client, &oids).await?;
+    for partition in partitions.values_mut().flatten() {
+        partition.triggers = triggers.remove(&partition.oid).unwrap_or_default();
+        partition.identity_index = indexes.remove(&partition.oid);
+    }
+    let state = |table: &Table| TableState {
+        table: table.clone(),
+        identity_index: indexes.remove(&table.oid),
+        published: published.contains(&table.oid),
+        triggers: triggers.remove(&table.oid).unwrap_or_default(),
+        partitions: partitions.remove(&table.oid).unwrap_or_default(),
+    };
+    Ok(tables.iter().map(state).collect())
+}
+
+async fn published(client: &Client) -> Result<HashSet<u32>, CatalogError> {
+    let sql = "select r.prrelid from pg_catalog.pg_publication_rel r
+               join pg_catalog.pg_publication p on p.oid = r.prpubid where p.pubname = $1";
+    let rows = client.query(sql, &[&PUBLICATION]).await;
+    let rows = rows.map_err(CatalogError::query("read the publication"))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+async fn triggers(
+    client: &Client,
+    oids: &[u32],
+) -> Result<HashMap<u32, Vec<Trigger>>, CatalogError> {
+    let sql = "select tgrelid, tgname::text, tgenabled::text, pg_catalog.pg_get_triggerdef(oid)
+               from pg_catalog.pg_trigger
+               where tgrelid = any($1) and pg_catalog.starts_with(tgname::text, 'mmrepl_')";
+    let rows = client.query(sql, &[&oids]).await;
+    let rows = rows.map_err(CatalogError::query("read triggers"))?;
+    let mut triggers: HashMap<u32, Vec<Trigger>> = HashMap::new();
+    for row in &rows {
+        let enabled: &str = row.get(2);
+        triggers.entry(row.get(0)).or_default().push(Trigger {
+            name: row.get(1),
+            enabled: enabled.chars().next().unwrap_or('D'),
+            definition: row.get(3),
+        });
+    }
+    Ok(triggers)
+}
+
+async fn identity_indexes(
+    client: &Client,
+    oids: &[u32],
+) -> Result<HashMap<u32, String>, CatalogError> {
+    let sql = "select i.indrelid, c.relname::text from pg_catalog.pg_index i
+               join pg_catalog.pg_class c on c.oid = i.indexrelid
+               where i.indrelid = any($1) and i.indisreplident";
+    let rows = client.query(sql, &[&oids]).await;
+    let rows = rows.map_err(CatalogError::query("read replica identities"))?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// Partitions at every depth by their root. Foreign tables are none: they hold no rows here.
+async fn partitions(
+    client: &Client,
+    tables: &[Table],
+) -> Result<HashMap<u32, Vec<PartitionState>>, CatalogError> {
+    let sql = "
+        select t.root, c.oid, n.nspname::text, c.relname::text, c.relreplident::text,
+               (select own.relname::text
+                from pg_catalog.pg_index i
+                join pg_catalog.pg_class own on own.oid = i.indexrelid
+                join pg_catalog.pg_class top on top.oid = pg_catalog.pg_partition_root(i.indexrelid)
+                join pg_catalog.pg_index ti on ti.indexrelid = top.oid
+                where i.indrelid = c.oid and ti.indrelid = t.root and top.relname = t.key_index
+                limit 1)
+        from pg_catalog.unnest($1::pg_catalog.oid[], $2::pg_catalog.text[]) t(root, key_index)
+        cross join lateral pg_catalog.pg_partition_tree(t.root) p
+        join pg_catalog.pg_class c on c.oid = p.relid and c.relkind in ('r', 'p')
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        where p.relid <> t.root
+        order by 1, 3, 4";
+    let roots: Vec<&Table> = tables.iter().filter(|table| table.partitioned).collect();
+    let oids: Vec<u32> = roots.iter().map(|table| table.oid).collect();
+    let key_index = |table: &&&Table| table.key.as_ref().map(|key| key.index.clone());
+    let key_indexes: Vec<Option<String>> = roots.iter().map(|table| key_index(&table)).collect();
+    let rows = client.query(sql, &[&oids, &key_indexes]).await;
+    let rows = rows.map_err(CatalogError::query("list partitions"))?;
+    let mut partitions: HashMap<u32, Vec<PartitionState>> = HashMap::new();
+    for row in &rows {
+        let identity: &str = row.get(4);
+        partitions
+            .entry(row.get(0))
+            .or_default()
+            .push(PartitionState {
+                oid: row.get(1),
+                qualified: names::qualified(row.get(2), row.get(3)),
+                replica_identity: identity.chars().next().unwrap_or('d'),
+                identity_index: None,
+                key_index: row.get(5),
+                triggers: Vec::new(),
+            });
+    }
+    Ok(partitions)
+}
+
+/// The publication, or nothing.
+pub(super) async fn publication(
+    client: &Client,
+    name: &str,
+) -> Result<Option<PublicationState>, CatalogError> {
+    let sql = "select pubviaroot and pubinsert and pubupdate and pubdelete and pubtruncate
+                      and not puballtables
+               from pg_catalog.pg_publication where pubname = $1";
+    let row = client.query_opt(sql, &[&name]).await;
+    let row = row.map_err(CatalogError::query("read the publication"))?;
+    Ok(row.map(|row| PublicationState {
+        as_wanted: row.get(0),
+    }))
+}
+
+/// The rows of `mmrepl.node`.
+pub(super) async fn nodes(client: &Client) -> Result<Vec<NodeRow>, CatalogError> {
+    let sql = "select name, here, system_id, origin_id from mmrepl.node order by name";
+    let rows = client
+        .query(sql, &[])
+        .await
+        .map_err(CatalogError::query("read mmrepl.node"))?;
+    let node = |row: &tokio_postgres::Row| NodeRow {
+        name: row.get(0),
+        here: row.get(1),
+        system_id: row.get(2),
+        origin_id: row.get(3),
+    };
+    Ok(rows.iter().map(node).collect())
+}
+
+/// The cluster's origins that exist.
+pub(super) async fn origins(
+    client: &Client,
+    config: &Config,
+) -> Result<HashMap<String, u32>, CatalogError> {
+    let mut origins = HashMap::new();
+    for node in &config.nodes {
+        let name = crate::ids::origin_name(&config.cluster, &node.name);
+        if let Some(id) = slots::origin_id(client, &name).await? {
+            origins.insert(name, id);
+        }
+    }
+    Ok(origins)
+}

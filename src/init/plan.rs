@@ -1,0 +1,452 @@
+//! From what is there to what must be done. Pure.
+
+use std::collections::BTreeSet;
+
+use super::links::{self, LinkCondition, LinkState};
+use super::observe::{NodeState, PartitionState, TableState};
+use super::{InitError, InitOptions, identity, publication, triggers};
+use crate::catalog::names::literal;
+use crate::catalog::position::RESET_POSITION;
+use crate::config::Config;
+use crate::ids::{LinkName, NodeName, origin_name, slot_name};
+
+/// How many statements one transaction runs on tables, each holding its lock until the end.
+const STATEMENTS_PER_TRANSACTION: usize = 400;
+
+/// One thing to do on one node.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Step {
+    /// The node.
+    pub node: NodeName,
+    /// What it does, as an action.
+    pub what: String,
+    /// The statements, run in one transaction unless `kind` says otherwise.
+    pub sql: Vec<String>,
+    #[serde(skip)]
+    pub(super) kind: StepKind,
+}
+
+/// How a step is run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum StepKind {
+    /// The statements in one transaction.
+    #[default]
+    Transaction,
+    /// The migrations runner.
+    Migrate,
+}
+
+impl Step {
+    pub(super) fn new(node: &NodeName, what: impl Into<String>, sql: Vec<String>) -> Self {
+        Self {
+            node: node.clone(),
+            what: what.into(),
+            sql,
+            kind: StepKind::Transaction,
+        }
+    }
+}
+
+/// A link whose slot and position row are made anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LinkWork {
+    pub(super) link: LinkName,
+    /// An old slot goes first.
+    pub(super) slot_left: bool,
+}
+
+/// Everything `init` will do.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Schema, node rows, origins, identities, triggers: node by node.
+    pub(super) prepare: Vec<Step>,
+    /// Publications of nodes that nobody reads yet.
+    pub(super) publish: Vec<Step>,
+    /// Tables that join links which are already at work, by schema and name.
+    pub(super) joining: Vec<(String, String)>,
+    /// The nodes whose working links they join.
+    pub(super) join_nodes: Vec<NodeName>,
+    /// Links to make.
+    pub(super) links: Vec<LinkWork>,
+    /// Nodes whose rows are replaced by those of `--copy-from`.
+    pub(super) copy_to: Vec<NodeName>,
+    /// What was found, for the steps that look again.
+    pub(super) states: Vec<NodeState>,
+}
+
+/// Makes the plan; refuses where going on would hide a loss.
+pub(super) fn plan(
+    config: &Config,
+    options: &InitOptions,
+    states: &[NodeState],
+) -> Result<Plan, InitError> {
+    let conditions = links::conditions(config, states);
+    let (links, copy_to) = link_work(options, &conditions)?;
+    let remade = |link: &LinkName| links.iter().any(|work| work.link == *link);
+    let kept: Vec<&LinkName> = conditions
+        .iter()
+        .map(|state| &state.link)
+        .filter(|link| !remade(link))
+        .collect();
+    let read = |state: &&NodeState| kept.iter().any(|link| link.from == state.name);
+    let joining: BTreeSet<(String, String)> = states
+        .iter()
+        .filter(read)
+        .flat_map(publication::missing)
+        .map(|table| (table.table.schema.clone(), table.table.name.clone()))
+        .collect();
+    let in_kept = |name: &NodeName| {
+        kept.iter()
+            .any(|link| link.from == *name || link.to == *name)
+    };
+    let mut prepare: Vec<Step> = Vec::new();
+    prepare.extend(states.iter().filter_map(migrate_step));
+    prepare.extend(
+        states
+            .iter()
+            .filter_map(|state| node_step(config, states, state)),
+    );
+    prepare.extend(states.iter().flat_map(table_steps));
+    let publish = states
+        .iter()
+        .flat_map(|state| publish_steps(state, !read(&state)))
+        .collect();
+    let names = states.iter().map(|state| state.name.clone());
+    Ok(Plan {
+        prepare,
+        publish,
+        joining: joining.into_iter().collect(),
+        join_nodes: names.filter(in_kept).collect(),
+        links,
+        copy_to,
+        states: states.to_vec(),
+    })
+}
+
+/// Which links are made, and which nodes are copied to.
+fn link_work(
+    options: &InitOptions,
+    conditions: &[LinkState],
+) -> Result<(Vec<LinkWork>, Vec<NodeName>), InitError> {
+    let mut work: Vec<LinkWork> = Vec::new();
+    for state in conditions {
+        work.extend(work_for(options, state)?);
+    }
+    let Some(from) = &options.copy_from else {
+        return Ok((work, Vec::new()));
+    };
+    let ends = work
+        .iter()
+        .flat_map(|work| [work.link.from.clone(), work.link.to.clone()]);
+    let targets: BTreeSet<NodeName> = ends.filter(|end| end != from).collect();
+    // What is copied begins where the copy's snapshot was taken, so its slot begins there too.
+    for state in conditions {
+        let copied = state.link.from == *from && targets.contains(&state.link.to);
+        if copied && state.is_complete() {
+            work.push(LinkWork {
+                link: state.link.clone(),
+                slot_left: true,
+            });
+        }
+    }
+    Ok((work, targets.into_iter().collect()))
+}
+
+fn work_for(options: &InitOptions, state: &LinkState) -> Result<Option<LinkWork>, InitError> {
+    let work = |slot_left: bool| {
+        Some(LinkWork {
+            link: state.link.clone(),
+            slot_left,
+        })
+    };
+    let in_use = |pid: i32| InitError::InUse {
+        node: state.link.from.clone(),
+        what: format!("the replication slot of {} (by process {pid})", state.link),
+        daemon: state.link.from.clone(),
+    };
+    match &state.condition {
+        LinkCondition::Complete => Ok(None),
+        LinkCondition::Fresh { slot_left } => Ok(work(*slot_left)),
+        LinkCondition::InUse(pid) => Err(in_use(*pid)),
+        LinkCondition::Broken {
+            reason,
+            slot_left,
+            active_pid,
+        } => {
+            if !options.assume_identical && options.copy_from.is_none() {
+                return Err(InitError::Broken {
+                    link: state.link.clone(),
+                    reason: reason.clone(),
+                });
+            }
+            active_pid.map_or_else(|| Ok(work(*slot_left)), |pid| Err(in_use(pid)))
+        }
+    }
+}
+
+fn migrate_step(state: &NodeState) -> Option<Step> {
+    (!state.pending.is_empty()).then(|| {
+        let what = format!("set up schema mmrepl ({})", state.pending.join(", "));
+        let sql = state
+            .pending
+            .iter()
+            .map(|name| format!("-- migrations/{name}.sql"))
+            .collect();
+        Step {
+            kind: StepKind::Migrate,
+            ..Step::new(&state.name, what, sql)
+        }
+    })
+}
+
+/// Origins of all peers and the rows of `mmrepl.node`.
+fn node_step(config: &Config, states: &[NodeState], state: &NodeState) -> Option<Step> {
+    let mut sql: Vec<String> = Vec::new();
+    for peer in config.peers_of(&state.name) {
+        let origin = origin_name(&config.cluster, &peer.name);
+        if !state.origins.contains_key(&origin) {
+            sql.push(format!(
+                "select pg_catalog.pg_replication_origin_create({})",
+                literal(&origin)
+            ));
+        }
+    }
+    sql.extend(
+        states
+            .iter()
+            .filter_map(|other| node_row(config, state, other)),
+    );
+    (!sql.is_empty()).then(|| Step::new(&state.name, "name the nodes and make origins", sql))
+}
+
+/// The statement that makes the row of `other` on `state` right, where it is not.
+fn node_row(config: &Config, state: &NodeState, other: &NodeState) -> Option<String> {
+    let here = state.name == other.name;
+    let origin = origin_name(&config.cluster, &other.name);
+    let system_id = other.server.system_id.to_string();
+    let row = state
+        .nodes
+        .iter()
+        .find(|row| row.name == other.name.as_str());
+    let origin_right =
+        |id: Option<u32>| here || (id.is_some() && id == state.origins.get(&origin).copied());
+    let right = |row: &super::observe::NodeRow| {
+        row.here == here && row.system_id == system_id && origin_right(row.origin_id)
+    };
+    (!row.is_some_and(right)).then(|| {
+        let origin = if here {
+            "null".to_owned()
+        } else {
+            format!("(select roident from pg_catalog.pg_replication_origin where roname = {})", literal(&origin))
+        };
+        format!(
+            "insert into mmrepl.node (name, here, system_id, origin_id) values ({}, {here}, {}, {origin}) on conflict (name) do update set here = excluded.here, system_id = excluded.system_id, origin_id = excluded.origin_id",
+            literal(other.name.as_str()),
+            literal(&system_id)
+        )
+    })
+}
+
+/// Identities and triggers, many tables to a transaction.
+fn table_steps(state: &NodeState) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let (mut names, mut sql): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+    for table in &state.tables {
+        let statements = table_statements(table);
+        if statements.is_empty() {
+            continue;
+        }
+        names.push(table.table.readable());
+        sql.extend(statements);
+        let full = names.len() >= publication::TABLES_PER_TRANSACTION
+            || sql.len() >= STATEMENTS_PER_TRANSACTION;
+        if full {
+            steps.extend(table_step(state, &mut names, &mut sql));
+        }
+    }
+    steps.extend(table_step(state, &mut names, &mut sql));
+    steps
+}
+
+fn table_step(state: &NodeState, names: &mut Vec<String>, sql: &mut Vec<String>) -> Option<Step> {
+    let (names, sql) = (std::mem::take(names), std::mem::take(sql));
+    let first = names.first()?;
+    let tables = match names.len() {
+        1 => first.clone(),
+        many => format!(
+            "{many} tables ({first} to {})",
+            names.last().unwrap_or(first)
+        ),
+    };
+    Some(Step::new(
+        &state.name,
+        format!("prepare {tables}: replica identity and triggers"),
+        sql,
+    ))
+}
+
+fn table_statements(state: &TableState) -> Vec<String> {
+    let table = &state.table;
+    let qualified = table.qualified();
+    let own = identity::Identity {
+        now: table.replica_identity,
+        index: state.identity_index.as_deref(),
+        key_index: table.key.as_ref().map(|key| key.index.as_str()),
+    };
+    let mut sql = Vec::new();
+    if let Some(clause) = identity::wanted(table, own) {
+        sql.extend(identity::statements(
+            table.oid,
+            &qualified,
+            &clause,
+            &identity::clause(own),
+        ));
+    }
+    for partition in &state.partitions {
+        sql.extend(partition_identity(state, partition));
+    }
+    let wanted = triggers::of_table(table);
+    let mut remade = BTreeSet::new();
+    for trigger in &wanted {
+        let statements = trigger.statements(&qualified, &state.triggers);
+        if !statements.is_empty() {
+            remade.insert(trigger.name);
+        }
+        sql.extend(statements);
+    }
+    for there in state
+        .triggers
+        .iter()
+        .filter(|there| wanted.iter().all(|w| w.name != there.name))
+    {
+        sql.push(format!("drop trigger {} on {qualified}", there.name));
+    }
+    if !wanted.is_empty() {
+        for partition in &state.partitions {
+            sql.extend(partition_triggers(partition, &remade));
+        }
+    }
+    sql
+}
+
+fn partition_identity(state: &TableState, partition: &PartitionState) -> Vec<String> {
+    let own = identity::Identity {
+        now: partition.replica_identity,
+        index: partition.identity_index.as_deref(),
+        key_index: partition.key_index.as_deref(),
+    };
+    let Some(clause) = identity::wanted(&state.table, own) else {
+        return Vec::new();
+    };
+    identity::statements(
+        partition.oid,
+        &partition.qualified,
+        &clause,
+        &identity::clause(own),
+    )
+}
+
+/// The partition's own trigger, and its clones of the root's row triggers set to fire always: before
+/// 15, `enable always` on the root does not reach them.
+fn partition_triggers(partition: &PartitionState, remade: &BTreeSet<&str>) -> Vec<String> {
+    let mut sql = triggers::of_partition().statements(&partition.qualified, &partition.triggers);
+    for name in triggers::CLONED {
+        let there = partition
+            .triggers
+            .iter()
+            .find(|trigger| trigger.name == name);
+        if remade.contains(name) || there.is_some_and(|there| there.enabled != 'A') {
+            sql.push(format!(
+                "alter table only {} enable always trigger {name}",
+                partition.qualified
+            ));
+        }
+    }
+    sql
+}
+
+/// The publication, and, where no link is at work yet, its tables.
+fn publish_steps(state: &NodeState, with_tables: bool) -> Vec<Step> {
+    let make = publication::make(state).into_iter();
+    let mut steps: Vec<Step> = make
+        .map(|sql| Step::new(&state.name, "make the publication", vec![sql]))
+        .collect();
+    let missing = publication::missing(state);
+    if with_tables {
+        for chunk in missing.chunks(publication::TABLES_PER_TRANSACTION) {
+            let sql = publication::add(chunk.iter().map(|state| &state.table));
+            steps.push(Step::new(
+                &state.name,
+                format!("publish {} table(s)", chunk.len()),
+                vec![sql],
+            ));
+        }
+    }
+    steps
+}
+
+impl Plan {
+    /// Whether nothing is left to do.
+    pub fn is_empty(&self) -> bool {
+        self.prepare.is_empty()
+            && self.publish.is_empty()
+            && self.joining.is_empty()
+            && self.links.is_empty()
+    }
+
+    /// Every step in order, with those that depend on what the servers answer written out.
+    pub(super) fn steps_for_show(&self, config: &Config, options: &InitOptions) -> Vec<Step> {
+        let mut steps: Vec<Step> = self.prepare.iter().chain(&self.publish).cloned().collect();
+        for node in &self.join_nodes {
+            let listed = |state: &&TableState| {
+                self.joining
+                    .iter()
+                    .any(|(schema, name)| state.table.id() == (schema, name))
+            };
+            let state = self.states.iter().find(|state| state.name == *node);
+            let tables: Vec<_> = state
+                .iter()
+                .flat_map(|s| &s.tables)
+                .filter(listed)
+                .collect();
+            if !tables.is_empty() {
+                let what = format!("lock, compare and publish {} new table(s)", tables.len());
+                let sql = publication::add(tables.iter().map(|state| &state.table));
+                steps.push(Step::new(node, what, vec![sql]));
+            }
+        }
+        steps.extend(self.links.iter().map(|work| slot_step(config, work)));
+        if !self.links.is_empty() && !options.assume_identical && options.copy_from.is_none() {
+            steps.extend(self.states.iter().map(|state| {
+                Step::new(&state.name, "compare rows with the other nodes", Vec::new())
+            }));
+        }
+        steps.extend(self.copy_to.iter().map(|node| {
+            Step::new(
+                node,
+                "replace the rows of every table by the copied node's",
+                Vec::new(),
+            )
+        }));
+        steps.extend(self.links.iter().map(|work| {
+            let what = format!("write the position of {}", work.link);
+            Step::new(&work.link.to, what, vec![RESET_POSITION.trim().to_owned()])
+        }));
+        steps
+    }
+}
+
+/// Shown in a dry run: the slot itself is made through the replication protocol, with a snapshot.
+fn slot_step(config: &Config, work: &LinkWork) -> Step {
+    let slot = literal(&slot_name(&config.cluster, &work.link.to));
+    let drop = work
+        .slot_left
+        .then(|| format!("select pg_catalog.pg_drop_replication_slot({slot})"));
+    let make = format!("select pg_catalog.pg_create_logical_replication_slot({slot}, 'pgoutput')");
+    let what = format!("make the replication slot of {}", work.link);
+    Step::new(
+        &work.link.from,
+        what,
+        drop.into_iter().chain([make]).collect(),
+    )
+}

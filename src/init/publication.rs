@@ -1,0 +1,44 @@
+//! The publication's SQL. Pure.
+
+use super::PUBLICATION;
+use super::observe::{NodeState, TableState};
+use crate::catalog::names::ident;
+use crate::catalog::table::Table;
+
+/// What every publication says: changes of partitions come under their root's name, so that nodes may
+/// be partitioned differently.
+const OPTIONS: &str =
+    "publish = 'insert, update, delete, truncate', publish_via_partition_root = true";
+
+/// How many tables one transaction adds: each keeps a lock until its end, and a server has room for
+/// 64 locks per connection by default (`max_locks_per_transaction`).
+pub(super) const TABLES_PER_TRANSACTION: usize = 100;
+
+/// The statement that makes the publication or mends its options.
+pub(super) fn make(state: &NodeState) -> Option<String> {
+    let name = ident(PUBLICATION);
+    match &state.publication {
+        None => Some(format!("create publication {name} with ({OPTIONS})")),
+        Some(publication) if publication.as_wanted => None,
+        Some(_) => Some(format!("alter publication {name} set ({OPTIONS})")),
+    }
+}
+
+/// The tables that take part and are not published.
+pub(super) fn missing(state: &NodeState) -> Vec<&TableState> {
+    state
+        .tables
+        .iter()
+        .filter(|table| !table.published)
+        .collect()
+}
+
+/// The statement that publishes `tables`.
+pub(super) fn add<'a>(tables: impl Iterator<Item = &'a Table>) -> String {
+    let names: Vec<String> = tables.map(Table::only).collect();
+    format!(
+        "alter publication {} add table {}",
+        ident(PUBLICATION),
+        names.join(", ")
+    )
+}

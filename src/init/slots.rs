@@ -1,0 +1,112 @@
+//! Makes the slots of one node, all beginning at the same point, with a snapshot of that point.
+
+use super::InitError;
+use super::plan::LinkWork;
+use super::session::Session;
+use crate::catalog::position::RESET_POSITION;
+use crate::catalog::server::Server;
+use crate::catalog::slots::slot_state;
+use crate::config::Config;
+use crate::ids::{LinkName, NodeName, slot_name};
+use crate::lsn::Lsn;
+use crate::wire::replication::ReplicationConnection;
+
+/// The new slots of one node. The snapshot lives as long as the connection is open and unused.
+pub(super) struct MadeSlots {
+    pub(super) node: NodeName,
+    pub(super) snapshot: String,
+    /// Links and where their streams begin.
+    pub(super) starts: Vec<(LinkName, Lsn)>,
+    _connection: ReplicationConnection,
+}
+
+/// Makes the slots for `work`, all links that start at the session's node.
+pub(super) async fn make(
+    config: &Config,
+    session: &Session,
+    work: &[&LinkWork],
+) -> Result<Option<MadeSlots>, InitError> {
+    let Some((first, rest)) = work.split_first() else {
+        return Ok(None);
+    };
+    for link in work.iter().filter(|work| work.slot_left) {
+        drop_slot(session, &slot_name(&config.cluster, &link.link.to)).await?;
+    }
+    let what = format!("make the replication slot of {}", first.link);
+    let failed = || InitError::wire(session.name(), what.clone());
+    let name = format!("mmrepl {} init", config.cluster);
+    let mut connection = ReplicationConnection::connect(&session.node.dsn, &name)
+        .await
+        .map_err(failed())?;
+    // The exported snapshot is an open transaction of that connection, idle for as long as rows are
+    // compared or copied.
+    let patience = "set idle_in_transaction_session_timeout = 0";
+    connection.simple(patience).await.map_err(failed())?;
+    let slot = slot_name(&config.cluster, &first.link.to);
+    let created = connection
+        .create_slot(&slot, true)
+        .await
+        .map_err(failed())?;
+    let mut starts = vec![(first.link.clone(), start_of(session, &slot).await?)];
+    for link in rest {
+        let copy = slot_name(&config.cluster, &link.link.to);
+        copy_slot(session, &slot, &copy).await?;
+        starts.push((link.link.clone(), start_of(session, &copy).await?));
+    }
+    let snapshot = created.snapshot.unwrap_or_default();
+    Ok(Some(MadeSlots {
+        node: session.name().clone(),
+        snapshot,
+        starts,
+        _connection: connection,
+    }))
+}
+
+/// A copy begins exactly where the original does, so one snapshot is right for both.
+async fn copy_slot(session: &Session, from: &str, to: &str) -> Result<(), InitError> {
+    let sql = "select lsn from pg_catalog.pg_copy_logical_replication_slot($1::text::name, $2::text::name)";
+    let copied = session.client.query_one(sql, &[&from, &to]).await;
+    copied.map_err(InitError::server(
+        session.name(),
+        format!("make replication slot {to}"),
+    ))?;
+    Ok(())
+}
+
+async fn start_of(session: &Session, slot: &str) -> Result<Lsn, InitError> {
+    let state = slot_state(&session.client, slot)
+        .await
+        .map_err(InitError::catalog(session.name()))?;
+    Ok(state.map_or(Lsn::ZERO, |state| state.confirmed_flush))
+}
+
+/// Drops a slot if it is there.
+pub(super) async fn drop_slot(session: &Session, slot: &str) -> Result<(), InitError> {
+    let sql = "select pg_catalog.pg_drop_replication_slot(slot_name)
+               from pg_catalog.pg_replication_slots where slot_name = $1";
+    let dropped = session.client.execute(sql, &[&slot]).await;
+    dropped.map_err(InitError::server(
+        session.name(),
+        format!("drop replication slot {slot}"),
+    ))?;
+    Ok(())
+}
+
+/// Writes where the link's target begins. From then on the link counts as set up.
+pub(super) async fn write_position(
+    target: &Session,
+    source: &Server,
+    link: &LinkName,
+    start: Lsn,
+) -> Result<(), InitError> {
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] = [
+        &link.from.as_str(),
+        &start.to_string(),
+        &source.system_id.to_string(),
+        &source.timeline.0.cast_signed(),
+    ];
+    let written = target.client.execute(RESET_POSITION, &values).await;
+    let what = format!("write the position of {link}");
+    written.map_err(InitError::server(target.name(), what))?;
+    Ok(())
+}

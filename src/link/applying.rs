@@ -1,0 +1,376 @@
+//! The applying side of a link: takes pieces from the queue, groups them, retries what passes.
+
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::error::LinkError;
+use super::progress::Progress;
+use super::queue::Item;
+use crate::apply::{Applier, ApplyError, Committed};
+use crate::assemble::Piece;
+use crate::backoff::Backoff;
+use crate::commit_time::CommitTime;
+use crate::error::{RetryClass, Retryable};
+use crate::ids::LinkName;
+use crate::lsn::Lsn;
+use crate::status::model::LinkState;
+use crate::status::monitor::LinkMonitor;
+
+/// Most rows in one target transaction made of several source transactions.
+pub const GROUP_ROWS_MAX: usize = 2_000;
+/// Most wire bytes in one such transaction.
+const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// How often an idle applier asks how far the target's WAL is flushed, while something is not.
+const FLUSH_POLL: Duration = Duration::from_millis(50);
+/// WAL without anything for this link that may stay unconfirmed. Confirming costs a small write on
+/// the target, which is WAL for the link in the other direction; the bound keeps two idle nodes
+/// from waking each other.
+const IDLE_WAL_MAX_BYTES: u64 = 1024 * 1024;
+/// How long to wait between two looks at the target's clock.
+const CLOCK_POLL: Duration = Duration::from_millis(20);
+/// In-place retries of a transient error before the link reconnects.
+const RETRIES_MAX: u32 = 10;
+
+/// How the link was told to apply.
+pub(super) struct ApplyOptions {
+    /// The link.
+    pub link: LinkName,
+    /// Several source transactions may share a target transaction (two nodes only, see design).
+    pub merge: bool,
+    /// How long to wait for the target's clock.
+    pub max_clock_skew: Duration,
+    /// Transactions that commit up to here are applied in order: they failed before.
+    pub in_order_until: Lsn,
+}
+
+/// Why applying ended without an error.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The link was told to stop or pause.
+    Stopped,
+    /// The reader has gone; it knows why.
+    SourceGone,
+}
+
+/// Whole transactions, and the room in the queue's budget that they take up until they are done.
+type Group = (Vec<Piece>, Vec<OwnedSemaphorePermit>);
+
+/// The applier with its queue and its positions.
+pub(super) struct Applying {
+    applier: Applier,
+    options: ApplyOptions,
+    queue: mpsc::Receiver<Item>,
+    durable: watch::Sender<Lsn>,
+    monitor: LinkMonitor,
+    progress: Progress,
+    /// Taken from the queue while filling a group it did not fit in.
+    next: Option<Item>,
+    /// A large transaction is open on the target.
+    in_large: bool,
+    /// The source's WAL position when the link started: past it, the backlog is done.
+    goal: Lsn,
+    retries: Backoff,
+}
+
+impl Applying {
+    /// `begun` is the position the target already holds, `goal` the source's end of WAL now.
+    pub(super) fn new(
+        (applier, options): (Applier, ApplyOptions),
+        queue: mpsc::Receiver<Item>,
+        durable: watch::Sender<Lsn>,
+        monitor: LinkMonitor,
+        (begun, goal): (Committed, Lsn),
+    ) -> Self {
+        let mut progress = Progress::default();
+        progress.applied(begun.source_end, begun.target_written);
+        let retries = Backoff::transient();
+        Self {
+            applier,
+            options,
+            queue,
+            durable,
+            monitor,
+            progress,
+            next: None,
+            in_large: false,
+            goal,
+            retries,
+        }
+    }
+
+    /// The commit of the large transaction or group that failed, for a second try in order.
+    pub(super) fn in_order_until(&self) -> Lsn {
+        self.options.in_order_until
+    }
+
+    /// Applies until told to stop (the transaction in hand is finished) or until an error.
+    pub(super) async fn run(&mut self, stop: &CancellationToken) -> Result<Ended, LinkError> {
+        let mut poll = interval(FLUSH_POLL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.show_progress();
+        loop {
+            if let Some(item) = self.next.take() {
+                self.handle(item).await?;
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return self.finish().await,
+                _ = poll.tick(), if self.progress.has_unflushed() => self.poll_flushed().await?,
+                item = self.queue.recv() => match item {
+                    Some(item) => self.handle(item).await?,
+                    None => return Ok(Ended::SourceGone),
+                },
+            }
+        }
+    }
+
+    async fn handle(&mut self, item: Item) -> Result<(), LinkError> {
+        match item {
+            Item::NothingUpTo(end) => self.nothing_up_to(end).await,
+            Item::Piece(piece, permit) if self.in_large || piece.end.is_none() => {
+                self.part(piece).await?;
+                drop(permit);
+                Ok(())
+            }
+            Item::Piece(piece, permit) => {
+                let (pieces, permits) = self.fill_group(piece, permit);
+                self.group(pieces).await?;
+                drop(permits);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes what is waiting already; a lone transaction never waits for company.
+    fn fill_group(&mut self, first: Piece, permit: OwnedSemaphorePermit) -> Group {
+        let (mut rows, mut bytes) = (first.changes.len(), first.bytes);
+        let (mut pieces, mut permits) = (vec![first], vec![permit]);
+        while self.options.merge && rows < GROUP_ROWS_MAX && bytes < GROUP_BYTES_MAX {
+            match self.queue.try_recv() {
+                Ok(Item::Piece(piece, permit)) if piece.end.is_some() && piece.first => {
+                    rows += piece.changes.len();
+                    bytes += piece.bytes;
+                    pieces.push(piece);
+                    permits.push(permit);
+                }
+                Ok(other) => {
+                    self.next = Some(other);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        (pieces, permits)
+    }
+
+    /// Applies whole transactions: together, and when that fails one by one in their own order.
+    async fn group(&mut self, mut pieces: Vec<Piece>) -> Result<(), LinkError> {
+        self.monitor
+            .set_oldest_unapplied(pieces.first().map(|piece| piece.header.commit_time));
+        let mut in_order = pieces.iter().any(|piece| self.must_go_in_order(piece));
+        let started = Instant::now();
+        while !pieces.is_empty() {
+            let result = if in_order {
+                self.applier.apply_in_order(&pieces[0]).await
+            } else {
+                self.applier.apply_group(&pieces).await
+            };
+            match result {
+                Ok(committed) => {
+                    let done = if in_order { 1 } else { pieces.len() };
+                    pieces.drain(..done);
+                    self.retries.reset();
+                    self.note(committed);
+                }
+                Err(error) => {
+                    in_order |= self.recover(error, in_order, started).await?;
+                }
+            }
+        }
+        self.caught_up();
+        Ok(())
+    }
+
+    /// Applies one part of a large transaction, whose earlier parts are gone from memory: an error
+    /// ends the link, which then starts again from the target's position.
+    async fn part(&mut self, piece: Piece) -> Result<(), LinkError> {
+        let in_order = self.must_go_in_order(&piece);
+        let started = Instant::now();
+        self.monitor
+            .set_oldest_unapplied(Some(piece.header.commit_time));
+        loop {
+            match self.applier.apply_part(&piece, in_order).await {
+                Ok(committed) => {
+                    self.in_large = piece.end.is_none();
+                    self.note(committed);
+                    return Ok(());
+                }
+                Err(ApplyError::ClockBehind) if piece.first => {
+                    self.recover(ApplyError::ClockBehind, in_order, started)
+                        .await?;
+                }
+                Err(error) => {
+                    if second_try_may_help(&error) && !in_order {
+                        self.options.in_order_until = piece.header.final_lsn;
+                    }
+                    return Err(self.failed(error));
+                }
+            }
+        }
+    }
+
+    fn must_go_in_order(&self, piece: &Piece) -> bool {
+        piece.header.final_lsn <= self.options.in_order_until
+    }
+
+    /// Rolls back and decides how to go on: true means "in order", an error means not at all.
+    async fn recover(
+        &mut self,
+        error: ApplyError,
+        in_order: bool,
+        started: Instant,
+    ) -> Result<bool, LinkError> {
+        self.applier
+            .rollback()
+            .await
+            .map_err(|source| self.failed(source))?;
+        match error {
+            ApplyError::ClockBehind => self.wait_for_clock(started).await.map(|()| false),
+            ApplyError::PositionMoved => Err(self.failed(error)),
+            error if second_try_may_help(&error) && !in_order => Ok(true),
+            error if error.retry_class() == RetryClass::Transient => {
+                self.monitor.add_retry();
+                if self.retries.attempts() >= RETRIES_MAX {
+                    return Err(self.failed(error));
+                }
+                sleep(self.retries.next_delay()).await;
+                Ok(false)
+            }
+            error => Err(self.failed(error)),
+        }
+    }
+
+    async fn wait_for_clock(&mut self, started: Instant) -> Result<(), LinkError> {
+        let waited = started.elapsed();
+        let link = &self.options.link;
+        if waited > self.options.max_clock_skew {
+            let oldest = self.monitor.oldest_unapplied();
+            let behind = oldest.map_or(0, |time| time.micros_since(CommitTime::now()) / 1000);
+            return Err(LinkError::ClockSkew {
+                from: link.from.clone(),
+                to: link.to.clone(),
+                behind_ms: behind.max(1),
+                waited_ms: self.options.max_clock_skew.as_millis(),
+            });
+        }
+        let reason = format!(
+            "the clock of {} is behind the commit time of the next change from {}; waiting until it has passed",
+            link.to, link.from
+        );
+        self.monitor.set_state(LinkState::Waiting, Some(reason));
+        sleep(CLOCK_POLL).await;
+        Ok(())
+    }
+
+    async fn nothing_up_to(&mut self, end: Lsn) -> Result<(), LinkError> {
+        if end.bytes_since(self.progress.position()) >= IDLE_WAL_MAX_BYTES {
+            let committed = self.applier.advance(end).await;
+            let committed = committed.map_err(|source| self.failed(source))?;
+            self.note(Some(committed));
+            return Ok(());
+        }
+        self.monitor.set_applied(end.max(self.progress.position()));
+        self.show_progress();
+        Ok(())
+    }
+
+    /// Takes note of a commit and of what has become durable by it.
+    fn note(&mut self, committed: Option<Committed>) {
+        let Some(committed) = committed else { return };
+        self.in_large = false;
+        self.progress
+            .applied(committed.source_end, committed.target_written);
+        let counts = self.applier.take_counts();
+        self.monitor.add_transactions(counts.transactions);
+        self.monitor.add_rows(counts.rows);
+        self.monitor.add_conflicts(counts.conflicts);
+        self.monitor.set_applied(committed.source_end);
+        self.note_flushed(committed.target_flushed);
+        self.show_progress();
+    }
+
+    async fn poll_flushed(&mut self) -> Result<(), LinkError> {
+        let flushed = self
+            .applier
+            .flushed()
+            .await
+            .map_err(|source| self.failed(source))?;
+        self.note_flushed(flushed);
+        Ok(())
+    }
+
+    fn note_flushed(&mut self, target_flushed: Lsn) {
+        if let Some(durable) = self.progress.flushed(target_flushed) {
+            self.monitor.set_durable(durable);
+            self.durable.send_replace(durable);
+        }
+    }
+
+    /// Told to stop: what is applied is made durable if that takes no longer than a moment.
+    async fn finish(&mut self) -> Result<Ended, LinkError> {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while self.progress.has_unflushed() && Instant::now() < deadline {
+            self.poll_flushed().await?;
+            sleep(CLOCK_POLL).await;
+        }
+        Ok(Ended::Stopped)
+    }
+
+    fn caught_up(&mut self) {
+        if self.queue.is_empty() && self.next.is_none() {
+            self.monitor.set_oldest_unapplied(None);
+            self.monitor.set_queue(0, 0);
+            self.show_progress();
+        }
+    }
+
+    /// `catching_up` until the backlog found at the start is done, and when the lag grows again.
+    fn show_progress(&mut self) {
+        let reached = self.monitor.applied() >= self.goal;
+        let oldest = self.monitor.oldest_unapplied();
+        let age = oldest.map_or(0, |time| CommitTime::now().micros_since(time));
+        if reached && age < LAG_SHOWN_MICROS {
+            self.monitor.set_state(LinkState::Streaming, None);
+        } else {
+            let reason = format!(
+                "working through the changes that {} has not seen yet",
+                self.options.link.to
+            );
+            self.monitor.set_state(LinkState::CatchingUp, Some(reason));
+        }
+    }
+
+    fn failed(&self, source: ApplyError) -> LinkError {
+        LinkError::Apply {
+            node: self.options.link.to.clone(),
+            source,
+        }
+    }
+}
+
+/// A link that is this far behind says so, in microseconds.
+const LAG_SHOWN_MICROS: i64 = 5_000_000;
+
+/// Errors that a replay in the source's own order may not meet: a unique value that moved between
+/// rows, a row that a local transaction deleted meanwhile.
+fn second_try_may_help(error: &ApplyError) -> bool {
+    match error {
+        ApplyError::Overtaken => true,
+        ApplyError::Target { source, .. } => source.sqlstate().is_some_and(|s| s.starts_with("23")),
+        _ => false,
+    }
+}

@@ -1,0 +1,309 @@
+//! Getting a link ready: connect both servers, take the origin and the slot, check history.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use super::LinkContext;
+use super::error::LinkError;
+use super::history::{Witnesses, start_position};
+use crate::apply::{Applier, Committed, Fetcher, Origins, Tables};
+use crate::catalog::CatalogError;
+use crate::catalog::link_control::read_paused;
+use crate::catalog::position::read_position;
+use crate::catalog::server::{Server, read_server};
+use crate::catalog::slots::slot_state;
+use crate::checkpoint::Checkpoint;
+use crate::config::Node;
+use crate::error::Retryable;
+use crate::ids::{NodeName, OriginId, origin_name, slot_name};
+use crate::lsn::Lsn;
+use crate::wire::Session;
+use crate::wire::WireError;
+use crate::wire::control;
+use crate::wire::{PgoutputOptions, ReplicationConnection, ReplicationStream, Streaming};
+
+/// SQLSTATE `object_in_use`: another connection holds the slot or the origin.
+const OBJECT_IN_USE: &str = "55006";
+/// How often a slot or origin held by our own dead connection is asked for again.
+const TAKE_OVER_TRIES: u32 = 20;
+/// The pause between two such tries.
+const TAKE_OVER_PAUSE: Duration = Duration::from_millis(250);
+/// From this version on the server itself leaves out what has an origin (manual 55.5, 16).
+const ORIGIN_OPTION_SINCE: u32 = 160_000;
+
+/// Settings of the apply session: triggers and foreign keys do not fire, commits do not wait for
+/// the disk (see `progress`), and a lock that never comes is an error that is retried and shown.
+const APPLY_SETTINGS: [(&str, &str); 5] = [
+    ("session_replication_role", "replica"),
+    ("synchronous_commit", "off"),
+    ("lock_timeout", "30s"),
+    ("statement_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
+];
+
+/// A link that is ready to stream.
+pub(super) struct Ready {
+    /// The source's changes, from the target's position on.
+    pub stream: ReplicationStream,
+    /// The session that writes them.
+    pub applier: Applier,
+    /// The position found on the target, and how far its WAL must be flushed to hold it.
+    pub begun: Committed,
+    /// The end of the source's WAL now.
+    pub goal: Lsn,
+    /// Who the servers are; the position is filled in by the one who saves it.
+    pub identity: Checkpoint,
+}
+
+/// Connects everything. Dropping the result closes all connections.
+pub(super) async fn connect(context: &LinkContext) -> Result<Ready, LinkError> {
+    let (source, target) = (&context.source, &context.target);
+    let source_control = open_control(context, source).await?;
+    let paused = read_paused(&source_control, &context.link).await;
+    if paused.map_err(|error| not_set_up(source, error))? {
+        // The caller watches this and gives the attempt up.
+        context.set_paused(true);
+    }
+    let target_control = open_control(context, target).await?;
+    let source_server = server(source, &source_control).await?;
+    let target_server = server(target, &target_control).await?;
+    let origins = read_origins(context, &target_control).await?;
+    let session = open_session(context, &target_control).await?;
+    let (position, slot) =
+        agreed_start(context, &source_control, &target_control, &source_server).await?;
+    let begun = flush_state(target, &target_control, position).await?;
+    let stream = open_stream(context, &source_control, position).await?;
+    let identity = Checkpoint {
+        position,
+        target_system_id: target_server.system_id,
+        target_timeline: target_server.timeline,
+        source_system_id: source_server.system_id,
+        source_timeline: source_server.timeline,
+        slot,
+    };
+    let applier = applier(context, session, target_control, origins)?;
+    let goal = current_lsn(source, &source_control).await?;
+    Ok(Ready {
+        stream,
+        applier,
+        begun,
+        goal,
+        identity,
+    })
+}
+
+/// `mmrepl shop east->west apply`, by which an operator and we ourselves know a connection.
+pub(super) fn application_name(context: &LinkContext, role: &str) -> String {
+    format!("mmrepl {} {} {role}", context.cluster, context.link)
+}
+
+/// A control connection to one of the link's nodes.
+pub(super) async fn open_control(context: &LinkContext, node: &Node) -> Result<Client, LinkError> {
+    let name = application_name(context, "control");
+    control(&node.dsn, &name)
+        .await
+        .map_err(|source| at(&node.name, source))
+}
+
+fn at(node: &NodeName, source: WireError) -> LinkError {
+    LinkError::Node {
+        node: node.clone(),
+        source,
+    }
+}
+
+fn catalog_at(node: &NodeName) -> impl Fn(CatalogError) -> LinkError + '_ {
+    move |source| LinkError::Catalog {
+        node: node.clone(),
+        source,
+    }
+}
+
+async fn server(node: &Node, client: &Client) -> Result<Server, LinkError> {
+    read_server(client).await.map_err(catalog_at(&node.name))
+}
+
+async fn read_origins(context: &LinkContext, target: &Client) -> Result<Origins, LinkError> {
+    let node = &context.target.name;
+    let sql = "select roident, roname from pg_catalog.pg_replication_origin";
+    let rows = target.query(sql, &[]).await;
+    let rows = rows.map_err(|e| catalog_at(node)(CatalogError::query("list origins")(e)))?;
+    let ids: HashMap<String, u32> = rows.iter().map(|row| (row.get(1), row.get(0))).collect();
+    let of = |name: &NodeName| {
+        let id = ids.get(&origin_name(&context.cluster, name))?;
+        Some((OriginId(*id), name.clone()))
+    };
+    let by_id = context.nodes.iter().filter_map(of).collect();
+    Ok(Origins::new(
+        context.source.name.clone(),
+        node.clone(),
+        by_id,
+    ))
+}
+
+/// Opens the apply session and gives it the link's origin, which only one session can hold: from
+/// then on nobody else applies this link.
+async fn open_session(context: &LinkContext, control: &Client) -> Result<Session, LinkError> {
+    let node = &context.target;
+    let name = application_name(context, "apply");
+    let mut session = Session::connect(&node.dsn, &name, &APPLY_SETTINGS)
+        .await
+        .map_err(|source| at(&node.name, source))?;
+    let origin = origin_name(&context.cluster, &context.source.name);
+    let take = format!("select pg_catalog.pg_replication_origin_session_setup('{origin}')");
+    for _ in 0..TAKE_OVER_TRIES {
+        match session.simple(&take).await {
+            Ok(_) => return Ok(session),
+            Err(error) if error.sqlstate() == Some(OBJECT_IN_USE) => {
+                end_backends(control, &name, session.backend_pid()).await;
+                tokio::time::sleep(TAKE_OVER_PAUSE).await;
+            }
+            Err(error) if error.sqlstate() == Some("42704") => {
+                let what = format!("replication origin {origin}");
+                return Err(LinkError::NotSetUp {
+                    node: node.name.clone(),
+                    what,
+                });
+            }
+            Err(error) => return Err(at(&node.name, error)),
+        }
+    }
+    session
+        .simple(&take)
+        .await
+        .map_err(|source| at(&node.name, source))?;
+    Ok(session)
+}
+
+/// Ends connections that an earlier run of this link left behind: a killed daemon's connection
+/// lives on at the server until it notices. Errors are left to the next try.
+async fn end_backends(control: &Client, application_name: &str, but_not: i32) {
+    let sql = "select pg_catalog.pg_terminate_backend(pid) from pg_catalog.pg_stat_activity
+               where application_name = $1 and pid <> $2 and pid <> pg_catalog.pg_backend_pid()";
+    if let Err(error) = control.query(sql, &[&application_name, &but_not]).await {
+        tracing::warn!(%application_name, %error, "cannot end a connection left behind");
+    }
+}
+
+async fn agreed_start(
+    context: &LinkContext,
+    source: &Client,
+    target: &Client,
+    source_server: &Server,
+) -> Result<(Lsn, String), LinkError> {
+    let slot_name = slot_name(&context.cluster, &context.target.name);
+    let position = read_position(target, &context.source.name)
+        .await
+        .map_err(|error| not_set_up(&context.target, error))?;
+    let slot = slot_state(source, &slot_name)
+        .await
+        .map_err(catalog_at(&context.source.name))?;
+    let checkpoint = context.checkpoints.load(&context.link)?;
+    let witnesses = Witnesses {
+        link: &context.link,
+        position: position.as_ref(),
+        slot_name: &slot_name,
+        slot: slot.as_ref(),
+        checkpoint: checkpoint.as_ref(),
+        source_system_id: source_server.system_id,
+        source_flushed: current_lsn(&context.source, source).await?,
+    };
+    Ok((start_position(&witnesses)?, slot_name))
+}
+
+/// A missing schema or table `mmrepl` means that `init` has not been run.
+fn not_set_up(node: &Node, error: CatalogError) -> LinkError {
+    let node = node.name.clone();
+    match error.sqlstate() {
+        Some("42P01" | "3F000") => LinkError::NotSetUp {
+            node,
+            what: "schema mmrepl".to_owned(),
+        },
+        _ => LinkError::Catalog {
+            node,
+            source: error,
+        },
+    }
+}
+
+async fn lsn_query(node: &Node, client: &Client, sql: &str) -> Result<Lsn, LinkError> {
+    let row = client.query_one(sql, &[]).await;
+    let row =
+        row.map_err(|e| catalog_at(&node.name)(CatalogError::query("read the WAL position")(e)))?;
+    CatalogError::parse("the WAL position", row.get(0)).map_err(catalog_at(&node.name))
+}
+
+async fn current_lsn(node: &Node, client: &Client) -> Result<Lsn, LinkError> {
+    lsn_query(
+        node,
+        client,
+        "select pg_catalog.pg_current_wal_flush_lsn()::text",
+    )
+    .await
+}
+
+/// The position just read may come from a commit that is not on the target's disk yet.
+async fn flush_state(node: &Node, target: &Client, position: Lsn) -> Result<Committed, LinkError> {
+    let written = "select pg_catalog.pg_current_wal_insert_lsn()::text";
+    Ok(Committed {
+        source_end: position,
+        target_written: lsn_query(node, target, written).await?,
+        target_flushed: Lsn::ZERO,
+    })
+}
+
+async fn open_stream(
+    context: &LinkContext,
+    control: &Client,
+    from: Lsn,
+) -> Result<ReplicationStream, LinkError> {
+    let node = &context.source;
+    let name = application_name(context, "stream");
+    let slot = slot_name(&context.cluster, &context.target.name);
+    let mut tries = 0;
+    loop {
+        let connection = ReplicationConnection::connect(&node.dsn, &name)
+            .await
+            .map_err(|source| at(&node.name, source))?;
+        let options = PgoutputOptions {
+            proto_version: 1,
+            publication: "mmrepl".to_owned(),
+            messages: true,
+            origin_none: connection.server_version() >= ORIGIN_OPTION_SINCE,
+            streaming: Streaming::Off,
+            binary: false,
+        };
+        match connection.start(&slot, from, &options).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) if error.sqlstate() == Some(OBJECT_IN_USE) && tries < TAKE_OVER_TRIES => {
+                tries += 1;
+                end_backends(control, &name, 0).await;
+                tokio::time::sleep(TAKE_OVER_PAUSE).await;
+            }
+            Err(error) => return Err(at(&node.name, error)),
+        }
+    }
+}
+
+fn applier(
+    context: &LinkContext,
+    session: Session,
+    catalog: Client,
+    origins: Origins,
+) -> Result<Applier, LinkError> {
+    let guard = origins.guard().ok_or_else(|| LinkError::NotSetUp {
+        node: context.target.name.clone(),
+        what: format!(
+            "replication origin {}",
+            origin_name(&context.cluster, &context.source.name)
+        ),
+    })?;
+    let tables = Tables::new(context.target.name.clone(), guard);
+    let fetcher = Fetcher::new(
+        context.source.dsn.clone(),
+        application_name(context, "fetch"),
+    );
+    Ok(Applier::new(session, catalog, fetcher, tables, origins))
+}

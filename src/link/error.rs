@@ -1,0 +1,119 @@
+//! Why a link is not streaming.
+
+use super::history::HistoryError;
+use crate::apply::ApplyError;
+use crate::assemble::AssembleError;
+use crate::catalog::CatalogError;
+use crate::checkpoint::CheckpointError;
+use crate::error::{RetryClass, Retryable};
+use crate::ids::NodeName;
+use crate::pgoutput::DecodeError;
+use crate::wire::WireError;
+
+/// What ended one run of a link.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// A node could not be reached, or said no.
+    #[error("{node}: {source}")]
+    Node {
+        /// Which node.
+        node: NodeName,
+        /// What the server or the connection said.
+        source: WireError,
+    },
+    /// A catalog query failed.
+    #[error("{node}: {source}")]
+    Catalog {
+        /// Which node.
+        node: NodeName,
+        /// What the server or the connection said.
+        source: CatalogError,
+    },
+    /// The stream could not be decoded.
+    #[error("the stream of {node} cannot be read: {source}")]
+    Decode {
+        /// The source.
+        node: NodeName,
+        /// What is wrong with the bytes.
+        source: DecodeError,
+    },
+    /// The stream's messages do not fit together.
+    #[error("the stream of {node} makes no sense: {source}")]
+    Assemble {
+        /// The source.
+        node: NodeName,
+        /// What is wrong with the messages.
+        source: AssembleError,
+    },
+    /// A change could not be applied.
+    #[error("{node}: {source}")]
+    Apply {
+        /// The target.
+        node: NodeName,
+        /// Why.
+        source: ApplyError,
+    },
+    /// History is broken.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// `init` has not been run, or only in part.
+    #[error("{node} has no {what}: run `mmrepl init`")]
+    NotSetUp {
+        /// Which node.
+        node: NodeName,
+        /// What is missing.
+        what: String,
+    },
+    /// The clocks are too far apart.
+    #[error(
+        "the clock of {to} is still {behind_ms} ms behind the commit time of a change from {from} after {waited_ms} ms of waiting: set both servers' clocks (NTP), or raise max_clock_skew"
+    )]
+    ClockSkew {
+        /// The source.
+        from: NodeName,
+        /// The target.
+        to: NodeName,
+        /// How far the target's clock is behind, in milliseconds.
+        behind_ms: i64,
+        /// `max_clock_skew`, in milliseconds.
+        waited_ms: u128,
+    },
+    /// The checkpoint store failed.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
+impl Retryable for LinkError {
+    fn retry_class(&self) -> RetryClass {
+        match self {
+            Self::Node { source, .. } => source.retry_class(),
+            Self::Catalog { source, .. } => source.retry_class(),
+            Self::Apply { source, .. } => source.retry_class(),
+            Self::Decode { .. } | Self::Assemble { .. } | Self::NotSetUp { .. } => {
+                RetryClass::Definite
+            }
+            Self::History(error) => error.retry_class(),
+            Self::ClockSkew { .. } => RetryClass::Operator,
+            Self::Checkpoint(error) => error.retry_class(),
+        }
+    }
+
+    fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Node { source, .. } => source.sqlstate(),
+            Self::Catalog { source, .. } => source.sqlstate(),
+            Self::Apply { source, .. } => source.sqlstate(),
+            _ => None,
+        }
+    }
+}
+
+impl LinkError {
+    /// The table the error is about.
+    pub fn relation(&self) -> Option<&str> {
+        match self {
+            Self::Apply { source, .. } => source.table(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! One direction of replication, `east->west`, for as long as the daemon of `east` runs.
+//!
+//! ```text
+//! connect ─▶ history agrees? ─▶ reader ─▶ queue ─▶ applying ─▶ durable ─▶ checkpoint ─▶ confirmed
+//!    ▲                            ▲                                                        │
+//!    └── back off, say why ◀──────┴───────────────── feedback to the source ◀──────────────┘
+//! ```
+//!
+//! A link never ends by itself. Whatever fails, it closes its connections, says in `status` what
+//! happened and whether a person must act, waits, and starts again from the target's position.
+
+mod applying;
+mod checkpointing;
+mod connect;
+mod error;
+mod history;
+mod probe;
+mod progress;
+mod queue;
+mod reader;
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::assemble::{Assembler, OriginFilter, PieceLimits};
+use crate::backoff::Backoff;
+use crate::checkpoint::Checkpoints;
+use crate::commit_time::CommitTime;
+use crate::config::Node;
+use crate::error::{RetryClass, Retryable};
+use crate::ids::{ClusterName, LinkName, NodeName};
+use crate::lsn::Lsn;
+use crate::status::model::{LastError, LinkState};
+use crate::status::monitor::LinkMonitor;
+use applying::{ApplyOptions, Applying, Ended};
+use connect::Ready;
+use reader::Reader;
+
+pub use error::LinkError;
+pub use history::HistoryError;
+pub use applying::GROUP_ROWS_MAX;
+pub use progress::UNFLUSHED_MAX;
+pub use queue::{QUEUE_BYTES_MAX, QUEUE_PIECES_MAX};
+
+/// A large transaction is passed on in pieces of at most this many rows …
+const PIECE_ROWS_MAX: usize = 1_000;
+/// … and this many wire bytes (a single row may be larger).
+const PIECE_BYTES_MAX: usize = 1024 * 1024;
+
+/// What a link needs to know.
+#[derive(Clone)]
+pub struct LinkContext {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The link.
+    pub link: LinkName,
+    /// The node it starts at.
+    pub source: Node,
+    /// The node it applies to.
+    pub target: Node,
+    /// Every node of the cluster.
+    pub nodes: Vec<NodeName>,
+    /// How long to wait for the target's clock.
+    pub max_clock_skew: Duration,
+    /// What the daemon remembers.
+    pub checkpoints: Checkpoints,
+    /// What `status` shows, and whether the link is paused.
+    pub monitor: LinkMonitor,
+}
+
+impl LinkContext {
+    /// Tells the link, when it does not know yet.
+    pub fn set_paused(&self, paused: bool) {
+        let known = *self.monitor.paused().borrow();
+        match (known, paused) {
+            (false, true) => self.monitor.pause(),
+            (true, false) => self.monitor.resume(),
+            _ => {}
+        }
+    }
+}
+
+/// Runs the link until `stop`. The transaction in hand is finished first.
+pub async fn run(context: LinkContext, stop: CancellationToken) {
+    let probing = tokio::spawn(probe::run(context.clone()));
+    let mut link = Link {
+        context,
+        stop,
+        in_order_until: Lsn::ZERO,
+        transient: Backoff::transient(),
+        blocked: Backoff::blocked(),
+    };
+    link.run().await;
+    link.context.monitor.set_state(
+        LinkState::Stopped,
+        Some("the daemon is stopping".to_owned()),
+    );
+    probing.abort();
+}
+
+struct Link {
+    context: LinkContext,
+    stop: CancellationToken,
+    /// Transactions that commit up to here failed as a group and are applied in order.
+    in_order_until: Lsn,
+    transient: Backoff,
+    blocked: Backoff,
+}
+
+impl Link {
+    async fn run(&mut self) {
+        while !self.stop.is_cancelled() {
+            if *self.context.monitor.paused().borrow() {
+                self.wait_while_paused().await;
+                continue;
+            }
+            if let Err(error) = self.stream().await {
+                self.back_off(&error).await;
+            }
+        }
+    }
+
+    async fn wait_while_paused(&self) {
+        let reason = format!(
+            "paused by hand; `mmrepl resume '{}'` goes on",
+            self.context.link
+        );
+        self.context
+            .monitor
+            .set_state(LinkState::Paused, Some(reason));
+        let mut paused = self.context.monitor.paused();
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            _ = paused.wait_for(|paused| !paused) => {}
+        }
+    }
+
+    /// Connects and streams until stopped, paused or failed.
+    async fn stream(&mut self) -> Result<(), LinkError> {
+        let interrupted = self.interruption();
+        let ready = tokio::select! {
+            () = interrupted.cancelled() => return Ok(()),
+            ready = connect::connect(&self.context) => ready?,
+        };
+        tracing::info!(link = %self.context.link, from = %ready.begun.source_end, "streaming");
+        self.context.monitor.add_reconnect();
+        self.transient.reset();
+        let result = self.stream_from(ready, &interrupted).await;
+        interrupted.cancel();
+        result
+    }
+
+    /// Cancelled when the daemon stops or a person pauses the link.
+    fn interruption(&self) -> CancellationToken {
+        let token = self.stop.child_token();
+        let (until, mut paused) = (token.clone(), self.context.monitor.paused());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = until.cancelled() => {}
+                _ = paused.wait_for(|paused| *paused) => until.cancel(),
+            }
+        });
+        token
+    }
+
+    async fn stream_from(
+        &mut self,
+        ready: Ready,
+        interrupted: &CancellationToken,
+    ) -> Result<(), LinkError> {
+        let monitor = self.context.monitor.clone();
+        let (durable_tx, durable_rx) = watch::channel(Lsn::ZERO);
+        let (confirmed_tx, confirmed_rx) = watch::channel(Lsn::ZERO);
+        let (sender, receiver) = queue::queue();
+        let reader = Reader::new(
+            self.context.source.name.clone(),
+            ready.stream,
+            Assembler::new(piece_limits(), OriginFilter::DropAll),
+            sender,
+            (confirmed_rx, monitor.clone()),
+        );
+        let saving = checkpointing::run(
+            self.context.link.clone(),
+            self.context.checkpoints.clone(),
+            ready.identity,
+            durable_rx,
+            confirmed_tx,
+        );
+        let mut applying = Applying::new(
+            (ready.applier, self.options()),
+            receiver,
+            durable_tx,
+            monitor,
+            (ready.begun, ready.goal),
+        );
+        let result = drive(reader, saving, &mut applying, interrupted).await;
+        self.in_order_until = applying.in_order_until();
+        result
+    }
+
+    fn options(&self) -> ApplyOptions {
+        ApplyOptions {
+            link: self.context.link.clone(),
+            merge: self.context.nodes.len() == 2,
+            max_clock_skew: self.context.max_clock_skew,
+            in_order_until: self.in_order_until,
+        }
+    }
+
+    /// Says what happened and waits before the next try.
+    async fn back_off(&mut self, error: &LinkError) {
+        let class = error.retry_class();
+        let (state, backoff) = match class {
+            RetryClass::Transient => (LinkState::Retrying, &mut self.transient),
+            RetryClass::Definite => (LinkState::Blocked, &mut self.blocked),
+            RetryClass::Operator => (LinkState::Stopped, &mut self.blocked),
+        };
+        let delay = backoff.next_delay();
+        let monitor = &self.context.monitor;
+        monitor.error(LastError {
+            at: CommitTime::now(),
+            sqlstate: error.sqlstate().map(str::to_owned),
+            message: error.to_string(),
+            relation: error.relation().map(str::to_owned),
+            retryable: class == RetryClass::Transient,
+        });
+        monitor.set_state(state, Some(error.to_string()));
+        if class == RetryClass::Transient {
+            tracing::warn!(link = %self.context.link, %error, "link interrupted, trying again");
+        } else {
+            tracing::error!(link = %self.context.link, %error, "link needs somebody");
+        }
+        let mut paused = self.context.monitor.paused();
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            _ = paused.wait_for(|paused| *paused) => {}
+            () = tokio::time::sleep(delay) => {}
+        }
+    }
+}
+
+/// Runs the three parts of a link together; the first that ends with an error ends the others.
+async fn drive(
+    reader: Reader,
+    saving: impl Future<Output = Result<(), LinkError>>,
+    applying: &mut Applying,
+    interrupted: &CancellationToken,
+) -> Result<(), LinkError> {
+    // A task of its own, so that feedback goes on whatever applying does.
+    let mut reading = tokio::spawn(reader.run());
+    tokio::pin!(saving);
+    let result = tokio::select! {
+        ended = applying.run(interrupted) => match ended {
+            Ok(Ended::Stopped) => Ok(()),
+            // The queue was closed by the reader, which knows why.
+            Ok(Ended::SourceGone) => joined((&mut reading).await),
+            Err(error) => Err(error),
+        },
+        saved = &mut saving => saved,
+        read = &mut reading => joined(read),
+    };
+    reading.abort();
+    result
+}
+
+fn joined(read: Result<Result<(), LinkError>, tokio::task::JoinError>) -> Result<(), LinkError> {
+    match read {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Ok(()),
+    }
+}
+
+const fn piece_limits() -> PieceLimits {
+    PieceLimits {
+        rows: PIECE_ROWS_MAX,
+        bytes: PIECE_BYTES_MAX,
+    }
+}

@@ -1,0 +1,196 @@
+//! Reading a source's stream: frames in, pieces out, and feedback that never stops.
+//!
+//! The server ends a stream that is silent for `wal_sender_timeout`. So the reader sends its
+//! status on a tick even while it waits for room in the queue; when the queue is full it simply
+//! does not read the socket, and the server waits.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::error::LinkError;
+use super::queue::Sender;
+use crate::assemble::{Assembled, Assembler, Piece};
+use crate::commit_time::CommitTime;
+use crate::failpoint::failpoint;
+use crate::ids::NodeName;
+use crate::lsn::Lsn;
+use crate::pgoutput;
+use crate::status::monitor::LinkMonitor;
+use crate::wire::{Frame, ReplicationStream, StandbyStatus};
+
+/// How often the source hears from us: well under the least sensible `wal_sender_timeout`.
+const FEEDBACK_EVERY: Duration = Duration::from_secs(1);
+
+/// Drives one replication connection.
+pub(super) struct Reader {
+    source: NodeName,
+    stream: ReplicationStream,
+    assembler: Assembler,
+    queue: Sender,
+    /// Durable on the target and remembered: what the source may forget.
+    confirmed: watch::Receiver<Lsn>,
+    monitor: LinkMonitor,
+    tick: Interval,
+    received: Lsn,
+    reported: Lsn,
+}
+
+impl Reader {
+    /// Reads `stream` of `source` into `queue`.
+    pub(super) fn new(
+        source: NodeName,
+        stream: ReplicationStream,
+        assembler: Assembler,
+        queue: Sender,
+        (confirmed, monitor): (watch::Receiver<Lsn>, LinkMonitor),
+    ) -> Self {
+        let mut tick = interval(FEEDBACK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (received, reported) = (Lsn::ZERO, Lsn::ZERO);
+        Self {
+            source,
+            stream,
+            assembler,
+            queue,
+            confirmed,
+            monitor,
+            tick,
+            received,
+            reported,
+        }
+    }
+
+    /// Reads until the connection or the applier ends. Dropping it drops the connection.
+    pub(super) async fn run(mut self) -> Result<(), LinkError> {
+        loop {
+            tokio::select! {
+                biased;
+                _ = self.tick.tick() => self.feedback().await?,
+                frame = self.stream.next() => {
+                    let frame = frame.map_err(|source| self.failed(source))?;
+                    if !self.frame(frame).await? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn failed(&self, source: crate::wire::WireError) -> LinkError {
+        LinkError::Node {
+            node: self.source.clone(),
+            source,
+        }
+    }
+
+    /// Handles one frame; false when the applier has gone.
+    async fn frame(&mut self, frame: Frame) -> Result<bool, LinkError> {
+        match frame {
+            Frame::Data {
+                wal_end, payload, ..
+            } => {
+                self.note_received(wal_end);
+                self.data(payload).await
+            }
+            Frame::Keepalive {
+                wal_end,
+                reply_requested,
+                ..
+            } => {
+                self.note_received(wal_end);
+                if reply_requested {
+                    self.feedback().await?;
+                }
+                Ok(self.nothing_up_to(wal_end))
+            }
+        }
+    }
+
+    fn note_received(&mut self, wal_end: Lsn) {
+        self.received = self.received.max(wal_end);
+        self.monitor.set_received(self.received);
+    }
+
+    async fn data(&mut self, payload: Bytes) -> Result<bool, LinkError> {
+        let message = pgoutput::decode(payload, false).map_err(|source| LinkError::Decode {
+            node: self.source.clone(),
+            source,
+        })?;
+        let assembled = self
+            .assembler
+            .feed(message)
+            .map_err(|source| LinkError::Assemble {
+                node: self.source.clone(),
+                source,
+            })?;
+        match assembled {
+            Assembled::Piece(piece) => self.enqueue_all(piece).await,
+            Assembled::Skipped { end } => Ok(self.nothing_up_to(end.end_lsn)),
+            Assembled::Nothing | Assembled::Message { .. } => Ok(true),
+        }
+    }
+
+    /// Between transactions the stream's position says that nothing up to it is for us.
+    fn nothing_up_to(&mut self, end: Lsn) -> bool {
+        self.assembler.in_transaction() || self.queue.nothing_up_to(end).is_ok()
+    }
+
+    async fn enqueue_all(&mut self, first: Piece) -> Result<bool, LinkError> {
+        let mut next = Some(first);
+        while let Some(piece) = next {
+            if !self.enqueue(piece).await? {
+                return Ok(false);
+            }
+            next = self.assembler.pending();
+        }
+        Ok(true)
+    }
+
+    /// Waits for room, sending feedback meanwhile.
+    async fn enqueue(&mut self, piece: Piece) -> Result<bool, LinkError> {
+        self.monitor.waits_to_apply(piece.header.commit_time);
+        loop {
+            tokio::select! {
+                biased;
+                room = self.queue.room(&piece) => {
+                    let Ok(room) = room else { return Ok(false) };
+                    room.fill(piece);
+                    break;
+                }
+                _ = self.tick.tick() => {}
+            }
+            self.feedback().await?;
+        }
+        let (bytes, pieces) = self.queue.depth();
+        self.monitor.set_queue(pieces as u64, bytes as u64);
+        Ok(true)
+    }
+
+    async fn feedback(&mut self) -> Result<(), LinkError> {
+        let flushed = *self.confirmed.borrow_and_update();
+        let moved = flushed > self.reported;
+        if moved {
+            failpoint("before_feedback");
+        }
+        let status = StandbyStatus {
+            written: self.received,
+            flushed,
+            applied: flushed,
+            now: CommitTime::now(),
+            reply: false,
+        };
+        self.stream
+            .send_status(&status)
+            .await
+            .map_err(|source| self.failed(source))?;
+        self.reported = flushed;
+        self.monitor.set_confirmed(flushed);
+        if moved {
+            failpoint("after_feedback");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,401 @@
+//! Bytes to [`Message`]. Total: a message or a typed error, never a panic.
+
+use bytes::Bytes;
+
+use super::message::{LogicalMessage, Message, PreparedTx, RelationMessage, TypeMessage};
+use super::reader::Reader;
+use super::tuple::{OldImage, Tuple, Value};
+use crate::error::{RetryClass, Retryable};
+use crate::ids::RelationId;
+use crate::relation::{Relation, RelationColumn, ReplicaIdentity};
+
+/// A message that is not pgoutput as the manual describes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the source sent a replication message{} that cannot be read at byte {offset}: {kind}; \
+     look for a newer mmrepl or a proxy that changes the stream",
+    TagName(*tag)
+)]
+pub struct DecodeError {
+    /// The message's first byte, where there was one.
+    pub tag: Option<u8>,
+    /// The byte in the message at which reading stopped, counted from 0, the tag.
+    pub offset: usize,
+    /// What was wrong there.
+    #[source]
+    pub kind: DecodeErrorKind,
+}
+
+/// What is wrong with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeErrorKind {
+    /// There is no byte at all.
+    #[error("it is empty")]
+    Empty,
+    /// No message of protocol versions 1 to 4 begins with this byte.
+    #[error("its kind is unknown")]
+    UnknownTag,
+    /// The message ends inside a field, or is too short for the items it announces.
+    #[error("at least {missing} more bytes were expected")]
+    Truncated {
+        /// How many bytes, at least, are missing.
+        missing: usize,
+    },
+    /// Bytes follow where the message should end.
+    #[error("it goes on for {extra} bytes after its end")]
+    Trailing {
+        /// How many bytes are too many.
+        extra: usize,
+    },
+    /// A count or a length below zero.
+    #[error("a length is negative")]
+    NegativeLength,
+    /// A string without its closing zero byte.
+    #[error("a string does not end")]
+    Unterminated,
+    /// A table or column name that is not UTF-8, which the connection asks for.
+    #[error("a name is not valid UTF-8")]
+    NotUtf8,
+    /// A byte that must be one of few has another value.
+    #[error("{found:#04x} is not a {what}")]
+    BadByte {
+        /// What the byte should be.
+        what: &'static str,
+        /// What it is.
+        found: u8,
+    },
+}
+
+impl Retryable for DecodeError {
+    /// The server would send the same bytes again.
+    fn retry_class(&self) -> RetryClass {
+        RetryClass::Definite
+    }
+}
+
+/// Prints ` 'I'` for a tag, nothing for none.
+struct TagName(Option<u8>);
+
+impl std::fmt::Display for TagName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(tag) => write!(f, " '{}'", tag.escape_ascii()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Smallest Relation column: flags, an empty name, type, modifier.
+const COLUMN_BYTES_MIN: usize = 1 + 1 + 4 + 4;
+/// Smallest value of a tuple: its kind.
+const VALUE_BYTES_MIN: usize = 1;
+
+type Decoded<T = Message> = Result<T, DecodeError>;
+
+/// Takes apart one message, the payload of a `Frame::Data`.
+///
+/// `in_stream` says whether the stream is between Stream Start and Stream Stop, where seven
+/// messages carry a transaction number; the assembler knows (`Assembler::in_stream`).
+pub fn decode(payload: Bytes, in_stream: bool) -> Result<Message, DecodeError> {
+    let (tag, mut reader) = Reader::open(payload)?;
+    let message = body(tag, in_stream, &mut reader)?;
+    reader.finish()?;
+    Ok(message)
+}
+
+fn body(tag: u8, in_stream: bool, reader: &mut Reader) -> Decoded {
+    match tag {
+        b'I' | b'U' | b'D' | b'R' | b'Y' | b'T' | b'M' => {
+            let xid = if in_stream { Some(reader.u32()?) } else { None };
+            change(tag, xid, reader)
+        }
+        b'B' => begin(reader),
+        b'C' => commit(reader),
+        b'O' => Ok(Message::Origin {
+            lsn: reader.lsn()?,
+            name: reader.label()?,
+        }),
+        b'S' => stream_start(reader),
+        b'E' => Ok(Message::StreamStop),
+        b'c' => stream_commit(reader),
+        b'A' => stream_abort(reader),
+        b'b' => Ok(Message::BeginPrepare(prepared(reader)?)),
+        b'P' => Ok(Message::Prepare(flags_and_prepared(reader)?)),
+        b'p' => Ok(Message::StreamPrepare(flags_and_prepared(reader)?)),
+        b'K' => commit_prepared(reader),
+        b'r' => rollback_prepared(reader),
+        _ => Err(DecodeError {
+            tag: Some(tag),
+            offset: 0,
+            kind: DecodeErrorKind::UnknownTag,
+        }),
+    }
+}
+
+/// The messages that name their (sub)transaction inside a streamed block.
+fn change(tag: u8, xid: Option<u32>, reader: &mut Reader) -> Decoded {
+    match tag {
+        b'I' => insert(xid, reader),
+        b'U' => update(xid, reader),
+        b'D' => delete(xid, reader),
+        b'T' => truncate(xid, reader),
+        b'M' => logical(xid, reader),
+        b'R' => Ok(Message::Relation(RelationMessage {
+            xid,
+            relation: relation(reader)?,
+        })),
+        _ => type_name(xid, reader),
+    }
+}
+
+fn begin(reader: &mut Reader) -> Decoded {
+    Ok(Message::Begin {
+        final_lsn: reader.lsn()?,
+        commit_time: reader.time()?,
+        xid: reader.u32()?,
+    })
+}
+
+fn commit(reader: &mut Reader) -> Decoded {
+    no_flags(reader)?;
+    Ok(Message::Commit {
+        commit_lsn: reader.lsn()?,
+        end_lsn: reader.lsn()?,
+        commit_time: reader.time()?,
+    })
+}
+
+/// "Flags; currently unused": a server that sets one means something we do not know.
+fn no_flags(reader: &mut Reader) -> Decoded<()> {
+    match reader.u8()? {
+        0 => Ok(()),
+        found => Err(reader.bad_byte("known set of flags", found)),
+    }
+}
+
+fn bits(reader: &mut Reader, mask: u8, what: &'static str) -> Decoded<u8> {
+    let found = reader.u8()?;
+    if found & !mask == 0 {
+        Ok(found)
+    } else {
+        Err(reader.bad_byte(what, found))
+    }
+}
+
+/// The server sends `pg_catalog` as an empty string.
+fn schema_name(name: String) -> String {
+    if name.is_empty() {
+        "pg_catalog".to_owned()
+    } else {
+        name
+    }
+}
+
+fn relation(reader: &mut Reader) -> Decoded<Relation> {
+    let id = RelationId(reader.u32()?);
+    let schema = schema_name(reader.name()?);
+    let name = reader.name()?;
+    let replica_identity = replica_identity(reader)?;
+    let count = reader.count16(COLUMN_BYTES_MIN)?;
+    let columns = (0..count)
+        .map(|_| column(reader))
+        .collect::<Result<_, _>>()?;
+    Ok(Relation {
+        id,
+        schema,
+        name,
+        replica_identity,
+        columns,
+    })
+}
+
+fn replica_identity(reader: &mut Reader) -> Decoded<ReplicaIdentity> {
+    match reader.u8()? {
+        b'd' => Ok(ReplicaIdentity::Default),
+        b'n' => Ok(ReplicaIdentity::Nothing),
+        b'f' => Ok(ReplicaIdentity::Full),
+        b'i' => Ok(ReplicaIdentity::Index),
+        found => Err(reader.bad_byte("replica identity", found)),
+    }
+}
+
+fn column(reader: &mut Reader) -> Decoded<RelationColumn> {
+    Ok(RelationColumn {
+        is_key: bits(reader, 1, "known set of column flags")? == 1,
+        name: reader.name()?,
+        type_oid: reader.u32()?,
+        type_modifier: reader.i32()?,
+    })
+}
+
+fn type_name(xid: Option<u32>, reader: &mut Reader) -> Decoded {
+    let oid = reader.u32()?;
+    let schema = schema_name(reader.label()?);
+    Ok(Message::Type(TypeMessage {
+        xid,
+        oid,
+        schema,
+        name: reader.label()?,
+    }))
+}
+
+fn insert(xid: Option<u32>, reader: &mut Reader) -> Decoded {
+    let relation = RelationId(reader.u32()?);
+    match reader.u8()? {
+        b'N' => Ok(Message::Insert {
+            xid,
+            relation,
+            new: tuple(reader)?,
+        }),
+        found => Err(reader.bad_byte("new row of an insert", found)),
+    }
+}
+
+fn update(xid: Option<u32>, reader: &mut Reader) -> Decoded {
+    let relation = RelationId(reader.u32()?);
+    let mut kind = reader.u8()?;
+    let mut old = None;
+    if kind != b'N' {
+        old = Some(old_image(kind, reader)?);
+        kind = reader.u8()?;
+    }
+    match kind {
+        b'N' => Ok(Message::Update {
+            xid,
+            relation,
+            old,
+            new: tuple(reader)?,
+        }),
+        found => Err(reader.bad_byte("new row of an update", found)),
+    }
+}
+
+fn delete(xid: Option<u32>, reader: &mut Reader) -> Decoded {
+    let relation = RelationId(reader.u32()?);
+    let kind = reader.u8()?;
+    Ok(Message::Delete {
+        xid,
+        relation,
+        old: old_image(kind, reader)?,
+    })
+}
+
+fn old_image(kind: u8, reader: &mut Reader) -> Decoded<OldImage> {
+    match kind {
+        b'K' => Ok(OldImage::Key(tuple(reader)?)),
+        b'O' => Ok(OldImage::Full(tuple(reader)?)),
+        found => Err(reader.bad_byte("kind of row", found)),
+    }
+}
+
+fn tuple(reader: &mut Reader) -> Decoded<Tuple> {
+    let count = reader.count16(VALUE_BYTES_MIN)?;
+    let mut values = Vec::with_capacity(count);
+    for _ in 0..count {
+        values.push(value(reader)?);
+    }
+    Ok(Tuple(values))
+}
+
+fn value(reader: &mut Reader) -> Decoded<Value> {
+    match reader.u8()? {
+        b't' => Ok(Value::Text(reader.counted_bytes()?)),
+        b'n' => Ok(Value::Null),
+        b'u' => Ok(Value::Unchanged),
+        b'b' => Ok(Value::Binary(reader.counted_bytes()?)),
+        found => Err(reader.bad_byte("kind of value", found)),
+    }
+}
+
+fn truncate(xid: Option<u32>, reader: &mut Reader) -> Decoded {
+    let count = reader.count32(size_of::<u32>())?;
+    let options = bits(reader, 3, "known set of truncate options")?;
+    let relations = (0..count)
+        .map(|_| reader.u32().map(RelationId))
+        .collect::<Result<_, _>>()?;
+    let (cascade, restart_identity) = (options & 1 != 0, options & 2 != 0);
+    Ok(Message::Truncate {
+        xid,
+        relations,
+        cascade,
+        restart_identity,
+    })
+}
+
+fn logical(xid: Option<u32>, reader: &mut Reader) -> Decoded {
+    Ok(Message::Logical(LogicalMessage {
+        xid,
+        transactional: bits(reader, 1, "known set of message flags")? == 1,
+        lsn: reader.lsn()?,
+        prefix: reader.label()?,
+        content: reader.counted_bytes()?,
+    }))
+}
+
+fn stream_start(reader: &mut Reader) -> Decoded {
+    let xid = reader.u32()?;
+    Ok(Message::StreamStart {
+        xid,
+        first: bits(reader, 1, "first-block mark")? == 1,
+    })
+}
+
+fn stream_commit(reader: &mut Reader) -> Decoded {
+    let xid = reader.u32()?;
+    no_flags(reader)?;
+    Ok(Message::StreamCommit {
+        xid,
+        commit_lsn: reader.lsn()?,
+        end_lsn: reader.lsn()?,
+        commit_time: reader.time()?,
+    })
+}
+
+/// Position and time follow only with `streaming = parallel`: the length tells which it is.
+fn stream_abort(reader: &mut Reader) -> Decoded {
+    let (xid, subxid) = (reader.u32()?, reader.u32()?);
+    let at = if reader.remaining() == 0 {
+        None
+    } else {
+        Some((reader.lsn()?, reader.time()?))
+    };
+    Ok(Message::StreamAbort { xid, subxid, at })
+}
+
+fn prepared(reader: &mut Reader) -> Decoded<PreparedTx> {
+    Ok(PreparedTx {
+        prepare_lsn: reader.lsn()?,
+        end_lsn: reader.lsn()?,
+        prepare_time: reader.time()?,
+        xid: reader.u32()?,
+        gid: reader.label()?,
+    })
+}
+
+fn flags_and_prepared(reader: &mut Reader) -> Decoded<PreparedTx> {
+    no_flags(reader)?;
+    prepared(reader)
+}
+
+fn commit_prepared(reader: &mut Reader) -> Decoded {
+    no_flags(reader)?;
+    Ok(Message::CommitPrepared {
+        commit_lsn: reader.lsn()?,
+        end_lsn: reader.lsn()?,
+        commit_time: reader.time()?,
+        xid: reader.u32()?,
+        gid: reader.label()?,
+    })
+}
+
+fn rollback_prepared(reader: &mut Reader) -> Decoded {
+    no_flags(reader)?;
+    Ok(Message::RollbackPrepared {
+        prepare_end_lsn: reader.lsn()?,
+        rollback_end_lsn: reader.lsn()?,
+        prepare_time: reader.time()?,
+        rollback_time: reader.time()?,
+        xid: reader.u32()?,
+        gid: reader.label()?,
+    })
+}

@@ -1,0 +1,7 @@
+//! What every link is doing: one set of structs that feeds the HTTP answers, the metrics and the
+//! command line alike.
+
+pub mod cluster;
+pub mod model;
+pub mod monitor;
+pub mod render;

@@ -1,0 +1,593 @@
+//! What one link tells about itself while it runs: counters that cost one atomic instruction on the
+//! hot path, and a snapshot that turns them into a [`LinkStatus`].
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::model::{
+    Bounds, Lag, LastError, LinkState, LinkStatus, LsnStatus, Rates, SlotStatus, StatusSource,
+    Totals,
+};
+use crate::commit_time::CommitTime;
+use crate::ids::LinkName;
+use crate::lsn::Lsn;
+
+/// Rates are averages over this long.
+const RATE_WINDOW_MICROS: i64 = 5_000_000;
+/// Samples closer together than this are one.
+const SAMPLE_INTERVAL_MICROS: i64 = 500_000;
+/// The window holds at most ten samples; a few more for the edges.
+const SAMPLES_MAX: usize = 16;
+/// "No commit waits", which no real commit time is.
+const NO_TIME: i64 = i64::MIN;
+
+/// The shared record of one link's doings; clones are the same record.
+#[derive(Clone, Debug)]
+pub struct LinkMonitor {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    link: LinkName,
+    paused: watch::Sender<bool>,
+    counters: Counters,
+    positions: Positions,
+    /// Commit time of the oldest commit not yet applied, or [`NO_TIME`].
+    oldest_unapplied: AtomicI64,
+    /// The slow part: changes rarely, read by snapshots.
+    slow: Mutex<Slow>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    transactions: AtomicU64,
+    rows: AtomicU64,
+    conflicts: AtomicU64,
+    retries: AtomicU64,
+    reconnects: AtomicU64,
+    queue_rows: AtomicU64,
+    queue_bytes: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Positions {
+    current: AtomicU64,
+    sent: AtomicU64,
+    received: AtomicU64,
+    applied: AtomicU64,
+    durable: AtomicU64,
+    confirmed: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Slow {
+    state: LinkState,
+    since: CommitTime,
+    reason: Option<String>,
+    slot: Option<SlotStatus>,
+    clock_offset_ms: Option<f64>,
+    last_error: Option<LastError>,
+    limits: Bounds,
+    samples: VecDeque<Sample>,
+}
+
+/// The totals at one moment.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    at: CommitTime,
+    transactions: u64,
+    rows: u64,
+}
+
+impl LinkMonitor {
+    /// A link that is `starting` now.
+    pub fn new(link: LinkName) -> Self {
+        Self::new_at(link, CommitTime::now())
+    }
+
+    fn new_at(link: LinkName, now: CommitTime) -> Self {
+        let slow = Slow {
+            state: LinkState::Starting,
+            since: now,
+            reason: Some("the daemon connects to both servers and checks them".to_owned()),
+            slot: None,
+            clock_offset_ms: None,
+            last_error: None,
+            limits: Bounds::default(),
+            samples: VecDeque::from([Sample {
+                at: now,
+                transactions: 0,
+                rows: 0,
+            }]),
+        };
+        let inner = Inner {
+            link,
+            paused: watch::Sender::new(false),
+            counters: Counters::default(),
+            positions: Positions::default(),
+            oldest_unapplied: AtomicI64::new(NO_TIME),
+            slow: Mutex::new(slow),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// The link's name.
+    pub fn link(&self) -> &LinkName {
+        &self.inner.link
+    }
+
+    /// Everything known about the link at `now`.
+    pub fn snapshot(&self, now: CommitTime) -> LinkStatus {
+        let totals = self.totals();
+        let mut slow = self.slow();
+        slow.sample(now, totals);
+        LinkStatus {
+            reason: slow.reason.clone(),
+            slot: slow.slot.clone(),
+            lsn: self.lsn(),
+            lag: self.lag(now),
+            totals,
+            rates: slow.rates(now),
+            clock_offset_ms: slow.clock_offset_ms,
+            last_error: slow.last_error.clone(),
+            bounds: Some(self.bounds(slow.limits)),
+            ..LinkStatus::new(
+                &self.inner.link,
+                slow.state,
+                StatusSource::Daemon,
+                slow.since,
+            )
+        }
+    }
+
+    /// Notes the totals at `now` for the rates; called every second, so that a rate is one of the
+    /// last seconds however rarely somebody asks.
+    pub fn sample(&self, now: CommitTime) {
+        let totals = self.totals();
+        self.slow().sample(now, totals);
+    }
+
+    /// What the link is doing now.
+    pub fn state(&self) -> LinkState {
+        self.slow().state
+    }
+
+    /// Changes the state. `since` stays while the state stays, whatever happens to the reason.
+    pub fn set_state(&self, state: LinkState, reason: Option<String>) {
+        self.set_state_at(state, reason, CommitTime::now());
+    }
+
+    fn set_state_at(&self, state: LinkState, reason: Option<String>, now: CommitTime) {
+        let mut slow = self.slow();
+        if slow.state != state {
+            slow.state = state;
+            slow.since = now;
+        }
+        slow.reason = reason;
+    }
+
+    /// Notes an error; it stays visible after it has passed.
+    pub fn error(&self, error: LastError) {
+        self.slow().last_error = Some(error);
+    }
+
+    /// Counts applied source transactions.
+    pub fn add_transactions(&self, count: u64) {
+        self.inner
+            .counters
+            .transactions
+            .fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Counts applied row changes.
+    pub fn add_rows(&self, count: u64) {
+        self.inner.counters.rows.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Counts conflicts.
+    pub fn add_conflicts(&self, count: u64) {
+        self.inner
+            .counters
+            .conflicts
+            .fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Counts one transaction tried again.
+    pub fn add_retry(&self) {
+        self.inner.counters.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one connection made anew.
+    pub fn add_reconnect(&self) {
+        self.inner
+            .counters
+            .reconnects
+            .fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The end of the source's WAL.
+    pub fn set_current(&self, lsn: Lsn) {
+        self.inner
+            .positions
+            .current
+            .store(lsn.as_u64(), Ordering::Relaxed);
+    }
+
+    /// What the source has sent.
+    pub fn set_sent(&self, lsn: Lsn) {
+        self.inner
+            .positions
+            .sent
+            .store(lsn.as_u64(), Ordering::Relaxed);
+    }
+
+    /// What the daemon has received.
+    pub fn set_received(&self, lsn: Lsn) {
+        self.inner
+            .positions
+            .received
+            .store(lsn.as_u64(), Ordering::Relaxed);
+    }
+
+    /// What is committed on the target.
+    pub fn set_applied(&self, lsn: Lsn) {
+        self.inner
+            .positions
+            .applied
+            .store(lsn.as_u64(), Ordering::Relaxed);
+    }
+
+    /// What the target has flushed.
+    pub fn set_durable(&self, lsn: Lsn) {
+        self.inner
+            .positions
+            .durable
+            .store(lsn.as_u64(), Ordering::Relaxed);
+    }
+
+    /// What the source was told it may forget.
+    pub fn set_confirmed(&self, lsn: Lsn) {
+        self.inner
+            .positions
+            .confirmed
+            .store(lsn.as_u64(), Ordering::Relaxed);
+    }
+
+    /// The slot, as last read from the source; `None` when it is gone.
+    pub fn set_slot(&self, slot: Option<SlotStatus>) {
+        self.slow().slot = slot;
+    }
+
+    /// The commit time of the oldest commit received and not applied; `None` when there is none.
+    pub fn set_oldest_unapplied(&self, time: Option<CommitTime>) {
+        let micros = time.map_or(NO_TIME, CommitTime::as_postgres_micros);
+        self.inner.oldest_unapplied.store(micros, Ordering::Relaxed);
+    }
+
+    /// A commit was received: it is the oldest to be applied unless another one waits already.
+    pub fn waits_to_apply(&self, time: CommitTime) {
+        let time = time.as_postgres_micros();
+        let oldest = &self.inner.oldest_unapplied;
+        // Losing the race means that another one waits already.
+        let _ = oldest.compare_exchange(NO_TIME, time, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// The commit time of the oldest commit received and not applied.
+    pub fn oldest_unapplied(&self) -> Option<CommitTime> {
+        let micros = self.inner.oldest_unapplied.load(Ordering::Relaxed);
+        (micros != NO_TIME).then(|| CommitTime::from_postgres_micros(micros))
+    }
+
+    /// What is committed on the target, as last set.
+    pub fn applied(&self) -> Lsn {
+        Lsn::new(self.inner.positions.applied.load(Ordering::Relaxed))
+    }
+
+    /// How far the target's clock is ahead of the source's, milliseconds.
+    pub fn set_clock_offset_ms(&self, offset: f64) {
+        self.slow().clock_offset_ms = Some(offset);
+    }
+
+    /// What waits between receiving and applying.
+    pub fn set_queue(&self, rows: u64, bytes: u64) {
+        self.inner
+            .counters
+            .queue_rows
+            .store(rows, Ordering::Relaxed);
+        self.inner
+            .counters
+            .queue_bytes
+            .store(bytes, Ordering::Relaxed);
+    }
+
+    /// The limits of the queue, and how many rows may be on their way to the target at once.
+    pub fn set_limits(&self, queue_rows_max: u64, queue_bytes_max: u64, window_rows: u64) {
+        self.slow().limits = Bounds {
+            queue_rows_max,
+            queue_bytes_max,
+            window_rows,
+            ..Bounds::default()
+        };
+    }
+
+    /// Asks the link to stand still.
+    pub fn pause(&self) {
+        self.inner.paused.send_replace(true);
+    }
+
+    /// Asks the link to go on.
+    pub fn resume(&self) {
+        self.inner.paused.send_replace(false);
+    }
+
+    /// Whether the link is asked to stand still; the receiver hears of every change.
+    pub fn paused(&self) -> watch::Receiver<bool> {
+        self.inner.paused.subscribe()
+    }
+
+    /// A panic elsewhere leaves plain values here, so a poisoned lock is still good.
+    fn slow(&self) -> MutexGuard<'_, Slow> {
+        self.inner
+            .slow
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn totals(&self) -> Totals {
+        let counters = &self.inner.counters;
+        Totals {
+            transactions: counters.transactions.load(Ordering::Relaxed),
+            rows: counters.rows.load(Ordering::Relaxed),
+            conflicts: counters.conflicts.load(Ordering::Relaxed),
+            retries: counters.retries.load(Ordering::Relaxed),
+            reconnects: counters.reconnects.load(Ordering::Relaxed),
+        }
+    }
+
+    fn lsn(&self) -> LsnStatus {
+        let load = |position: &AtomicU64| Lsn::new(position.load(Ordering::Relaxed));
+        let positions = &self.inner.positions;
+        LsnStatus {
+            current: load(&positions.current),
+            sent: load(&positions.sent),
+            received: load(&positions.received),
+            applied: load(&positions.applied),
+            durable: load(&positions.durable),
+            confirmed: load(&positions.confirmed),
+        }
+    }
+
+    fn lag(&self, now: CommitTime) -> Lag {
+        let lsn = self.lsn();
+        // Before the first position is known there is nothing to compare with.
+        let known = !lsn.applied.is_zero();
+        let bytes = if known {
+            lsn.current.bytes_since(lsn.applied)
+        } else {
+            0
+        };
+        let oldest = self.oldest_unapplied();
+        let seconds = oldest.map_or(0.0, |oldest| seconds(now.micros_since(oldest)));
+        Lag {
+            bytes,
+            seconds: Some(seconds),
+            exact: true,
+        }
+    }
+
+    fn bounds(&self, limits: Bounds) -> Bounds {
+        let counters = &self.inner.counters;
+        Bounds {
+            queue_rows: counters.queue_rows.load(Ordering::Relaxed),
+            queue_bytes: counters.queue_bytes.load(Ordering::Relaxed),
+            ..limits
+        }
+    }
+}
+
+impl Slow {
+    fn sample(&mut self, now: CommitTime, totals: Totals) {
+        let last = self
+            .samples
+            .back()
+            .map_or(i64::MAX, |sample| now.micros_since(sample.at));
+        if last < 0 {
+            // The clock was set back: older samples say nothing any more.
+            self.samples.clear();
+        } else if last < SAMPLE_INTERVAL_MICROS {
+            return;
+        }
+        let Totals {
+            transactions, rows, ..
+        } = totals;
+        self.samples.push_back(Sample {
+            at: now,
+            transactions,
+            rows,
+        });
+        while self.samples.len() > SAMPLES_MAX || self.second_is_old_enough(now) {
+            self.samples.pop_front();
+        }
+    }
+
+    /// The oldest sample can go when the next one covers the whole window too.
+    fn second_is_old_enough(&self, now: CommitTime) -> bool {
+        self.samples
+            .get(1)
+            .is_some_and(|second| now.micros_since(second.at) >= RATE_WINDOW_MICROS)
+    }
+
+    fn rates(&self, now: CommitTime) -> Rates {
+        let (Some(first), Some(last)) = (self.samples.front(), self.samples.back()) else {
+            return Rates::default();
+        };
+        let elapsed = seconds(last.at.micros_since(first.at));
+        // A link nobody sampled for long (its daemon was stopped by a signal) has no recent rate.
+        let stale = now.micros_since(first.at) > 4 * RATE_WINDOW_MICROS;
+        if elapsed <= 0.0 || stale {
+            return Rates::default();
+        }
+        Rates {
+            transactions_per_second: count(last.transactions - first.transactions) / elapsed,
+            rows_per_second: count(last.rows - first.rows) / elapsed,
+        }
+    }
+}
+
+/// Seconds of a difference in microseconds; 0 where clocks make it negative.
+#[allow(clippy::cast_precision_loss)] // 2^53 microseconds are 285 years
+fn seconds(micros: i64) -> f64 {
+    micros.max(0) as f64 / 1e6
+}
+
+#[allow(clippy::cast_precision_loss)] // a rate needs no 53 bits
+fn count(difference: u64) -> f64 {
+    difference as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: f64) -> CommitTime {
+        #[allow(clippy::cast_possible_truncation)]
+        CommitTime::from_postgres_micros((seconds * 1e6) as i64)
+    }
+
+    fn monitor() -> LinkMonitor {
+        LinkMonitor::new_at("east->west".parse().unwrap(), at(0.0))
+    }
+
+    #[test]
+    fn since_stays_while_the_state_stays() {
+        let monitor = monitor();
+        assert_eq!(monitor.snapshot(at(1.0)).state, LinkState::Starting);
+        monitor.set_state_at(LinkState::Retrying, Some("first".into()), at(2.0));
+        monitor.set_state_at(LinkState::Retrying, Some("second".into()), at(3.0));
+        let status = monitor.snapshot(at(4.0));
+        assert_eq!(
+            (status.since, status.reason.as_deref()),
+            (at(2.0), Some("second"))
+        );
+        monitor.set_state_at(LinkState::Streaming, None, at(5.0));
+        let status = monitor.snapshot(at(6.0));
+        assert_eq!((status.since, status.reason), (at(5.0), None));
+    }
+
+    #[test]
+    fn lag_is_the_age_of_the_oldest_unapplied_commit_and_idle_is_none() {
+        let monitor = monitor();
+        assert_eq!(monitor.snapshot(at(1.0)).lag, Lag::default());
+        monitor.set_current(Lsn::new(900));
+        assert_eq!(
+            monitor.snapshot(at(1.0)).lag.bytes,
+            0,
+            "nothing to compare with yet"
+        );
+        monitor.set_applied(Lsn::new(400));
+        monitor.waits_to_apply(at(2.0));
+        monitor.waits_to_apply(at(3.0));
+        let lag = Lag {
+            bytes: 500,
+            seconds: Some(1.5),
+            exact: true,
+        };
+        assert_eq!(monitor.snapshot(at(3.5)).lag, lag);
+        // A commit time ahead of our clock is no negative lag.
+        assert_eq!(monitor.snapshot(at(1.0)).lag.seconds, Some(0.0));
+        monitor.set_oldest_unapplied(None);
+        monitor.set_applied(Lsn::new(1000));
+        assert_eq!(monitor.snapshot(at(4.0)).lag, Lag::default());
+    }
+
+    #[test]
+    fn rates_are_those_of_the_last_seconds() {
+        let monitor = monitor();
+        for second in 1..=20 {
+            monitor.add_transactions(100);
+            monitor.add_rows(1000);
+            monitor.sample(at(f64::from(second)));
+        }
+        let rates = monitor.snapshot(at(20.0)).rates;
+        assert!(
+            (rates.transactions_per_second - 100.0).abs() < 0.1,
+            "{rates:?}"
+        );
+        assert!((rates.rows_per_second - 1000.0).abs() < 1.0, "{rates:?}");
+        for second in 21..=26 {
+            monitor.sample(at(f64::from(second)));
+        }
+        assert_eq!(monitor.snapshot(at(26.0)).rates, Rates::default());
+    }
+
+    #[test]
+    fn a_clock_set_back_or_a_long_sleep_makes_no_nonsense_of_the_rates() {
+        let monitor = monitor();
+        monitor.add_rows(1000);
+        monitor.sample(at(100.0));
+        assert_eq!(
+            monitor.snapshot(at(100.0)).rates,
+            Rates::default(),
+            "an average of 100 s"
+        );
+        assert_eq!(monitor.snapshot(at(50.0)).rates, Rates::default());
+        monitor.add_rows(10);
+        let rates = monitor.snapshot(at(51.0)).rates;
+        assert!((rates.rows_per_second - 10.0).abs() < 0.1, "{rates:?}");
+    }
+
+    #[test]
+    fn the_ring_stays_small_however_often_it_is_asked() {
+        let monitor = monitor();
+        for step in 0..10_000 {
+            monitor.sample(at(f64::from(step) * 0.01));
+        }
+        assert!(monitor.slow().samples.len() <= SAMPLES_MAX);
+    }
+
+    #[test]
+    fn counters_queue_and_limits_are_in_the_snapshot() {
+        let monitor = monitor();
+        monitor.add_transactions(1);
+        monitor.add_conflicts(2);
+        monitor.add_retry();
+        monitor.add_reconnect();
+        monitor.set_limits(1000, 64, 500);
+        monitor.set_queue(7, 8);
+        monitor.set_clock_offset_ms(-0.5);
+        let status = monitor.clone().snapshot(at(1.0));
+        let totals = Totals {
+            transactions: 1,
+            rows: 0,
+            conflicts: 2,
+            retries: 1,
+            reconnects: 1,
+        };
+        assert_eq!(status.totals, totals);
+        let bounds = status.bounds.unwrap();
+        assert_eq!(
+            (bounds.queue_rows, bounds.queue_rows_max, bounds.window_rows),
+            (7, 1000, 500)
+        );
+        assert_eq!(status.clock_offset_ms, Some(-0.5));
+    }
+
+    #[tokio::test]
+    async fn a_pause_reaches_who_waits_for_it() {
+        let monitor = monitor();
+        let mut paused = monitor.paused();
+        assert!(!*paused.borrow());
+        monitor.clone().pause();
+        paused.changed().await.unwrap();
+        assert!(*paused.borrow_and_update());
+        monitor.resume();
+        paused.changed().await.unwrap();
+        assert!(!*paused.borrow());
+    }
+}

@@ -1,0 +1,157 @@
+//! Everything breaks while both sides write: in the end every acknowledged row is on both nodes,
+//! exactly once, and both nodes are equal.
+//!
+//! `MMREPL_CHAOS_FAULTS` sets how many faults (20; `make soak` 200), `MMREPL_SEED` which ones.
+
+use std::time::Duration;
+
+use mmrepl::local::ServerOptions;
+
+use crate::support::proxy::Mode;
+use crate::support::writers::{SCHEMA, Writer};
+use crate::support::{Cluster, ClusterOptions, Rng};
+
+/// After so many faults the cluster must get well while the writers go on.
+const FAULTS_BETWEEN_CALMS: u64 = 7;
+/// A backlog of a long soak takes its time.
+const SETTLE_LIMIT: Duration = Duration::from_secs(600);
+
+/// What can happen. Every fault is mended after a while, as in life.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    KillDaemon,
+    TerminateDaemon,
+    FreezeDaemon,
+    KillServer,
+    RestartServer,
+    FreezeServer,
+    CutLink,
+    HalfOpenLink,
+    SeverLink,
+}
+
+const FAULTS: [Fault; 9] = [
+    Fault::KillDaemon,
+    Fault::TerminateDaemon,
+    Fault::FreezeDaemon,
+    Fault::KillServer,
+    Fault::RestartServer,
+    Fault::FreezeServer,
+    Fault::CutLink,
+    Fault::HalfOpenLink,
+    Fault::SeverLink,
+];
+
+fn fault_count() -> u64 {
+    std::env::var("MMREPL_CHAOS_FAULTS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(20)
+}
+
+async fn pause(rng: &mut Rng, longest: Duration) {
+    let longest = u64::try_from(longest.as_millis()).unwrap();
+    tokio::time::sleep(Duration::from_millis(rng.below(longest))).await;
+}
+
+async fn happen(cluster: &mut Cluster, fault: Fault, victim: &'static str, rng: &mut Rng) {
+    let other = if victim == "east" { "west" } else { "east" };
+    let long = Duration::from_secs(2);
+    match fault {
+        Fault::KillDaemon => {
+            cluster.take_daemon(victim).kill9();
+            pause(rng, long).await;
+            cluster.start_daemon(victim);
+        }
+        Fault::TerminateDaemon => {
+            let daemon = cluster.take_daemon(victim);
+            let status = tokio::task::spawn_blocking(|| daemon.terminate())
+                .await
+                .unwrap();
+            assert!(status.success(), "{victim} ended with {status}");
+            cluster.start_daemon(victim);
+        }
+        Fault::FreezeDaemon => {
+            cluster.daemon(victim).sigstop();
+            pause(rng, long).await;
+            cluster.daemon(victim).sigcont();
+        }
+        Fault::KillServer => {
+            cluster.server_mut(victim).kill9();
+            pause(rng, long).await;
+            cluster.server_mut(victim).start().unwrap();
+        }
+        Fault::RestartServer => cluster.server_mut(victim).restart().unwrap(),
+        Fault::FreezeServer => {
+            cluster.server_mut(victim).sigstop();
+            pause(rng, long).await;
+            cluster.server_mut(victim).sigcont();
+        }
+        Fault::CutLink => break_network(cluster, (victim, other), Mode::Cut, rng).await,
+        Fault::HalfOpenLink => break_network(cluster, (victim, other), Mode::Paused, rng).await,
+        Fault::SeverLink => {
+            cluster.proxy(victim, victim).sever();
+            cluster.proxy(victim, other).sever();
+        }
+    }
+}
+
+/// The network between a daemon and a server: its peer's, or by chance its own.
+async fn break_network(cluster: &Cluster, ends: (&str, &str), mode: Mode, rng: &mut Rng) {
+    let server = if rng.below(3) == 0 { ends.0 } else { ends.1 };
+    let proxy = cluster.proxy(ends.0, server);
+    proxy.set(mode);
+    pause(rng, Duration::from_secs(3)).await;
+    if mode == Mode::Paused && rng.below(2) == 0 {
+        // What was half-open is found to be gone, and nothing sent meanwhile arrives.
+        proxy.cut();
+    }
+    proxy.resume();
+}
+
+async fn make_cluster() -> Cluster {
+    let quick = |_| ServerOptions::durable().with("wal_sender_timeout", "10s");
+    let options = ClusterOptions::pair().own_with(quick).proxied();
+    let mut cluster = Cluster::running_with(options, SCHEMA).await;
+    // Recovery is not finished, connections end, servers go away: nothing a person must act on.
+    cluster.allow_error("57P0");
+    cluster.wait_streaming().await;
+    cluster
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_and_nothing_happens_twice() {
+    let mut rng = Rng::from_env(20_261_120);
+    let mut cluster = make_cluster().await;
+    let writers: Vec<Writer> = [("east", "a"), ("east", "b"), ("west", "c"), ("west", "d")]
+        .into_iter()
+        .map(|(node, name)| Writer::start(name, cluster.node(node).dsn(), rng.fork()))
+        .collect();
+    for number in 1..=fault_count() {
+        let (fault, victim) = (*rng.pick(&FAULTS), *rng.pick(&["east", "west"]));
+        println!("fault {number}: {fault:?} {victim}");
+        happen(&mut cluster, fault, victim, &mut rng).await;
+        if number % FAULTS_BETWEEN_CALMS == 0 {
+            cluster.wait_streaming().await;
+        }
+        pause(&mut rng, Duration::from_secs(1)).await;
+    }
+    let mut acknowledged = Vec::new();
+    for writer in writers {
+        acknowledged.push(writer.stop().await);
+    }
+    cluster.wait_equal_within(SETTLE_LIMIT).await;
+    let mut total = 0;
+    for node in &cluster.nodes {
+        let client = node.client().await;
+        for writer in &acknowledged {
+            writer.assert_all_there(&client).await;
+            total += writer.numbers.len();
+        }
+    }
+    println!(
+        "{} acknowledged transactions, each on both nodes exactly once",
+        total / 2
+    );
+    assert!(total > 0);
+}

@@ -1,0 +1,18 @@
+//! Integration tests against real servers. One binary, so that tests share servers.
+// `pub` here means "for the other modules of this binary"; a failing helper fails its test.
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::panic)]
+
+mod bad_input;
+mod chaos;
+#[cfg(feature = "failpoints")]
+mod failpoints;
+mod harness;
+mod large;
+mod origin_progress;
+mod pgbench;
+mod replication;
+mod shapes;
+mod status_truth;
+#[path = "../support/mod.rs"]
+mod support;
+mod types;

@@ -1,0 +1,172 @@
+//! A network that can fail: a TCP proxy in this process.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+/// What the network does at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Forwards.
+    Open,
+    /// Forwards everything this much later.
+    Delayed(Duration),
+    /// Half-open: takes connections and bytes, forwards nothing, closes nothing.
+    Paused,
+    /// Closes every connection at once.
+    Cut,
+}
+
+/// Chunks under way in one direction of one connection.
+const CHUNKS_MAX: usize = 64;
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Forwards 127.0.0.1:`port` to a server. Lives as long as the test's runtime.
+pub struct Proxy {
+    port: u16,
+    mode: watch::Sender<Mode>,
+    /// Counts up to end what is connected now.
+    severed: watch::Sender<u64>,
+}
+
+impl Proxy {
+    /// Starts to forward to a port of this machine.
+    pub async fn start(target_port: u16) -> Self {
+        let listener = bind().await;
+        let port = listener.local_addr().unwrap().port();
+        let (mode, mode_seen) = watch::channel(Mode::Open);
+        let (severed, severed_seen) = watch::channel(0);
+        tokio::spawn(accept(listener, target_port, mode_seen, severed_seen));
+        Self {
+            port,
+            mode,
+            severed,
+        }
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Changes what the network does, for open connections too.
+    pub fn set(&self, mode: Mode) {
+        self.mode.send_replace(mode);
+        if mode == Mode::Cut {
+            self.sever();
+        }
+    }
+
+    /// Closes every connection and refuses new ones.
+    pub fn cut(&self) {
+        self.set(Mode::Cut);
+    }
+
+    /// Half-open: nothing comes through, nothing is closed.
+    pub fn pause(&self) {
+        self.set(Mode::Paused);
+    }
+
+    /// All is well again.
+    pub fn resume(&self) {
+        self.set(Mode::Open);
+    }
+
+    /// Closes every connection once; new ones work.
+    pub fn sever(&self) {
+        self.severed.send_modify(|count| *count += 1);
+    }
+}
+
+/// Outside the kernel's range for outgoing connections, as servers are.
+async fn bind() -> TcpListener {
+    for _ in 0..50 {
+        let port = mmrepl::local::free_port().unwrap();
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+            return listener;
+        }
+    }
+    panic!("no port for a proxy");
+}
+
+async fn accept(
+    listener: TcpListener,
+    target_port: u16,
+    mode: watch::Receiver<Mode>,
+    severed: watch::Receiver<u64>,
+) {
+    while let Ok((client, _)) = listener.accept().await {
+        if *mode.borrow() == Mode::Cut {
+            continue;
+        }
+        let mut severed = severed.clone();
+        severed.mark_unchanged();
+        let forwarding = forward(client, target_port, mode.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = forwarding => {}
+                _ = severed.changed() => {}
+            }
+        });
+    }
+}
+
+async fn forward(client: TcpStream, target_port: u16, mut mode: watch::Receiver<Mode>) {
+    // While half-open not even a connection comes through.
+    if mode.wait_for(|mode| *mode != Mode::Paused).await.is_err() {
+        return;
+    }
+    let target = SocketAddr::from((Ipv4Addr::LOCALHOST, target_port));
+    let Ok(server) = TcpStream::connect(target).await else {
+        return;
+    };
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let (client_reads, client_writes) = client.into_split();
+    let (server_reads, server_writes) = server.into_split();
+    // Either side closing ends both directions, as a closed PostgreSQL session does.
+    tokio::select! {
+        () = pump(client_reads, server_writes, mode.clone()) => {}
+        () = pump(server_reads, client_writes, mode) => {}
+    }
+}
+
+/// Copies one direction. Reading and writing are apart, so that a delay costs latency only.
+async fn pump(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut mode: watch::Receiver<Mode>,
+) {
+    let (sender, mut receiver) = mpsc::channel::<(Instant, Vec<u8>)>(CHUNKS_MAX);
+    let read_mode = mode.clone();
+    let read = async move {
+        let mut buffer = vec![0; CHUNK_BYTES];
+        while let Ok(read @ 1..) = from.read(&mut buffer).await {
+            let due = Instant::now() + delay(*read_mode.borrow());
+            if sender.send((due, buffer[..read].to_vec())).await.is_err() {
+                return;
+            }
+        }
+    };
+    let write = async {
+        while let Some((due, chunk)) = receiver.recv().await {
+            tokio::time::sleep_until(due).await;
+            let open = mode.wait_for(|mode| *mode != Mode::Paused).await.is_ok();
+            if !open || to.write_all(&chunk).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(read, write);
+}
+
+fn delay(mode: Mode) -> Duration {
+    if let Mode::Delayed(delay) = mode {
+        delay
+    } else {
+        Duration::ZERO
+    }
+}
