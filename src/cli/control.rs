@@ -10,7 +10,7 @@ use crate::catalog::link_control::set_paused;
 use crate::config::{Config, Node};
 use crate::ids::LinkName;
 use crate::status::gather::{sentence, silence};
-use crate::wire::control::control;
+use crate::wire::control;
 
 /// The daemon writes one row on its server before it answers.
 const DAEMON_TIMEOUT: Duration = Duration::from_secs(6);

@@ -21,7 +21,7 @@ use crate::config::{Config, Node};
 use crate::error::Retryable;
 use crate::ids::{ClusterName, LinkName, NodeName, slot_name};
 use crate::lsn::Lsn;
-use crate::wire::control::control;
+use crate::wire::control;
 
 /// A daemon answers from memory.
 const DAEMON_TIMEOUT: Duration = Duration::from_secs(2);
