@@ -84,7 +84,6 @@ pub async fn origin_id(client: &Client, name: &str) -> Result<Option<u32>, Catal
     let row = row.map_err(CatalogError::query("read a replication origin"))?;
     Ok(row.map(|row| row.get(0)))
 }
-<<<<<<< HEAD
 
 /// Every logical slot whose name starts with `prefix`: name and the process that uses it.
 pub async fn slots_starting(
@@ -110,5 +109,3 @@ pub async fn origins_starting(client: &Client, prefix: &str) -> Result<Vec<Strin
     let rows = rows.map_err(CatalogError::query("list replication origins"))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
-=======
->>>>>>> h3
