@@ -129,7 +129,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_give_messages_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_are_messages_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..99)) {
             let (mut codec, mut input) = (codec(), BytesMut::from(&bytes[..]));
             while let Ok(Some(_)) = codec.decode(&mut input) {}
         }

@@ -47,7 +47,7 @@ pub enum WireError {
     Protocol(String),
     /// A message is larger than PostgreSQL itself allows.
     #[error(
-        "a message of {announced} bytes is over the limit of {limit}: the value or row is too big to replicate"
+        "a message of {announced} bytes is over the limit of {limit}: the row is too big to send"
     )]
     MessageTooBig {
         /// The size of the message.

@@ -10,21 +10,21 @@
 //! One task drives a connection; reading always comes before writing (see `connection`).
 
 mod auth;
-mod batch;
+pub mod batch;
 mod cache;
 mod certificate;
 mod change_stream;
 mod codec;
 mod connect;
 mod connection;
-mod control;
-mod error;
-mod outcome;
+pub mod control;
+pub mod error;
+pub mod outcome;
 mod redact;
-mod replication;
-mod session;
+pub mod replication;
+pub mod session;
 mod startup;
-mod stream;
+pub mod stream;
 mod tls;
 
 pub use batch::{Batch, BatchError};

@@ -135,7 +135,7 @@ async fn ask_for_tls(
     match (read, answer[0]) {
         (0, _) => Err(WireError::Closed),
         (2.., b'S') => Err(refused(
-            "unencrypted bytes follow the server's answer; somebody may be tampering with the connection",
+            "unencrypted bytes follow the server's answer; somebody may be tampering",
         )),
         (_, b'S') => tls::handshake(tcp, info.tls(), host).await,
         (1, b'N') if encryption == Encryption::IfOffered => Ok(Stream::Tcp(tcp)),

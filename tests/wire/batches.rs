@@ -168,9 +168,8 @@ async fn the_statement_cache_is_bounded() {
 async fn a_batch_that_is_not_sent_leaves_nothing_behind() {
     let server = Server::shared();
     let mut session = server.superuser().await;
-    let mut batch = session.batch();
-    push(&mut batch, "select 1", &[]);
-    let _never_sent = batch;
+    // Pushed and never run.
+    push(&mut session.batch(), "select 1", &[]);
     let mut batch = session.batch();
     assert!(batch.is_empty());
     push(&mut batch, "select 1", &[]);

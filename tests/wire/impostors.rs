@@ -138,7 +138,7 @@ async fn kerberos_is_declined_with_advice() {
     assert!(error.to_string().contains("pg_hba.conf"), "{error}");
 }
 
-/// A TLS server with this certificate that agrees to SSLRequest.
+/// A TLS server with this certificate that agrees to `SSLRequest`.
 async fn tls_server(identity: &Identity) -> u16 {
     let chain = vec![CertificateDer::from(identity.certificate.clone())];
     let key = PrivateKeyDer::Pkcs8(identity.pkcs8.clone().into());
@@ -162,10 +162,11 @@ async fn tls_server(identity: &Identity) -> u16 {
 
 async fn serve_tls(mut socket: TcpStream, acceptor: tokio_rustls::TlsAcceptor) {
     let mut request = [0; 8];
-    if socket.read_exact(&mut request).await.is_ok() && socket.write_all(b"S").await.is_ok() {
-        if let Ok(mut stream) = acceptor.accept(socket).await {
-            let _ = stream.read(&mut request).await;
-        }
+    if socket.read_exact(&mut request).await.is_err() || socket.write_all(b"S").await.is_err() {
+        return;
+    }
+    if let Ok(mut stream) = acceptor.accept(socket).await {
+        let _ = stream.read(&mut request).await;
     }
 }
 

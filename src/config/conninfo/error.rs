@@ -24,7 +24,7 @@ pub enum ConnInfoError {
         why: &'static str,
     },
     /// A value that its keyword does not allow.
-    #[error("the DSN keyword `{keyword}`{} has a value that is not {expected}", source_of(*.from_env))]
+    #[error("the DSN keyword `{keyword}`{} needs {expected} as its value", source_of(*.from_env))]
     BadValue {
         /// The keyword.
         keyword: &'static str,

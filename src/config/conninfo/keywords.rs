@@ -248,7 +248,7 @@ mod tests {
     use super::*;
 
     fn settings(text: &str) -> Result<(), String> {
-        let pairs = super::super::keyvalue::split(text).unwrap();
+        let pairs = crate::config::conninfo::keyvalue::split(text).unwrap();
         Settings::new(pairs, &|_| None)
             .map(|_| ())
             .map_err(|e| e.to_string())

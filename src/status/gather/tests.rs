@@ -192,80 +192,87 @@ async fn connect(server: &LocalServer, database: &str) -> Client {
 }
 
 const SLOT: &str = "select pg_create_logical_replication_slot('mmrepl_shop_west', 'pgoutput')";
+const WORK: &str = "create table public.t as select generate_series(1, 1000) i";
 const POSITION: &str = "insert into mmrepl.apply_position
     select 'east', confirmed_flush_lsn, confirmed_flush_lsn, now() - interval '1 minute', '7', 1
     from pg_replication_slots";
 
-#[tokio::test(flavor = "multi_thread")]
-async fn servers_speak_for_a_daemon_that_is_down() {
+/// A server with the databases `east` and `west`, and a cluster of them without daemons.
+async fn two_databases() -> (tempfile::TempDir, LocalServer, Config) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_owned();
-    let mut server = tokio::task::spawn_blocking(move || server(&path))
-        .await
-        .unwrap();
+    let start = tokio::task::spawn_blocking(move || server(&path));
+    let server = start.await.unwrap();
     let postgres = connect(&server, "postgres").await;
-    postgres
-        .batch_execute("create database east")
-        .await
-        .unwrap();
-    postgres
-        .batch_execute("create database west")
-        .await
-        .unwrap();
     let mut config = config(&[("east", nobody(2)), ("west", nobody(3))]);
     for node in &mut config.nodes {
+        let create = format!("create database {}", node.name);
+        postgres.batch_execute(&create).await.unwrap();
         node.dsn = ConnInfo::parse(&server.dsn(node.name.as_str()), &|_| None).unwrap();
     }
-    let first = async |config: &Config| gather(config, None).await.links.remove(0);
-    let reason = |link: &LinkStatus| link.reason.clone().unwrap();
+    (dir, server, config)
+}
 
-    let bare = first(&config).await;
+/// What is told about `east->west`, and why.
+async fn told(config: &Config) -> (LinkStatus, String) {
+    let link = gather(config, None).await.links.remove(0);
+    let reason = link.reason.clone().unwrap();
+    (link, reason)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_speak_for_a_daemon_that_is_down() {
+    let (_dir, mut server, config) = two_databases().await;
+    let (bare, reason) = told(&config).await;
     assert_eq!(
         (bare.state, bare.source),
         (LinkState::Stopped, StatusSource::Server)
     );
     assert!(
-        reason(&bare).contains("east has no slot for it: run `mmrepl init`"),
-        "{bare:?}"
+        reason.contains("east has no slot for it: run `mmrepl init`"),
+        "{reason}"
     );
 
-    let (mut east, mut west) = (
-        connect(&server, "east").await,
-        connect(&server, "west").await,
-    );
+    let mut east = connect(&server, "east").await;
+    let mut west = connect(&server, "west").await;
     crate::migrate::migrate(&mut east).await.unwrap();
     crate::migrate::migrate(&mut west).await.unwrap();
     east.batch_execute(SLOT).await.unwrap();
-    assert!(reason(&first(&config).await).contains("west has no position for it"));
+    let (_, reason) = told(&config).await;
+    assert!(reason.contains("west has no position for it"), "{reason}");
 
     west.batch_execute(POSITION).await.unwrap();
-    east.batch_execute("create table t as select generate_series(1, 1000) i")
-        .await
-        .unwrap();
-    let down = first(&config).await;
-    assert_eq!(down.state, LinkState::Stopped);
+    east.batch_execute(WORK).await.unwrap();
+    let (down, reason) = told(&config).await;
     assert!(
-        reason(&down).ends_with("start it with `mmrepl run --node east`"),
-        "{down:?}"
+        reason.ends_with("start it with `mmrepl run --node east`"),
+        "{reason}"
     );
-    assert!(down.lag.bytes > 10_000 && !down.lag.exact, "{:?}", down.lag);
-    assert!(down.lag.seconds.unwrap() >= 60.0, "{:?}", down.lag);
-    assert!(!down.lsn.confirmed.is_zero() && down.lsn.current > down.lsn.applied);
-    let slot = down.slot.unwrap();
+    assert_behind(&down);
+
+    let link = "east->west".parse().unwrap();
+    let paused = crate::catalog::link_control::set_paused(&east, &link, true).await;
+    paused.unwrap();
+    let (_, reason) = told(&config).await;
+    assert!(reason.contains("the link is paused"), "{reason}");
+
+    let kill = tokio::task::spawn_blocking(move || server.kill9());
+    kill.await.unwrap();
+    assert_eq!(told(&config).await.0.state, LinkState::Unreachable);
+}
+
+fn assert_behind(link: &LinkStatus) {
+    assert_eq!(link.state, LinkState::Stopped);
+    assert!(link.lag.bytes > 10_000 && !link.lag.exact, "{link:?}");
+    assert!(
+        link.lag.seconds.is_some_and(|seconds| seconds >= 60.0),
+        "{link:?}"
+    );
+    assert!(!link.lsn.confirmed.is_zero() && link.lsn.current > link.lsn.applied);
+    let slot = link.slot.as_ref().unwrap();
     assert_eq!(
         (slot.name.as_str(), slot.active),
         ("mmrepl_shop_west", false)
     );
     assert!(slot.retained_bytes > 10_000, "{slot:?}");
-
-    let link = "east->west".parse().unwrap();
-    crate::catalog::link_control::set_paused(&east, &link, true)
-        .await
-        .unwrap();
-    assert!(reason(&first(&config).await).contains("the link is paused"));
-
-    tokio::task::spawn_blocking(move || server.kill9())
-        .await
-        .unwrap();
-    assert_eq!(first(&config).await.state, LinkState::Unreachable);
 }
