@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::{ConfigArg, FAILED, output};
 use crate::config::Config;
 use crate::ids::NodeName;
-use crate::init::{DropReport, drop_nodes};
+use crate::init::{DropReport, Dropped, drop_nodes};
 
 /// The command line of `mmrepl drop`.
 #[derive(Clone, Debug, clap::Args)]
@@ -73,15 +73,10 @@ fn confirmed(config: &Config, node: Option<&NodeName>) -> bool {
 
 fn print(args: &DropArgs, report: &DropReport) {
     if args.json {
-        let node = |(node, removed): &(NodeName, Vec<String>)| serde_json::json!({ "node": node, "removed": removed });
-        let left = |(node, reason): &(NodeName, String)| serde_json::json!({ "node": node, "reason": reason });
-        output::json(&serde_json::json!({
-            "nodes": report.removed.iter().map(node).collect::<Vec<_>>(),
-            "left": report.left.iter().map(left).collect::<Vec<_>>(),
-        }));
+        output::json(&serde_json::json!(report));
         return;
     }
-    for (node, removed) in &report.removed {
+    for Dropped { node, removed } in &report.nodes {
         let what = if removed.is_empty() {
             "nothing to drop".to_owned()
         } else {
@@ -89,7 +84,7 @@ fn print(args: &DropArgs, report: &DropReport) {
         };
         output::line(&format!("{node}: {what}"));
     }
-    for (_, reason) in &report.left {
-        output::error(reason);
+    for left in &report.left {
+        output::error(&left.reason);
     }
 }

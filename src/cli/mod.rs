@@ -54,7 +54,8 @@ pub enum Command {
     Run(run::RunArgs),
     /// Show every link of the cluster
     Status(status::StatusArgs),
-    /// Find everything that would keep the cluster from working, each with the command that mends it
+    /// Find everything that would keep the cluster from working, each with the command that mends
+    /// it
     Check(check::CheckArgs),
     /// Pause a link; it stays paused when its daemon restarts
     Pause(control::ControlArgs),
