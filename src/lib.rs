@@ -38,6 +38,7 @@ pub mod backoff;
 pub mod catalog;
 pub mod check;
 pub mod checkpoint;
+pub mod cli;
 pub mod commit_time;
 pub mod config;
 pub mod conflict;

@@ -13,6 +13,9 @@ use hyper_util::rt::TokioIo;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpStream;
 
+use super::AdminError;
+use super::token::Token;
+use crate::config::Node;
 use crate::error::{RetryClass, Retryable};
 use crate::ids::{ClusterName, LinkName, NodeName};
 use crate::status::model::ClusterStatus;
@@ -29,6 +32,21 @@ pub struct Peer {
     pub admin: SocketAddr,
     /// Its token, where it wants one.
     pub token: Option<SecretString>,
+}
+
+impl Peer {
+    /// The daemon of `node`, with the token of its token file, where it has one.
+    pub async fn of(node: &Node) -> Result<Self, AdminError> {
+        let token = match &node.admin_token_file {
+            Some(path) => Some(Token::read(path).await?.into_secret()),
+            None => None,
+        };
+        Ok(Self {
+            node: node.name.clone(),
+            admin: node.admin,
+            token,
+        })
+    }
 }
 
 /// Why a daemon gave no answer that can be used.

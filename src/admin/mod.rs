@@ -35,7 +35,6 @@ use crate::status::monitor::LinkMonitor;
 
 pub use client::Peer;
 pub use ready::{PeerDaemons, READY_LAG_SECONDS};
-pub use token::read_token;
 
 /// Connections served at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 32;

@@ -6,6 +6,7 @@ use futures_util::future::{BoxFuture, FutureExt, join_all};
 
 use super::client::{Peer, ask};
 use super::{Incoming, IncomingLinks};
+use crate::config::Node;
 use crate::ids::{ClusterName, LinkName, NodeName};
 use crate::status::model::LinkStatus;
 
@@ -42,12 +43,12 @@ fn trouble(link: &LinkStatus) -> Option<String> {
 pub struct PeerDaemons {
     cluster: ClusterName,
     node: NodeName,
-    peers: Vec<Peer>,
+    peers: Vec<Node>,
 }
 
 impl PeerDaemons {
     /// The daemons of `peers`, as `node` sees them.
-    pub fn new(cluster: ClusterName, node: NodeName, peers: Vec<Peer>) -> Self {
+    pub fn new(cluster: ClusterName, node: NodeName, peers: Vec<Node>) -> Self {
         Self {
             cluster,
             node,
@@ -55,19 +56,21 @@ impl PeerDaemons {
         }
     }
 
-    async fn ask(&self, peer: &Peer) -> Incoming {
+    async fn ask(&self, node: &Node) -> Incoming {
         let link = LinkName {
-            from: peer.node.clone(),
+            from: node.name.clone(),
             to: self.node.clone(),
         };
-        let status = match ask(peer, &self.cluster, PEER_TIMEOUT).await {
-            Ok(told) => told
-                .links
-                .into_iter()
-                .find(|status| status.link() == link)
-                .ok_or_else(|| format!("the daemon of {} does not run it", peer.node)),
+        let told = match Peer::of(node).await {
+            Ok(peer) => ask(&peer, &self.cluster, PEER_TIMEOUT)
+                .await
+                .map_err(|e| e.to_string()),
             Err(error) => Err(error.to_string()),
         };
+        let status = told.and_then(|told| {
+            let found = told.links.into_iter().find(|status| status.link() == link);
+            found.ok_or_else(|| format!("the daemon of {} does not run it", node.name))
+        });
         Incoming { link, status }
     }
 }

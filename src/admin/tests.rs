@@ -9,6 +9,8 @@ use tokio::task::JoinHandle;
 
 use super::client::{ClientError, Peer, ask, get_status, post_control};
 use super::*;
+use crate::config::Node;
+use crate::config::conninfo::ConnInfo;
 use crate::status::model::LinkState;
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
@@ -276,7 +278,7 @@ async fn with_a_token_only_the_health_checks_are_open() {
         "{error:?}"
     );
     assert!(running.notes.0.lock().unwrap().is_empty());
-    let right = read_token(file.path()).unwrap();
+    let right = "s3cret".into();
     post_control(running.addr, Some(&right), (&link, true), PATIENCE)
         .await
         .unwrap();
@@ -298,13 +300,13 @@ async fn nothing_is_served_to_other_machines_without_a_token() {
 #[tokio::test]
 async fn ready_means_ready_in_both_directions() {
     let west = start(None, Arc::new(NobodyElse), "west").await;
-    let peer = Peer {
-        node: "west".parse().unwrap(),
+    let peer = Node {
+        name: "west".parse().unwrap(),
+        dsn: ConnInfo::parse("host=127.0.0.1 dbname=west user=u", &|_| None).unwrap(),
         admin: west.addr,
-        token: None,
+        admin_token_file: None,
     };
-    let (cluster, node): (ClusterName, NodeName) =
-        ("shop".parse().unwrap(), "east".parse().unwrap());
+    let (cluster, node) = ("shop".parse().unwrap(), "east".parse().unwrap());
     let peers = PeerDaemons::new(cluster, node, vec![peer]);
     let east = start(None, Arc::new(peers), "east").await;
     east.monitor.set_state(LinkState::Streaming, None);

@@ -26,6 +26,11 @@ impl Token {
             .map(Self)
     }
 
+    /// The token, to be sent to the daemon that wants it.
+    pub(super) fn into_secret(self) -> SecretString {
+        self.0
+    }
+
     /// Whether `offered` is the token; takes the same time wherever they differ.
     pub(super) fn matches(&self, offered: &[u8]) -> bool {
         let expected = self.0.expose_secret().as_bytes();
@@ -37,8 +42,8 @@ impl Token {
     }
 }
 
-/// Reads the first line of the token file at `path`, for the daemon as for who calls it. Blocks.
-pub fn read_token(path: &Path) -> Result<SecretString, AdminError> {
+/// Blocks.
+fn read_token(path: &Path) -> Result<SecretString, AdminError> {
     let failed = |e: std::io::Error| problem(path, e.to_string());
     let metadata = std::fs::metadata(path).map_err(failed)?;
     if metadata.permissions().mode() & OTHERS != 0 {

@@ -40,6 +40,8 @@ pub struct TargetFacts {
 pub struct Evidence {
     /// Why the daemon could not be asked, and what to do.
     pub daemon: String,
+    /// The daemon takes connections and says nothing: the link may stand although its slot is used.
+    pub hangs: bool,
     /// The daemon's last checkpoint, where its data directory is on this machine.
     pub checkpoint: Option<Checkpoint>,
     /// The source's answer.
@@ -103,6 +105,7 @@ fn judge(link: &LinkName, evidence: &Evidence) -> (LinkState, Vec<String>) {
         (false, ..) => LinkState::Stopped,
         (true, true, _) => LinkState::Blocked,
         (true, false, true) => LinkState::Paused,
+        (true, false, false) if evidence.hangs => LinkState::Unreachable,
         (true, false, false) if settled(evidence, facts) => LinkState::Streaming,
         (true, false, false) => LinkState::CatchingUp,
     };
@@ -265,6 +268,7 @@ mod tests {
         let commit_time = Some(CommitTime::from_postgres_micros(1_000_000));
         Evidence {
             daemon: "the daemon of east does not answer".into(),
+            hangs: false,
             checkpoint: None,
             source: Ok(SourceFacts {
                 current: Lsn::new(500),
@@ -389,6 +393,9 @@ mod tests {
         let status = judged(&evidence);
         assert_eq!(status.state, LinkState::Streaming);
         assert!(status.reason.unwrap().contains("slot is in use"));
+        evidence.hangs = true;
+        assert_eq!(judged(&evidence).state, LinkState::Unreachable);
+        evidence.hangs = false;
         evidence.source.as_mut().unwrap().current = Lsn::new(300 + SETTLED_BYTES + 1);
         assert_eq!(judged(&evidence).state, LinkState::CatchingUp);
         evidence.source.as_mut().unwrap().paused = true;

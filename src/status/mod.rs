@@ -2,6 +2,7 @@
 //! command line alike.
 
 pub mod cluster;
+pub mod gather;
 pub mod model;
 pub mod monitor;
 pub mod render;

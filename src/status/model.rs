@@ -106,7 +106,7 @@ pub enum LinkState {
     Paused,
     /// Nobody runs it.
     Stopped,
-    /// The source cannot be asked.
+    /// The source cannot be asked, or a daemon that hangs keeps everybody from knowing.
     Unreachable,
 }
 
