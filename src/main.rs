@@ -1,4 +1,9 @@
 //! The `mmrepl` program.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    mmrepl::cli::main().await
+}

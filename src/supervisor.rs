@@ -8,13 +8,14 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::PeerDaemons;
+use crate::admin::ready::PeerDaemons;
 use crate::admin::{self, AdminState, PauseControl};
 use crate::catalog::link_control::set_paused;
 use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::config::{Config, ConfigError, Node};
 use crate::ids::{LinkName, NodeName};
-use crate::link::{self, LinkContext, GROUP_ROWS_MAX, QUEUE_BYTES_MAX, QUEUE_PIECES_MAX};
+use crate::link::{self, GROUP_ROWS_MAX, LinkContext, QUEUE_BYTES_MAX, QUEUE_PIECES_MAX};
+use crate::status::gather::peer;
 use crate::status::monitor::LinkMonitor;
 use crate::wire::control;
 
@@ -56,7 +57,10 @@ pub async fn run(
     let serving = tokio::spawn(server.serve(stop.clone()));
     tracing::info!(%node, links = monitors.len(), admin = %own.admin, "mmrepl runs");
     stop.cancelled().await;
-    if tokio::time::timeout(STOP_LIMIT, links.wait()).await.is_err() {
+    if tokio::time::timeout(STOP_LIMIT, links.wait())
+        .await
+        .is_err()
+    {
         tracing::warn!("a link did not stop in time; its open transaction is rolled back");
     }
     serving.abort();
@@ -92,19 +96,30 @@ fn contexts(
             link,
         })
     };
-    config.links_from(&own.name).into_iter().map(context).collect()
+    config
+        .links_from(&own.name)
+        .into_iter()
+        .map(context)
+        .collect()
 }
 
 fn monitor(link: LinkName) -> LinkMonitor {
     let monitor = LinkMonitor::new(link);
-    monitor.set_limits(QUEUE_PIECES_MAX as u64, QUEUE_BYTES_MAX.into(), GROUP_ROWS_MAX as u64);
+    monitor.set_limits(
+        QUEUE_PIECES_MAX as u64,
+        QUEUE_BYTES_MAX.into(),
+        GROUP_ROWS_MAX as u64,
+    );
     monitor
 }
 
 fn admin_state(config: &Config, own: &Node, links: Vec<LinkMonitor>) -> AdminState {
-    let peers = config.peers_of(&own.name).into_iter().cloned().collect();
+    let peers = config.peers_of(&own.name).into_iter().map(peer).collect();
     let incoming = PeerDaemons::new(config.cluster.clone(), own.name.clone(), peers);
-    let control = Pausing { source: own.clone(), links: links.clone() };
+    let control = Pausing {
+        source: own.clone(),
+        links: links.clone(),
+    };
     AdminState {
         cluster: config.cluster.clone(),
         node: own.name.clone(),
@@ -129,9 +144,15 @@ impl PauseControl for Pausing {
         Box::pin(async move {
             let client = control(&self.source.dsn, "mmrepl control").await;
             let client = client.map_err(|error| format!("{}: {error}", self.source.name))?;
-            set_paused(&client, link, paused).await.map_err(|error| error.to_string())?;
+            set_paused(&client, link, paused)
+                .await
+                .map_err(|error| error.to_string())?;
             for monitor in self.links.iter().filter(|monitor| monitor.link() == link) {
-                if paused { monitor.pause() } else { monitor.resume() }
+                if paused {
+                    monitor.pause()
+                } else {
+                    monitor.resume()
+                }
             }
             Ok(())
         })

@@ -13,8 +13,8 @@ pub mod table;
 mod table_query;
 
 use crate::error::{RetryClass, Retryable};
-use crate::wire::from_tokio_postgres;
 use crate::wire::WireError;
+use crate::wire::from_tokio_postgres;
 
 /// A catalog query failed or returned what it never should.
 #[derive(Debug, thiserror::Error)]

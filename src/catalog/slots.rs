@@ -84,31 +84,3 @@ pub async fn origin_id(client: &Client, name: &str) -> Result<Option<u32>, Catal
     let row = row.map_err(CatalogError::query("read a replication origin"))?;
     Ok(row.map(|row| row.get(0)))
 }
-<<<<<<< HEAD
-
-/// Every logical slot whose name starts with `prefix`: name and the process that uses it.
-pub async fn slots_starting(
-    client: &Client,
-    prefix: &str,
-) -> Result<Vec<(String, Option<i32>)>, CatalogError> {
-    let sql = "select slot_name::text, active_pid from pg_catalog.pg_replication_slots
-               where pg_catalog.starts_with(slot_name::text, $1) and slot_type = 'logical'
-                 and database = pg_catalog.current_database()
-               order by 1";
-    let rows = client
-        .query(sql, &[&prefix])
-        .await
-        .map_err(CatalogError::query("list slots"))?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
-}
-
-/// Every replication origin whose name starts with `prefix`.
-pub async fn origins_starting(client: &Client, prefix: &str) -> Result<Vec<String>, CatalogError> {
-    let sql = "select roname::text from pg_catalog.pg_replication_origin
-               where pg_catalog.starts_with(roname::text, $1) order by 1";
-    let rows = client.query(sql, &[&prefix]).await;
-    let rows = rows.map_err(CatalogError::query("list replication origins"))?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
-}
-=======
->>>>>>> h3

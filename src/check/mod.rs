@@ -16,7 +16,7 @@ mod tables;
 use crate::config::Config;
 use crate::error::Retryable;
 use crate::ids::NodeName;
-use crate::wire::error::WireError;
+use crate::wire::WireError;
 use facts::NodeFacts;
 
 /// How bad a problem is.

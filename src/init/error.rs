@@ -5,8 +5,8 @@ use crate::config::ConfigError;
 use crate::error::{RetryClass, Retryable};
 use crate::ids::{LinkName, NodeName};
 use crate::migrate::MigrateError;
-use crate::wire::control::from_tokio_postgres;
-use crate::wire::error::WireError;
+use crate::wire::WireError;
+use crate::wire::from_tokio_postgres;
 
 /// `init` or `drop` could not go on. Running it again goes on where it stopped.
 #[derive(Debug, thiserror::Error)]

@@ -91,7 +91,7 @@ async fn partitions(
                 join pg_catalog.pg_index ti on ti.indexrelid = top.oid
                 where i.indrelid = c.oid and ti.indrelid = t.root and top.relname = t.key_index
                 limit 1)
-        from pg_catalog.unnest($1::pg_catalog.oid[], $2::pg_catalog.text[]) t(root, key_index)
+        from unnest($1::pg_catalog.oid[], $2::pg_catalog.text[]) t(root, key_index)
         cross join lateral pg_catalog.pg_partition_tree(t.root) p
         join pg_catalog.pg_class c on c.oid = p.relid and c.relkind in ('r', 'p')
         join pg_catalog.pg_namespace n on n.oid = c.relnamespace

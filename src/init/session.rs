@@ -5,8 +5,8 @@ use tokio_postgres::Client;
 use super::InitError;
 use crate::config::{Config, Node};
 use crate::ids::NodeName;
-use crate::wire::control;
-use crate::wire::error::WireError;
+use crate::wire::WireError;
+use crate::wire::{control, from_tokio_postgres};
 
 /// Settings that text must not depend on, and waits that must end: an application that holds a lock
 /// is not made to queue behind `init` for longer than this.
@@ -39,11 +39,11 @@ impl Session {
     /// Connects and pins the settings.
     pub(super) async fn open(config: &Config, node: &Node) -> Result<Self, WireError> {
         let name = format!("mmrepl {} init", config.cluster);
-        let client = control::control(&node.dsn, &name).await?;
+        let client = control(&node.dsn, &name).await?;
         client
             .batch_execute(PINNED)
             .await
-            .map_err(control::from_tokio_postgres)?;
+            .map_err(from_tokio_postgres)?;
         Ok(Self {
             node: node.clone(),
             client,

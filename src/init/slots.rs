@@ -9,7 +9,7 @@ use crate::catalog::slots::slot_state;
 use crate::config::Config;
 use crate::ids::{LinkName, NodeName, slot_name};
 use crate::lsn::Lsn;
-use crate::wire::replication::ReplicationConnection;
+use crate::wire::ReplicationConnection;
 
 /// The new slots of one node. The snapshot lives as long as the connection is open and unused.
 pub(super) struct MadeSlots {

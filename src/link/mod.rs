@@ -38,9 +38,9 @@ use applying::{ApplyOptions, Applying, Ended};
 use connect::Ready;
 use reader::Reader;
 
+pub use applying::GROUP_ROWS_MAX;
 pub use error::LinkError;
 pub use history::HistoryError;
-pub use applying::GROUP_ROWS_MAX;
 pub use progress::UNFLUSHED_MAX;
 pub use queue::{QUEUE_BYTES_MAX, QUEUE_PIECES_MAX};
 

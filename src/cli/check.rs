@@ -1,0 +1,46 @@
+//! `mmrepl check`: the preflight alone.
+
+use std::process::ExitCode;
+
+use super::{ConfigArg, FAILED, output};
+use crate::check::{Problem, Severity, has_errors};
+
+/// The command line of `mmrepl check`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CheckArgs {
+    /// Which cluster.
+    #[command(flatten)]
+    pub config: ConfigArg,
+    /// Print one JSON object for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Prints every finding. Exit code 0 when none is an error, 1 when one is, 2 when the configuration
+/// cannot be used.
+pub async fn run(args: &CheckArgs) -> ExitCode {
+    let config = match args.config.load() {
+        Ok(config) => config,
+        Err(error) => {
+            output::error(&error);
+            return ExitCode::from(FAILED);
+        }
+    };
+    let problems = crate::init::preflight(&config).await;
+    if args.json {
+        output::json(&serde_json::json!({ "ok": !has_errors(&problems), "problems": problems }));
+    } else {
+        print(&problems);
+    }
+    if has_errors(&problems) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn print(problems: &[Problem]) {
+    let colour = output::colour();
+    for problem in problems {
+        output::line(&output::problem(problem, colour));
+    }
+    let count = |severity| problems.iter().filter(|p| p.severity == severity).count();
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    output::line(&format!("{errors} error(s), {warnings} warning(s)"));
+}

@@ -1,0 +1,35 @@
+//! Log lines on standard error.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// The environment variable that filters log lines, in the syntax of `tracing-subscriber`.
+const FILTER_VARIABLE: &str = "MMREPL_LOG";
+
+/// `tokio_postgres` logs statements with their parameters, which are row values, at `debug`.
+const DEFAULT_FILTER: &str = "info,tokio_postgres=warn";
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object per line
+    Json,
+}
+
+/// Starts logging; once per process.
+pub(super) fn start(format: LogFormat) -> Result<(), String> {
+    let text = std::env::var(FILTER_VARIABLE).unwrap_or_default();
+    let text = if text.is_empty() { DEFAULT_FILTER } else { &text };
+    let filter = EnvFilter::try_new(text)
+        .map_err(|error| format!("${FILTER_VARIABLE} is not a log filter: {error}"))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match format {
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|error| format!("cannot start logging: {error}"))
+}

@@ -1,0 +1,120 @@
+//! The command line: one module per command, exit codes as documented in each.
+
+pub mod check;
+pub mod control;
+pub mod demo;
+pub mod drop;
+pub mod init;
+mod logs;
+mod output;
+pub mod run;
+pub mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, ConfigError};
+pub use logs::LogFormat;
+
+/// The exit code of a command that could not do what it was asked.
+pub const FAILED: u8 = 2;
+
+/// Active-active replication for stock PostgreSQL 14 to 18.
+#[derive(Debug, Parser)]
+#[command(name = "mmrepl", version, about, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// How log lines are written to standard error
+    #[arg(long, global = true, value_enum, default_value_t, env = "MMREPL_LOG_FORMAT")]
+    pub log_format: LogFormat,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check every node, then make or complete what replication needs on all of them
+    Init(init::InitArgs),
+    /// The daemon: every link that starts at a node, until SIGTERM or SIGINT
+    Run(run::RunArgs),
+    /// Show every link of the cluster
+    Status(status::StatusArgs),
+    /// Find everything that would keep the cluster from working, each with the command that mends it
+    Check(check::CheckArgs),
+    /// Pause a link; it stays paused when its daemon restarts
+    Pause(control::ControlArgs),
+    /// Resume a paused link
+    Resume(control::ControlArgs),
+    /// Remove everything that init made
+    Drop(drop::DropArgs),
+    /// Two throw-away primaries and both daemons on this machine, to play with
+    Demo(demo::DemoArgs),
+}
+
+/// The file that describes the cluster.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ConfigArg {
+    /// The cluster's configuration [default: /etc/mmrepl/cluster.toml]
+    #[arg(long, env = crate::config::PATH_VARIABLE, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl ConfigArg {
+    /// Reads and checks the file.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        let env = |name: &str| std::env::var(name).ok();
+        Config::load(&crate::config::search_path(self.config.as_deref(), &env))
+    }
+}
+
+/// Runs the command line of this process.
+pub async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = logs::start(cli.log_format) {
+        output::error(&error);
+        return ExitCode::from(FAILED);
+    }
+    match cli.command {
+        Command::Init(args) => init::run(&args).await,
+        Command::Run(args) => run::run(args).await,
+        Command::Status(args) => status::run(&args).await,
+        Command::Check(args) => check::run(&args).await,
+        Command::Pause(args) => control::run(&args, true).await,
+        Command::Resume(args) => control::run(&args, false).await,
+        Command::Drop(args) => drop::run(&args).await,
+        Command::Demo(args) => demo::run(&args).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_tree_of_commands_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_documented_commands_parse() {
+        for line in [
+            "mmrepl init --dry-run --copy-from east",
+            "mmrepl init --assume-identical --json",
+            "mmrepl run --node east --data-dir /tmp/x --log-format json",
+            "mmrepl status --json",
+            "mmrepl check --config /tmp/c.toml",
+            "mmrepl pause east->west",
+            "mmrepl drop --node west --yes",
+            "mmrepl demo --script",
+        ] {
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+        let both = Cli::try_parse_from(["mmrepl", "init", "--assume-identical", "--copy-from", "east"]);
+        assert!(both.is_err(), "only one of them can be meant");
+    }
+}

@@ -1,0 +1,189 @@
+//! Many statements in one round trip: Parse where needed, Bind and Execute for each, one Sync.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{BufMut, BytesMut};
+use postgres_protocol::IsNull;
+use postgres_protocol::message::frontend;
+
+use super::cache::{Prepared, Ticket};
+use super::codec::MESSAGE_MAX_BYTES;
+use super::error::WireError;
+use super::outcome::Outcome;
+use super::session::{Pending, Session};
+use crate::error::{RetryClass, Retryable};
+
+/// Bind counts its parameters in 16 bits (manual 55.7).
+const PARAMETERS_MAX: usize = 65_535;
+/// The server refuses messages from here on (`PQ_LARGE_MESSAGE_LIMIT`, 1 GiB less two bytes);
+/// the rest is room for names and lengths.
+const BIND_MAX_BYTES: usize = MESSAGE_MAX_BYTES - 4096;
+
+/// A batch did not run to its end. The server has skipped everything after the failure; a
+/// transaction that was open is now failed, and ending it is up to the caller.
+#[derive(Debug, thiserror::Error)]
+#[error("{}{error}", at(*.index))]
+pub struct BatchError {
+    /// The statement that failed, in the order of pushing; none when it was not a statement
+    /// (a lost connection, a deferred constraint at the implicit commit).
+    pub index: Option<usize>,
+    /// What went wrong.
+    #[source]
+    pub error: WireError,
+}
+
+fn at(index: Option<usize>) -> String {
+    index
+        .map(|index| format!("statement {index} of the batch: "))
+        .unwrap_or_default()
+}
+
+impl From<WireError> for BatchError {
+    fn from(error: WireError) -> Self {
+        Self { index: None, error }
+    }
+}
+
+impl Retryable for BatchError {
+    fn retry_class(&self) -> RetryClass {
+        self.error.retry_class()
+    }
+
+    fn sqlstate(&self) -> Option<&str> {
+        self.error.sqlstate()
+    }
+}
+
+/// What a batch makes the server do, in order, so that its answers can be told apart.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub(super) ticket: Ticket,
+    /// One for each Execute.
+    pub(super) statements: Vec<Arc<str>>,
+    /// SQL and name for each Parse; none for the unnamed statement.
+    pub(super) parses: VecDeque<Option<(Arc<str>, Arc<str>)>>,
+    /// Name for each Close.
+    pub(super) closes: VecDeque<Arc<str>>,
+}
+
+/// Statements that are being collected to run together. Dropping it sends nothing.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    session: &'a mut Session,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(session: &'a mut Session) -> Self {
+        Self { session }
+    }
+
+    /// Adds a statement with its parameters as text. On an error nothing was added.
+    ///
+    /// The same `sql` is parsed once per session. Parameter types are inferred by the server;
+    /// add casts where the text alone is ambiguous.
+    pub fn push(&mut self, sql: &Arc<str>, params: &[Option<&[u8]>]) -> Result<(), WireError> {
+        self.session.check_usable()?;
+        check_size(sql, params)?;
+        let prepared = self.session.cache.prepare(sql, self.session.plan.ticket);
+        let (plan, out) = (&mut self.session.plan, &mut self.session.encoded);
+        while let Some(name) = self.session.cache.pop_discarded() {
+            cannot_fail(frontend::close(b'S', &name, out))?;
+            plan.closes.push_back(name);
+        }
+        let name = match prepared {
+            Prepared::Known(name) => name,
+            Prepared::New(name) => {
+                cannot_fail(frontend::parse(&name, sql, [], out))?;
+                plan.parses
+                    .push_back(Some((Arc::clone(sql), Arc::clone(&name))));
+                name
+            }
+            Prepared::InDoubt => {
+                cannot_fail(frontend::parse("", sql, [], out))?;
+                plan.parses.push_back(None);
+                "".into()
+            }
+        };
+        bind(&name, params, out)?;
+        cannot_fail(frontend::execute("", 0, out))?;
+        plan.statements.push(Arc::clone(sql));
+        Ok(())
+    }
+
+    /// How many statements there are.
+    pub fn len(&self) -> usize {
+        self.session.plan.statements.len()
+    }
+
+    /// True when there are none.
+    pub fn is_empty(&self) -> bool {
+        self.session.plan.statements.is_empty()
+    }
+
+    /// How much will be sent, in bytes.
+    pub fn encoded_bytes(&self) -> usize {
+        self.session.encoded.len()
+    }
+
+    /// Runs the statements; outcomes come in the order of pushing. Not cancel-safe: when this
+    /// is dropped half way the session answers `Abandoned` from then on.
+    pub async fn run(self) -> Result<Vec<Outcome>, BatchError> {
+        let pending = self.session.queue()?;
+        self.session.collect(pending).await
+    }
+
+    /// Starts the statements and returns at once, so that the next batch can be prepared
+    /// meanwhile; [`Session::collect`] brings the outcomes, and sends what did not fit.
+    pub async fn submit(self) -> Result<Pending, WireError> {
+        let pending = self.session.queue()?;
+        self.session.connection.send_some().await?;
+        Ok(pending)
+    }
+}
+
+fn check_size(sql: &str, params: &[Option<&[u8]>]) -> Result<(), WireError> {
+    let bytes: usize = params
+        .iter()
+        .map(|param| 4 + param.map_or(0, <[u8]>::len))
+        .sum();
+    let announced = bytes.max(sql.len());
+    if announced > BIND_MAX_BYTES {
+        let limit = BIND_MAX_BYTES as u64;
+        return Err(WireError::MessageTooBig {
+            announced: announced as u64,
+            limit,
+        });
+    }
+    if params.len() > PARAMETERS_MAX {
+        let text = format!(
+            "a statement has {} parameters, over the limit of 65535",
+            params.len()
+        );
+        return Err(WireError::Protocol(text));
+    }
+    if sql.contains('\0') {
+        return Err(WireError::Protocol(
+            "a statement holds a zero byte".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// Bind with every parameter and every result as text: no formats means that (manual 55.7).
+fn bind(name: &str, params: &[Option<&[u8]>], out: &mut BytesMut) -> Result<(), WireError> {
+    let put = |param: Option<&[u8]>, out: &mut BytesMut| match param {
+        Some(value) => {
+            out.put_slice(value);
+            Ok(IsNull::No)
+        }
+        None => Ok(IsNull::Yes),
+    };
+    frontend::bind("", name, [], params.iter().copied(), put, [], out)
+        .map_err(|_| WireError::Protocol("a statement cannot be encoded".to_owned()))
+}
+
+/// The encoders fail on zero bytes and lengths over 2 GiB only, which `check_size` excludes.
+fn cannot_fail(result: std::io::Result<()>) -> Result<(), WireError> {
+    result.map_err(|error| WireError::Protocol(error.to_string()))
+}

@@ -1,0 +1,257 @@
+//! A session for applying changes: batches of prepared statements, answers read while writing.
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+use postgres_protocol::message::backend::Message;
+use postgres_protocol::message::frontend;
+
+use super::batch::{Batch, BatchError, Plan};
+use super::cache::{STATEMENTS_MAX, StatementCache, Ticket};
+use super::codec::Frame;
+use super::connect::connect_native;
+use super::connection::{Connection, TransactionStatus, misplaced};
+use super::error::{ServerError, WireError};
+use super::outcome::{Outcome, affected, split_row};
+use super::startup::{Login, version_number};
+use crate::config::conninfo::ConnInfo;
+
+/// A batch buffer that grew beyond this is given back after use.
+const KEPT_BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// One connection in the extended query protocol, with a cache of prepared statements.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) connection: Connection,
+    pub(super) cache: StatementCache,
+    /// The batch that is being pushed.
+    pub(super) plan: Plan,
+    /// That batch, encoded.
+    pub(super) encoded: BytesMut,
+    in_flight: VecDeque<Plan>,
+    last_ticket: Ticket,
+    server_version: u32,
+    /// True while answers are being read; stays true when that was given up or failed.
+    reading: bool,
+}
+
+/// A batch that is under way. Batches are collected in the order they were submitted; one that
+/// is dropped is read over when a later one is collected.
+#[derive(Debug)]
+#[must_use = "a batch that is not collected may have failed"]
+pub struct Pending {
+    ticket: Ticket,
+}
+
+impl Session {
+    /// Connects with `settings` on top of the pinned ones, which decide what values look like.
+    pub async fn connect(
+        info: &ConnInfo,
+        application_name: &str,
+        settings: &[(&str, &str)],
+    ) -> Result<Self, WireError> {
+        let login = Login {
+            info,
+            application_name,
+            replication: false,
+            settings,
+        };
+        let connection = connect_native(&login).await?;
+        let server_version = server_version(&connection)?;
+        Ok(Self {
+            connection,
+            cache: StatementCache::new(STATEMENTS_MAX),
+            plan: Plan::default(),
+            encoded: BytesMut::new(),
+            in_flight: VecDeque::new(),
+            last_ticket: 0,
+            server_version,
+            reading: false,
+        })
+    }
+
+    /// Runs statements without parameters, separated by semicolons; as one transaction, unless
+    /// they contain transaction commands. Not cancel-safe, like [`Batch::run`].
+    pub async fn simple(&mut self, sql: &str) -> Result<Vec<Outcome>, WireError> {
+        self.check_usable()?;
+        if !self.in_flight.is_empty() {
+            let text = "a simple query cannot start before all batches are collected";
+            return Err(WireError::Protocol(text.to_owned()));
+        }
+        send_query(&mut self.connection, sql)?;
+        self.reading = true;
+        let outcomes = self.read_answers(Plan::default()).await;
+        outcomes.map_err(|failure| failure.error)
+    }
+
+    /// Starts a new, empty batch. One that was pushed but never sent is forgotten.
+    pub fn batch(&mut self) -> Batch<'_> {
+        let unsent = std::mem::take(&mut self.plan);
+        self.settle(unsent);
+        self.encoded.clear();
+        if self.encoded.capacity() > KEPT_BATCH_BYTES {
+            self.encoded = BytesMut::new();
+        }
+        self.last_ticket += 1;
+        self.plan.ticket = self.last_ticket;
+        Batch::new(self)
+    }
+
+    /// The outcomes of a submitted batch. Not cancel-safe, like [`Batch::run`].
+    pub async fn collect(&mut self, pending: Pending) -> Result<Vec<Outcome>, BatchError> {
+        self.check_usable()?;
+        while let Some(plan) = self.in_flight.pop_front() {
+            let wanted = plan.ticket == pending.ticket;
+            self.reading = true;
+            let outcomes = self.read_answers(plan).await;
+            if wanted || self.reading {
+                return outcomes;
+            }
+        }
+        Err(WireError::Protocol("this batch was read over already".to_owned()).into())
+    }
+
+    /// The server's version as a number: 160014 is 16.14.
+    pub fn server_version(&self) -> u32 {
+        self.server_version
+    }
+
+    /// The server process of this session (`pg_stat_activity.pid`).
+    pub fn backend_pid(&self) -> i32 {
+        self.connection.backend_pid
+    }
+
+    /// Where the transaction stood after the last answer.
+    pub fn transaction_status(&self) -> TransactionStatus {
+        self.connection.transaction
+    }
+
+    /// A setting that the server reports, such as `server_encoding` (manual 55.2.7).
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.connection.parameter(name)
+    }
+
+    /// How many prepared statements the session keeps.
+    pub fn prepared_statements(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// Ends the session politely.
+    pub async fn close(self) {
+        self.connection.terminate().await;
+    }
+
+    pub(super) fn check_usable(&self) -> Result<(), WireError> {
+        if self.reading {
+            Err(WireError::Abandoned)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Moves the encoded batch, closed by a Sync, to the write buffer.
+    pub(super) fn queue(&mut self) -> Result<Pending, WireError> {
+        self.check_usable()?;
+        frontend::sync(&mut self.encoded);
+        let output = self.connection.output();
+        if output.is_empty() {
+            std::mem::swap(output, &mut self.encoded);
+        } else {
+            output.extend_from_slice(&self.encoded);
+        }
+        self.encoded.clear();
+        let plan = std::mem::take(&mut self.plan);
+        let ticket = plan.ticket;
+        self.in_flight.push_back(plan);
+        Ok(Pending { ticket })
+    }
+
+    /// Reads up to `ReadyForQuery`, which ends a batch whatever happened in it.
+    async fn read_answers(&mut self, mut plan: Plan) -> Result<Vec<Outcome>, BatchError> {
+        let mut outcomes = Vec::with_capacity(plan.statements.len());
+        let mut rows = Vec::new();
+        let mut failure: Option<BatchError> = None;
+        loop {
+            let frame = match self.connection.receive().await {
+                Ok(frame) => frame,
+                // What the server said before it hung up explains more than the hanging up.
+                Err(error) => return Err(failure.unwrap_or_else(|| error.into())),
+            };
+            let Frame::Message(message) = frame else {
+                return Err(misplaced(&frame, "a batch").into());
+            };
+            match message {
+                Message::BindComplete | Message::RowDescription(_) | Message::NoData => {}
+                Message::ParseComplete => self.confirm_parse(&mut plan)?,
+                Message::CloseComplete => {
+                    plan.closes.pop_front();
+                }
+                Message::DataRow(row) => rows.push(split_row(&row)?),
+                Message::CommandComplete(body) => {
+                    let rows = std::mem::take(&mut rows);
+                    outcomes.push(Outcome {
+                        affected: affected(&body),
+                        rows,
+                    });
+                }
+                Message::EmptyQueryResponse => outcomes.push(Outcome::default()),
+                Message::ErrorResponse(body) => {
+                    let error = ServerError::parse(&body);
+                    let index = Some(outcomes.len());
+                    let index = index.filter(|i| *i < plan.statements.len() && !error.is_fatal());
+                    failure = Some(BatchError {
+                        index,
+                        error: error.into(),
+                    });
+                }
+                Message::ReadyForQuery(_) => break,
+                other => return Err(misplaced(&Frame::Message(other), "a batch").into()),
+            }
+        }
+        self.reading = false;
+        self.finish(plan, failure)?;
+        Ok(outcomes)
+    }
+
+    fn confirm_parse(&mut self, plan: &mut Plan) -> Result<(), WireError> {
+        match plan.parses.pop_front() {
+            Some(Some((sql, name))) => self.cache.confirm(&sql, &name),
+            Some(None) => {}
+            None => return Err(WireError::unexpected("a ParseComplete too many", "a batch")),
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, plan: Plan, failure: Option<BatchError>) -> Result<(), BatchError> {
+        let failed = failure.as_ref().and_then(|failure| failure.index);
+        if let Some(sql) = failed.and_then(|index| plan.statements.get(index)) {
+            self.cache.invalidate(sql);
+        }
+        self.settle(plan);
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// What was not confirmed did not happen: those statements do not exist, and those names
+    /// are still to be closed.
+    fn settle(&mut self, plan: Plan) {
+        for (sql, name) in plan.parses.into_iter().flatten() {
+            self.cache.forget(&sql, &name);
+        }
+        for name in plan.closes {
+            self.cache.discard(name);
+        }
+    }
+}
+
+/// Puts a simple query into the write buffer.
+pub(super) fn send_query(connection: &mut Connection, sql: &str) -> Result<(), WireError> {
+    frontend::query(sql, connection.output())
+        .map_err(|error| WireError::Protocol(format!("a query cannot be sent: {error}")))
+}
+
+/// The version that the server reported at login.
+pub(super) fn server_version(connection: &Connection) -> Result<u32, WireError> {
+    let text = connection.parameter("server_version");
+    text.and_then(version_number)
+        .ok_or_else(|| WireError::Protocol("the server did not tell its version".to_owned()))
+}

@@ -1,0 +1,140 @@
+//! From an open stream to a usable session (manual 55.2.1), and the settings every session has.
+
+use postgres_protocol::message::backend::Message;
+use postgres_protocol::message::frontend;
+
+use super::auth;
+use super::codec::Frame;
+use super::connection::{Connection, misplaced};
+use super::error::WireError;
+use super::stream::Stream;
+use crate::config::conninfo::{ConnInfo, Host};
+
+/// Settings that decide what a value looks like as text. The stream that produces the text and
+/// the session that consumes it have the same, whatever the role or the database sets.
+///
+/// `client_encoding` lets databases of different encodings exchange text. `extra_float_digits`
+/// 1 is the shortest text that reads back exactly (since 12). The empty `search_path` makes the
+/// server qualify names in values of types such as `regclass`, and keeps functions that others
+/// may plant out of our statements. `lc_monetary` is the text of `money`.
+pub(super) const PINNED_SETTINGS: [(&str, &str); 11] = [
+    ("client_encoding", "UTF8"),
+    ("datestyle", "ISO, YMD"),
+    ("intervalstyle", "postgres"),
+    ("extra_float_digits", "1"),
+    ("timezone", "UTC"),
+    ("bytea_output", "hex"),
+    ("search_path", ""),
+    ("lc_monetary", "C"),
+    ("xmloption", "content"),
+    ("array_nulls", "on"),
+    ("standard_conforming_strings", "on"),
+];
+
+/// What a new session is to be.
+#[derive(Clone, Debug)]
+pub(super) struct Login<'a> {
+    /// Who and where.
+    pub(super) info: &'a ConnInfo,
+    /// Shown in `pg_stat_activity`.
+    pub(super) application_name: &'a str,
+    /// True for a connection that takes replication commands as well as SQL.
+    pub(super) replication: bool,
+    /// More settings; the pinned ones come after them and win.
+    pub(super) settings: &'a [(&'a str, &'a str)],
+}
+
+/// Sends the startup packet, authenticates, and waits until the server is ready.
+pub(super) async fn log_in(
+    stream: Stream,
+    host: &Host,
+    login: &Login<'_>,
+) -> Result<Connection, WireError> {
+    let mut connection = Connection::new(stream, host.to_string());
+    frontend::startup_message(parameters(login), connection.output())
+        .map_err(|e| WireError::Protocol(format!("the connection settings cannot be sent: {e}")))?;
+    auth::authenticate(&mut connection, login.info, host).await?;
+    loop {
+        match connection.receive().await? {
+            Frame::Message(Message::BackendKeyData(body)) => {
+                connection.backend_pid = body.process_id();
+            }
+            Frame::Message(Message::ReadyForQuery(_)) => break,
+            frame => return Err(misplaced(&frame, "the start of the session")),
+        }
+    }
+    connection.logged_in();
+    Ok(connection)
+}
+
+fn parameters<'a>(login: &'a Login<'_>) -> Vec<(&'a str, &'a str)> {
+    let mut parameters = vec![
+        ("user", login.info.user()),
+        ("database", login.info.dbname()),
+        ("application_name", login.application_name),
+    ];
+    if login.replication {
+        parameters.push(("replication", "database"));
+    }
+    parameters.extend(login.info.options().map(|options| ("options", options)));
+    parameters.extend_from_slice(login.settings);
+    // The server lets the last value of a setting win.
+    parameters.extend_from_slice(&PINNED_SETTINGS);
+    parameters
+}
+
+/// The pinned settings as `-c name=value` options, for clients that only know those.
+pub(super) fn pinned_options(user_options: Option<&str>) -> String {
+    let pinned = PINNED_SETTINGS.iter().map(|(name, value)| {
+        // A backslash keeps a space inside the value (manual 55.7, StartupMessage).
+        format!("-c {name}={}", value.replace(' ', "\\ "))
+    });
+    user_options
+        .map(str::to_owned)
+        .into_iter()
+        .chain(pinned)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// `server_version` as a number, 160014 for 16.14; betas count as .0.
+pub(super) fn version_number(text: &str) -> Option<u32> {
+    let digits = |text: &str| -> Option<u32> {
+        let end = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
+        text.get(..end)?.parse().ok()
+    };
+    let major = digits(text)?;
+    let minor = text
+        .split_once('.')
+        .filter(|(head, _)| head.parse::<u32>().is_ok());
+    let minor = minor.and_then(|(_, tail)| digits(tail)).unwrap_or(0);
+    major.checked_mul(10_000)?.checked_add(minor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_numbers() {
+        for (text, number) in [
+            ("16.14", Some(160_014)),
+            ("15.18 (Debian 15.18-0+deb12u1)", Some(150_018)),
+            ("18beta1", Some(180_000)),
+            ("14rc1 (a 1.5)", Some(140_000)),
+            ("19devel", Some(190_000)),
+            ("", None),
+            ("x", None),
+        ] {
+            assert_eq!(version_number(text), number, "{text}");
+        }
+    }
+
+    #[test]
+    fn options_keep_spaces_inside_values() {
+        let options = pinned_options(Some("-c a=b"));
+        assert!(options.starts_with("-c a=b -c client_encoding=UTF8 -c datestyle=ISO,\\ YMD "));
+    }
+}

@@ -1,0 +1,194 @@
+//! The byte stream to a server: TCP, Unix socket, or TLS over TCP.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::client::TlsStream;
+
+use super::connect::{Handshake, connect};
+use super::error::WireError;
+use super::tls;
+use crate::config::conninfo::{ConnInfo, Host};
+
+/// An open byte stream to a server.
+#[derive(Debug)]
+pub enum Stream {
+    /// Plain TCP.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+    /// TLS over TCP.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// True when what is sent cannot be read on the way.
+    pub fn is_encrypted(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+}
+
+/// How the stream to one host is to be protected, in one attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encryption {
+    /// None.
+    Plain,
+    /// TLS if the server has it.
+    IfOffered,
+    /// TLS or nothing.
+    Required,
+}
+
+/// Connects to one address of a TCP host and protects the stream.
+pub(super) async fn open_tcp(
+    info: &ConnInfo,
+    host: &Host,
+    address: std::net::SocketAddr,
+    encryption: Encryption,
+) -> Result<Stream, WireError> {
+    let doing = || format!("connecting to {host}");
+    let tcp = TcpStream::connect(address)
+        .await
+        .map_err(|e| WireError::io(doing(), e))?;
+    configure(&tcp, info).map_err(|e| WireError::io(doing(), e))?;
+    if encryption == Encryption::Plain {
+        return Ok(Stream::Tcp(tcp));
+    }
+    ask_for_tls(tcp, info, host, encryption).await
+}
+
+/// Connects to a Unix socket.
+pub(super) async fn open_unix(host: &Host) -> Result<Stream, WireError> {
+    let path = match host {
+        Host::Unix { dir, port } => Host::socket_path(dir, *port),
+        Host::Tcp { .. } => return Err(WireError::Protocol(format!("{host} is no socket"))),
+    };
+    let socket = UnixStream::connect(path).await;
+    socket
+        .map(Stream::Unix)
+        .map_err(|e| WireError::io(format!("connecting to {host}"), e))
+}
+
+/// Opens the stream to the first host that answers, protected as `sslmode` says. The login is
+/// up to the caller, so it cannot decide about hosts (`target_session_attrs`).
+pub async fn open(info: &ConnInfo) -> Result<Stream, WireError> {
+    connect(info, &OpenOnly).await
+}
+
+struct OpenOnly;
+
+impl Handshake for OpenOnly {
+    type Output = Stream;
+
+    async fn run(&self, stream: Stream, _host: &Host) -> Result<Stream, WireError> {
+        Ok(stream)
+    }
+
+    fn parameter<'a>(_output: &'a Stream, _name: &str) -> Option<&'a str> {
+        None
+    }
+}
+
+/// Small messages must not wait for more, and a dead peer must be noticed.
+fn configure(tcp: &TcpStream, info: &ConnInfo) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(tcp);
+    if let Some(keepalives) = info.keepalives() {
+        let probes = socket2::TcpKeepalive::new()
+            .with_time(keepalives.idle)
+            .with_interval(keepalives.interval)
+            .with_retries(keepalives.count);
+        socket.set_tcp_keepalive(&probes)?;
+    }
+    #[cfg(target_os = "linux")]
+    if let Some(timeout) = info.tcp_user_timeout() {
+        socket.set_tcp_user_timeout(Some(timeout))?;
+    }
+    Ok(())
+}
+
+/// Sends `SSLRequest` and does what the answer says (manual 55.2.11).
+async fn ask_for_tls(
+    mut tcp: TcpStream,
+    info: &ConnInfo,
+    host: &Host,
+    encryption: Encryption,
+) -> Result<Stream, WireError> {
+    let refused = |why: &str| WireError::Tls {
+        peer: host.to_string(),
+        why: why.to_owned(),
+    };
+    let io_error = |e| WireError::io(format!("asking {host} for TLS"), e);
+    let mut request = BytesMut::new();
+    frontend::ssl_request(&mut request);
+    tcp.write_all(&request).await.map_err(io_error)?;
+
+    // Room for two bytes: whatever follows the answer before the handshake was put there by
+    // somebody in between, who hopes that we take it for part of the session (CVE-2021-23222).
+    let mut answer = [0; 2];
+    let read = tcp.read(&mut answer).await.map_err(io_error)?;
+    match (read, answer[0]) {
+        (0, _) => Err(WireError::Closed),
+        (2.., b'S') => Err(refused(
+            "unencrypted bytes follow the server's answer; somebody may be tampering",
+        )),
+        (_, b'S') => tls::handshake(tcp, info.tls(), host).await,
+        (1, b'N') if encryption == Encryption::IfOffered => Ok(Stream::Tcp(tcp)),
+        (_, b'N') => Err(refused(
+            "the server has no TLS: set ssl=on there, or a weaker sslmode here",
+        )),
+        // An error before TLS could come from anybody: its text is not shown (CVE-2024-10977).
+        _ => Err(WireError::Protocol(format!(
+            "{host} did not answer the request for TLS"
+        ))),
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+        }
+    }
+}
