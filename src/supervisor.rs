@@ -8,14 +8,13 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::ready::PeerDaemons;
+use crate::admin::PeerDaemons;
 use crate::admin::{self, AdminState, PauseControl};
 use crate::catalog::link_control::set_paused;
 use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::config::{Config, ConfigError, Node};
 use crate::ids::{LinkName, NodeName};
 use crate::link::{self, GROUP_ROWS_MAX, LinkContext, QUEUE_BYTES_MAX, QUEUE_PIECES_MAX};
-use crate::status::gather::peer;
 use crate::status::monitor::LinkMonitor;
 use crate::wire::control;
 
@@ -114,7 +113,7 @@ fn monitor(link: LinkName) -> LinkMonitor {
 }
 
 fn admin_state(config: &Config, own: &Node, links: Vec<LinkMonitor>) -> AdminState {
-    let peers = config.peers_of(&own.name).into_iter().map(peer).collect();
+    let peers = config.peers_of(&own.name).into_iter().cloned().collect();
     let incoming = PeerDaemons::new(config.cluster.clone(), own.name.clone(), peers);
     let control = Pausing {
         source: own.clone(),
