@@ -8,8 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::PeerDaemons;
-use crate::admin::{self, AdminState, PauseControl};
+use crate::admin::{self, AdminState, PauseControl, PeerDaemons};
 use crate::catalog::link_control::set_paused;
 use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::config::{Config, ConfigError, Node};
