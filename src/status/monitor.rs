@@ -334,10 +334,12 @@ impl LinkMonitor {
     fn lsn(&self) -> LsnStatus {
         let load = |position: &AtomicU64| Lsn::new(position.load(Ordering::Relaxed));
         let positions = &self.inner.positions;
+        let received = load(&positions.received);
         LsnStatus {
             current: load(&positions.current),
-            sent: load(&positions.sent),
-            received: load(&positions.received),
+            // What arrived was sent, whatever the last look at the source said.
+            sent: load(&positions.sent).max(received),
+            received,
             applied: load(&positions.applied),
             durable: load(&positions.durable),
             confirmed: load(&positions.confirmed),
@@ -452,6 +454,15 @@ mod tests {
             (7, 1000, 500)
         );
         assert_eq!(status.clock_offset_ms, Some(-0.5));
+    }
+
+    #[test]
+    fn what_was_received_was_sent() {
+        let monitor = monitor();
+        monitor.set_received(Lsn::new(7));
+        assert_eq!(monitor.snapshot(at(1.0)).lsn.sent, Lsn::new(7));
+        monitor.set_sent(Lsn::new(9));
+        assert_eq!(monitor.snapshot(at(1.0)).lsn.sent, Lsn::new(9));
     }
 
     #[tokio::test]
