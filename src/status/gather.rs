@@ -80,11 +80,19 @@ struct Silence {
 
 async fn ask_daemon(cluster: &ClusterName, node: &Node) -> Result<ClusterStatus, Silence> {
     let peer = Peer::of(node).await;
-    let peer = peer.map_err(|error| Silence { words: sentence(&error), hangs: false })?;
-    ask(&peer, cluster, DAEMON_TIMEOUT).await.map_err(|error| Silence {
-        words: silence(node, &error),
-        hangs: matches!(error, ClientError::Timeout { .. } | ClientError::Broken { .. }),
-    })
+    let peer = peer.map_err(|error| Silence {
+        words: sentence(&error),
+        hangs: false,
+    })?;
+    ask(&peer, cluster, DAEMON_TIMEOUT)
+        .await
+        .map_err(|error| Silence {
+            words: silence(node, &error),
+            hangs: matches!(
+                error,
+                ClientError::Timeout { .. } | ClientError::Broken { .. }
+            ),
+        })
 }
 
 /// Why `node`'s daemon could not be asked, and what to do.
