@@ -1,8 +1,8 @@
 //! Brings schema `mmrepl` of one server up to date: numbered files, embedded in the program.
 //!
 //! Each file runs once, in its own transaction, under an advisory lock so that two programs never
-//! migrate at once. A file that ran is remembered with its checksum; if it changed since, the server
-//! was set up by another build, and going on would leave nobody knowing what is there.
+//! migrate at once. A file that ran is remembered with its checksum; if it changed since, the
+//! server was set up by another build, and going on would leave nobody knowing what is there.
 
 use tokio_postgres::Client;
 
@@ -191,7 +191,8 @@ async fn run(client: &mut Client, migration: &Migration) -> Result<(), MigrateEr
     transaction.commit().await.map_err(server(what()))
 }
 
-/// CRC-32 and length of the text with line ends made equal: it guards against mix-ups, not attackers.
+/// CRC-32 and length of the text with line ends made equal: it guards against mix-ups, not
+/// attackers.
 fn checksum(sql: &str) -> String {
     let text = sql.replace("\r\n", "\n");
     format!("{:08x}-{}", crc32fast::hash(text.as_bytes()), text.len())

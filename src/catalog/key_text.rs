@@ -1,11 +1,12 @@
 //! The canonical text of a key: equal keys give equal texts, on one server.
 //!
-//! A tombstone remembers a deleted key as `text[]`. The delete trigger writes it from the row, apply
-//! looks it up from the values that arrived; both use [`key_expression`], so they agree. A type's own
-//! output is not enough where equal values print differently: `1.0 = 1.00` for numeric, `-0 = 0` for
-//! float, `1 mon = 30 days` for interval, `'A' = 'a'` for citext and for collations that ignore case.
-//! Such values are brought to one form, or replaced by the type's own 64-bit hash, which agrees with
-//! its equality by construction; a collision would only make two keys share a tombstone.
+//! A tombstone remembers a deleted key as `text[]`. The delete trigger writes it from the row,
+//! apply looks it up from the values that arrived; both use [`key_expression`], so they agree. A
+//! type's own output is not enough where equal values print differently: `1.0 = 1.00` for numeric,
+//! `-0 = 0` for float, `1 mon = 30 days` for interval, `'A' = 'a'` for citext and for collations
+//! that ignore case. Such values are brought to one form, or replaced by the type's own 64-bit
+//! hash, which agrees with its equality by construction; a collision would only make two keys share
+//! a tombstone.
 
 use super::table::{Key, KeyColumn};
 
@@ -80,8 +81,8 @@ impl KeyForm {
     }
 }
 
-/// The key as a `text[]` expression. `value` gives, for each column, an expression of the column's own
-/// type: `d."id"` in a trigger, `$3::pg_catalog.int4` in apply. Evaluate it with datestyle,
+/// The key as a `text[]` expression. `value` gives, for each column, an expression of the column's
+/// own type: `d."id"` in a trigger, `$3::pg_catalog.int4` in apply. Evaluate it with datestyle,
 /// intervalstyle, timezone, `extra_float_digits` and `bytea_output` pinned, as both users do.
 pub fn key_expression(key: &Key, value: impl Fn(usize, &KeyColumn) -> String) -> String {
     let texts: Vec<String> = key

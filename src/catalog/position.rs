@@ -63,7 +63,7 @@ fn position(row: &Row) -> Result<Position, CatalogError> {
 }
 
 /// The statement that writes a fresh position: nothing of the source before `$2` is ever asked for.
-/// Parameters: source, end_lsn, system identifier, timeline.
+/// Parameters: source, `end_lsn`, system identifier, timeline.
 pub const RESET_POSITION: &str = "
 insert into mmrepl.apply_position
     (source, commit_lsn, end_lsn, commit_time, source_system_id, source_timeline)

@@ -64,8 +64,10 @@ impl Server {
 /// between a promotion and the next checkpoint.
 const SERVER: &str = "
 select (pg_catalog.pg_control_system()).system_identifier,
-       case when pg_catalog.pg_is_in_recovery() then (pg_catalog.pg_control_checkpoint()).timeline_id
-            else ('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int4
+       case when pg_catalog.pg_is_in_recovery()
+            then (pg_catalog.pg_control_checkpoint()).timeline_id
+            else ('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8)
+                 )::bit(32)::int4
        end,
        pg_catalog.current_setting('server_version_num')::int4,
        pg_catalog.current_database()::text, current_user::text,

@@ -30,6 +30,10 @@ pub struct Table {
 }
 
 /// A column.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts of the catalog"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
     /// The column's name.
@@ -117,7 +121,8 @@ pub async fn load_table(
     Ok(tables.pop())
 }
 
-/// Every permanent table that `filter` takes in: ordinary tables and partition roots, not partitions.
+/// Every permanent table that `filter` takes in: ordinary tables and partition roots, not
+/// partitions.
 ///
 /// Three queries whatever the number of tables.
 pub async fn load_tables(

@@ -8,9 +8,11 @@ use super::CatalogError;
 use super::key_text::KeyForm;
 use super::table::{Column, Key, KeyColumn, Table};
 
-/// Permanent tables only: unlogged and temporary ones are never published (manual, CREATE PUBLICATION).
+/// Permanent tables only: unlogged and temporary ones are never published (manual, CREATE
+/// PUBLICATION).
 const TABLES: &str = "
-select c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relispartition, c.relreplident::text
+select c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relispartition,
+       c.relreplident::text
 from pg_catalog.pg_class c
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p') and c.relpersistence = 'p'";
@@ -23,7 +25,7 @@ where a.attrelid = any($1) and a.attnum > 0 and not a.attisdropped
 order by a.attrelid, a.attnum";
 
 /// The best usable index of each table with its columns. Usable: unique, valid, a btree (a temporal
-/// primary key of PostgreSQL 18 is GiST and does not mean equality), without predicate or
+/// primary key of PostgreSQL 18 is `GiST` and does not mean equality), without predicate or
 /// expressions, on NOT NULL columns. Best: the primary key, then the immediate ones, then by name.
 /// The form of a key column follows its type under all domains; see `key_text`.
 const KEYS: &str = "
@@ -34,8 +36,8 @@ with usable as (
     from pg_catalog.pg_index i
     join pg_catalog.pg_class ic on ic.oid = i.indexrelid
     join pg_catalog.pg_am am on am.oid = ic.relam
-    where i.indrelid = any($1) and i.indisunique and i.indisvalid and i.indisready and am.amname = 'btree'
-      and i.indpred is null and i.indexprs is null
+    where i.indrelid = any($1) and i.indisunique and i.indisvalid and i.indisready
+      and am.amname = 'btree' and i.indpred is null and i.indexprs is null
       and not exists (
           select from pg_catalog.generate_series(0, i.indnkeyatts - 1) g(k)
           join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[g.k]

@@ -75,7 +75,8 @@ pub(super) async fn rights(
     };
     let sql = format!(
         "select r.rolreplication or r.rolsuper,
-                pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'), {setting}
+                pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
+                {setting}
          from pg_catalog.pg_roles r where r.rolname = current_user"
     );
     let row = client
@@ -119,7 +120,8 @@ async fn table_rights(client: &Client, tables: &[Table]) -> Result<Vec<TableRigh
     let sql = "
         select * from (
             select n.nspname::text, c.relname::text,
-                   array(select p from pg_catalog.unnest(array['select', 'insert', 'update', 'delete', 'truncate']) p
+                   array(select p from pg_catalog.unnest(
+                             array['select', 'insert', 'update', 'delete', 'truncate']) p
                          where not pg_catalog.has_table_privilege(c.oid, p)) as missing,
                    case when not pg_catalog.pg_has_role(c.relowner, 'USAGE')
                         then pg_catalog.pg_get_userbyid(c.relowner)::text end as owner,
@@ -242,7 +244,8 @@ async fn sequences(client: &Client, oids: &[u32]) -> Result<Vec<Sequence>, Catal
             join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
                  and d.objid = f.oid and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
             where f.adrelid = any($1))
-        select n.nspname::text, c.relname::text, a.attname::text, sn.nspname::text, sc.relname::text,
+        select n.nspname::text, c.relname::text, a.attname::text,
+               sn.nspname::text, sc.relname::text,
                s.seqstart, s.seqincrement,
                case when pg_catalog.has_sequence_privilege(sc.oid, 'USAGE, SELECT')
                     then pg_catalog.pg_sequence_last_value(sc.oid) end

@@ -1,7 +1,7 @@
 //! Preflight: everything that would keep a cluster from working, found before anything is changed.
 //!
-//! [`facts`] asks every server; the other modules are pure and turn the answers into problems, all of
-//! them at once, each with the command that mends it. `mmrepl check` prints them, `mmrepl init`
+//! [`facts`] asks every server; the other modules are pure and turn the answers into problems, all
+//! of them at once, each with the command that mends it. `mmrepl check` prints them, `mmrepl init`
 //! refuses while one of them is an error.
 
 mod clock;

@@ -137,7 +137,9 @@ fn wrong_server(facts: &NodeFacts) -> Option<Problem> {
         .as_deref()
         .filter(|here| *here != facts.name.as_str())?;
     let what = format!("the database at {} was set up as node {here}", facts.target);
-    Some(Problem::error(&facts.name, what).fix("mend the dsn in the configuration; a database copied from another node needs: drop schema mmrepl cascade"))
+    let fix = "mend the dsn in the configuration; a database that was copied from another node \
+               needs: drop schema mmrepl cascade";
+    Some(Problem::error(&facts.name, what).fix(fix))
 }
 
 /// Two names for one database would replicate into itself.

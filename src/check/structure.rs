@@ -92,17 +92,18 @@ fn columns(source: &NodeFacts, table: &Table, target: &NodeFacts, there: &Table)
     problems
 }
 
+/// Only a warning: rows from the other side fit, and the link that carries the column waits for it.
 fn missing(source: &NodeFacts, table: &str, column: &Column, target: &NodeFacts) -> Problem {
     let what = format!(
-        "column {} of {table} is on {} but not here",
-        column.name, source.name
+        "column {} of {table} is on {} but not here: rows written there block {}->{} until it exists",
+        column.name, source.name, source.name, target.name
     );
     let quoted = crate::catalog::names::ident(&column.name);
     let fix = format!(
         "alter table {table} add column {quoted} {}",
         column.type_name
     );
-    Problem::error(&target.name, what).fix(fix)
+    Problem::warning(&target.name, what).fix(fix)
 }
 
 fn differs(

@@ -43,8 +43,8 @@ fn without_key(facts: &NodeFacts) -> Option<Problem> {
             short_list(&names)
         );
         let first = names.first().map_or("", String::as_str);
-        Problem::warning(&facts.name, what)
-            .fix(format!("alter table {first} add primary key (…), on every node; for each such table"))
+        let fix = format!("alter table {first} add primary key (…), on every node");
+        Problem::warning(&facts.name, what).fix(fix)
     })
 }
 
@@ -75,7 +75,8 @@ fn always_triggers(facts: &NodeFacts) -> Option<Problem> {
         "triggers that fire for applied rows too (enable always or replica): {}; what they write is replicated a second time",
         short_list(&names)
     );
-    Some(Problem::warning(&facts.name, what).fix(format!("alter table {table} enable trigger {trigger}; for each such trigger that has no reason to fire twice")))
+    let fix = format!("alter table {table} enable trigger {trigger}; the others alike");
+    Some(Problem::warning(&facts.name, what).fix(fix))
 }
 
 fn unlogged(facts: &NodeFacts) -> Option<Problem> {
@@ -96,6 +97,7 @@ fn partitions_unkeyed(facts: &NodeFacts) -> Option<Problem> {
             short_list(names)
         );
         let first = names.first().map_or("", String::as_str);
-        Problem::warning(&facts.name, what).fix(format!("alter table {first} add primary key (…), on every node"))
+        let fix = format!("alter table {first} add primary key (…), on every node");
+        Problem::warning(&facts.name, what).fix(fix)
     })
 }

@@ -32,7 +32,11 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
     } else {
         print(&problems);
     }
-    if has_errors(&problems) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if has_errors(&problems) {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 fn print(problems: &[Problem]) {

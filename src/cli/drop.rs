@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::{ConfigArg, FAILED, output};
 use crate::config::Config;
 use crate::ids::NodeName;
-use crate::init::{DropReport, drop_nodes};
+use crate::init::{DropReport, Dropped, drop_nodes};
 
 /// The command line of `mmrepl drop`.
 #[derive(Clone, Debug, clap::Args)]
@@ -30,7 +30,11 @@ pub async fn run(args: &DropArgs) -> ExitCode {
     match dropped(args).await {
         Ok(report) => {
             print(args, &report);
-            if report.left.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
+            if report.left.is_empty() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(FAILED)
+            }
         }
         Err(sentence) => {
             output::error(&sentence);
@@ -58,7 +62,10 @@ fn confirmed(config: &Config, node: Option<&NodeName>) -> bool {
         |node| format!("node {node} of cluster {}", config.cluster),
     );
     let mut stderr = io::stderr();
-    let _ = write!(stderr, "Drop replication of {what}? Rows stay as they are. [y/N] ");
+    let _ = write!(
+        stderr,
+        "Drop replication of {what}? Rows stay as they are. [y/N] "
+    );
     let mut answer = String::new();
     let read = io::stdin().lock().read_line(&mut answer);
     read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
@@ -66,19 +73,10 @@ fn confirmed(config: &Config, node: Option<&NodeName>) -> bool {
 
 fn print(args: &DropArgs, report: &DropReport) {
     if args.json {
-        let node = |(node, removed): &(NodeName, Vec<String>)| {
-            serde_json::json!({ "node": node, "removed": removed })
-        };
-        let left = |(node, reason): &(NodeName, String)| {
-            serde_json::json!({ "node": node, "reason": reason })
-        };
-        output::json(&serde_json::json!({
-            "nodes": report.removed.iter().map(node).collect::<Vec<_>>(),
-            "left": report.left.iter().map(left).collect::<Vec<_>>(),
-        }));
+        output::json(&serde_json::json!(report));
         return;
     }
-    for (node, removed) in &report.removed {
+    for Dropped { node, removed } in &report.nodes {
         let what = if removed.is_empty() {
             "nothing to drop".to_owned()
         } else {
@@ -86,7 +84,7 @@ fn print(args: &DropArgs, report: &DropReport) {
         };
         output::line(&format!("{node}: {what}"));
     }
-    for (_, reason) in &report.left {
-        output::error(reason);
+    for left in &report.left {
+        output::error(&left.reason);
     }
 }

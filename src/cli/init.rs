@@ -19,7 +19,8 @@ pub struct InitArgs {
     /// Take the nodes' rows as equal without comparing them
     #[arg(long, conflicts_with = "copy_from")]
     pub assume_identical: bool,
-    /// Replace the rows of all other nodes by this node's; nothing may write on the others meanwhile
+    /// Replace the rows of all other nodes by this node's; nothing may write on the others
+    /// meanwhile
     #[arg(long, value_name = "NODE")]
     pub copy_from: Option<NodeName>,
     /// Print one JSON object for programs
@@ -29,7 +30,11 @@ pub struct InitArgs {
 
 /// Prints each step. Exit code 0, or 2 when it refused or failed.
 pub async fn run(args: &InitArgs) -> ExitCode {
-    let mut progress = Printer { json: args.json, dry_run: args.dry_run, ..Printer::default() };
+    let mut progress = Printer {
+        json: args.json,
+        dry_run: args.dry_run,
+        ..Printer::default()
+    };
     let options = InitOptions {
         dry_run: args.dry_run,
         assume_identical: args.assume_identical,

@@ -23,12 +23,20 @@ pub enum LogFormat {
 /// Starts logging; once per process.
 pub(super) fn start(format: LogFormat) -> Result<(), String> {
     let text = std::env::var(FILTER_VARIABLE).unwrap_or_default();
-    let text = if text.is_empty() { DEFAULT_FILTER } else { &text };
+    let text = if text.is_empty() {
+        DEFAULT_FILTER
+    } else {
+        &text
+    };
     let filter = EnvFilter::try_new(text)
         .map_err(|error| format!("${FILTER_VARIABLE} is not a log filter: {error}"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let started = match format {
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Text => builder
+            .with_ansi(std::io::stderr().is_terminal())
+            .try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     started.map_err(|error| format!("cannot start logging: {error}"))

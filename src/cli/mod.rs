@@ -23,10 +23,22 @@ pub const FAILED: u8 = 2;
 
 /// Active-active replication for stock PostgreSQL 14 to 18.
 #[derive(Debug, Parser)]
-#[command(name = "mmrepl", version, about, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "mmrepl",
+    version,
+    about,
+    propagate_version = true,
+    max_term_width = 100
+)]
 pub struct Cli {
     /// How log lines are written to standard error
-    #[arg(long, global = true, value_enum, default_value_t, env = "MMREPL_LOG_FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        env = "MMREPL_LOG_FORMAT"
+    )]
     pub log_format: LogFormat,
     /// What to do.
     #[command(subcommand)]
@@ -42,7 +54,8 @@ pub enum Command {
     Run(run::RunArgs),
     /// Show every link of the cluster
     Status(status::StatusArgs),
-    /// Find everything that would keep the cluster from working, each with the command that mends it
+    /// Find everything that would keep the cluster from working, each with the command that mends
+    /// it
     Check(check::CheckArgs),
     /// Pause a link; it stays paused when its daemon restarts
     Pause(control::ControlArgs),
@@ -114,7 +127,13 @@ mod tests {
             let parsed = Cli::try_parse_from(line.split(' '));
             assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
         }
-        let both = Cli::try_parse_from(["mmrepl", "init", "--assume-identical", "--copy-from", "east"]);
+        let both = Cli::try_parse_from([
+            "mmrepl",
+            "init",
+            "--assume-identical",
+            "--copy-from",
+            "east",
+        ]);
         assert!(both.is_err(), "only one of them can be meant");
     }
 }

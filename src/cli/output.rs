@@ -28,8 +28,15 @@ pub(super) fn problem(problem: &Problem, colour: bool) -> String {
         Severity::Info => ("info", "2"),
     };
     let padded = format!("{word:<8}");
-    let word = if colour { format!("\x1b[{code}m{padded}\x1b[0m") } else { padded };
-    let fix = problem.fix.as_ref().map_or_else(String::new, |fix| format!("\n         fix: {fix}"));
+    let word = if colour {
+        format!("\x1b[{code}m{padded}\x1b[0m")
+    } else {
+        padded
+    };
+    let fix = problem
+        .fix
+        .as_ref()
+        .map_or_else(String::new, |fix| format!("\n         fix: {fix}"));
     format!("{word} {}: {}{fix}", problem.node, problem.what)
 }
 

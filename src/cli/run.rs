@@ -32,8 +32,9 @@ pub struct RunArgs {
 /// Runs every link that starts at the node until SIGTERM or SIGINT. Exit code 0, or 2 when the
 /// daemon could not start; a server that is down does not keep it from starting.
 pub async fn run(args: RunArgs) -> ExitCode {
-    let data_dir =
-        args.data_dir.unwrap_or_else(|| PathBuf::from(DATA_DIR).join(args.node.as_str()));
+    let data_dir = args
+        .data_dir
+        .unwrap_or_else(|| PathBuf::from(DATA_DIR).join(args.node.as_str()));
     let config = match args.config.load() {
         Ok(config) => config,
         Err(error) => return refuse(&error),

@@ -105,8 +105,8 @@ pub(super) fn parse(text: &str) -> Result<RawConfig, ConfigError> {
     toml::from_str(text).map_err(|error| explain(text, &error))
 }
 
-/// Turns the parser's error into ours. `toml::de::Error`'s own text quotes the line, which may hold a
-/// DSN with a password, so only its message and position are used.
+/// Turns the parser's error into ours. `toml::de::Error`'s own text quotes the line, which may hold
+/// a DSN with a password, so only its message and position are used.
 fn explain(text: &str, error: &toml::de::Error) -> ConfigError {
     let start = error.span().map_or(0, |span| span.start.min(text.len()));
     let line = text

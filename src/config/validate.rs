@@ -55,12 +55,15 @@ fn check_nodes(raw: &[RawNode], env: Env<'_>, problems: &mut Problems) -> Vec<No
             raw.len()
         ));
     }
-    let duplicates: [(&str, fn(&RawNode) -> &str); 2] =
-        [("name", |node| &node.name), ("admin", |node| &node.admin)];
-    for (key, value) in duplicates {
-        for twice in values_seen_twice(raw.iter().map(value)) {
+    let names = raw.iter().map(|node| node.name.as_str());
+    let admins = raw.iter().map(|node| node.admin.as_str());
+    for (key, twice) in [
+        ("name", values_seen_twice(names)),
+        ("admin", values_seen_twice(admins)),
+    ] {
+        for value in twice {
             problems.add(format!(
-                "two nodes have {key} = \"{twice}\"; give each node its own"
+                "two nodes have {key} = \"{value}\"; give each node its own"
             ));
         }
     }
@@ -149,7 +152,7 @@ fn check_conflict(raw: RawConflict, problems: &mut Problems) -> Option<ConflictC
     })
 }
 
-/// This version settles conflicts by last_write_wins only; the other words are reserved.
+/// This version settles conflicts by `last_write_wins` only; the other words are reserved.
 fn check_strategy(key: &str, strategy: Strategy, problems: &mut Problems) {
     if strategy != Strategy::LastWriteWins {
         problems.add(format!(

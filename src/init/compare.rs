@@ -1,8 +1,8 @@
 //! Whether nodes hold the same rows, computed on the servers.
 //!
-//! A table's digest is its row count and the sum of two 64-bit halves of each row's md5: it does not
-//! depend on the order of rows, and needs no key. A row is hashed as text under pinned settings, its
-//! columns sorted by name, in UTF-8 whatever the database's encoding.
+//! A table's digest is its row count and the sum of two 64-bit halves of each row's md5: it does
+//! not depend on the order of rows, and needs no key. A row is hashed as text under pinned
+//! settings, its columns sorted by name, in UTF-8 whatever the database's encoding.
 
 use std::collections::HashMap;
 

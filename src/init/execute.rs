@@ -94,8 +94,8 @@ async fn run(step: &Step, sessions: &mut [Session]) -> Result<(), InitError> {
     }
 }
 
-/// Slots, rows, positions. When it fails, the slots it made are dropped again: without a position row
-/// they would be made anew by the next run in any case, and until then they would hold WAL.
+/// Slots, rows, positions. When it fails, the slots it made are dropped again: without a position
+/// row they would be made anew by the next run in any case, and until then they would hold WAL.
 async fn make_links(work: &Work<'_>, progress: &mut dyn Progress) -> Result<(), InitError> {
     if work.plan.links.is_empty() {
         return Ok(());
@@ -165,8 +165,8 @@ fn slot_order(work: &Work<'_>) -> Vec<NodeName> {
     nodes
 }
 
-/// In a larger cluster, waits until the node to copy has applied what its peers wrote before the slots
-/// that were just made on them: those slots do not deliver it to the new node.
+/// In a larger cluster, waits until the node to copy has applied what its peers wrote before the
+/// slots that were just made on them: those slots do not deliver it to the new node.
 async fn wait_for_peers(
     work: &Work<'_>,
     node: &NodeName,

@@ -1,8 +1,8 @@
 //! Which replica identity a table must have, so that old keys are in the stream. Pure.
 //!
-//! Manual 29.1 and ALTER TABLE, REPLICA IDENTITY: without one, publishing a table makes its UPDATE and
-//! DELETE fail. Full costs WAL and is taken only where nothing smaller carries the key; a user's own
-//! full identity is kept, and so is an index that is the key.
+//! Manual 29.1 and ALTER TABLE, REPLICA IDENTITY: without one, publishing a table makes its UPDATE
+//! and DELETE fail. Full costs WAL and is taken only where nothing smaller carries the key; a
+//! user's own full identity is kept, and so is an index that is the key.
 
 use crate::catalog::names::ident;
 use crate::catalog::table::Table;

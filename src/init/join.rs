@@ -1,9 +1,9 @@
 //! Tables that join links which are already at work: made after the first `init`.
 //!
 //! A stream delivers what is written from the moment its table is published, so that moment must be
-//! the same on every node, with equal rows. The new tables (and only they) are locked against writes
-//! on all nodes, compared or copied, and published in the transactions that hold the locks. For
-//! empty tables that takes milliseconds.
+//! the same on every node, with equal rows. The new tables (and only they) are locked against
+//! writes on all nodes, compared or copied, and published in the transactions that hold the locks.
+//! For empty tables that takes milliseconds.
 
 use super::copy::Stamp;
 use super::execute::{Work, copy_in_transaction, differences};

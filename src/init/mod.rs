@@ -6,7 +6,7 @@
 //! preflight ─▶ observe ─▶ plan ─▶ 1. schema, node rows, origins          on every node
 //!  (nothing                       2. replica identities and triggers     on every node
 //!   changes)                      3. publications                        on every node
-//!                                 4. slots with one snapshot per node; compare or copy rows under it
+//!                                 4. slots, one snapshot per node; compare or copy rows
 //!                                 5. position rows: from here on the links count
 //! ```
 //!
@@ -37,7 +37,7 @@ pub use error::InitError;
 pub use links::LinkCondition;
 pub use observe::NodeState;
 pub use plan::{Plan, Step};
-pub use remove::{DropReport, drop_nodes};
+pub use remove::{DropReport, Dropped, Left, drop_nodes};
 
 use crate::check::{self, Problem};
 use crate::config::Config;
@@ -76,9 +76,9 @@ pub async fn init(
         config.node(from).map_err(InitError::Config)?;
     }
     let (mut sessions, facts, problems) = examine(config).await;
-    problems
-        .iter()
-        .for_each(|problem| progress.problem(problem));
+    for problem in &problems {
+        progress.problem(problem);
+    }
     if check::has_errors(&problems) {
         let errors = problems
             .iter()
@@ -92,16 +92,17 @@ pub async fn init(
         return Ok(false);
     }
     if options.dry_run {
-        plan.steps_for_show(config, options)
-            .iter()
-            .for_each(|step| progress.step(step));
+        for step in plan.steps_for_show(config, options) {
+            progress.step(&step);
+        }
         return Ok(true);
     }
     execute::execute(config, options, &plan, &mut sessions, progress).await?;
     Ok(true)
 }
 
-/// Connects to every node and runs the preflight; sessions of nodes that cannot be reached are missing.
+/// Connects to every node and runs the preflight; sessions of nodes that cannot be reached are
+/// missing.
 async fn examine(config: &Config) -> (Vec<Session>, Vec<check::facts::NodeFacts>, Vec<Problem>) {
     let (mut sessions, mut facts, mut problems) = (Vec::new(), Vec::new(), Vec::new());
     for node in &config.nodes {
@@ -114,7 +115,7 @@ async fn examine(config: &Config) -> (Vec<Session>, Vec<check::facts::NodeFacts>
                 sessions.push(session);
             }
             Err(error) => {
-                problems.push(check::unreachable(&node.name, &node.dsn.describe(), &error))
+                problems.push(check::unreachable(&node.name, &node.dsn.describe(), &error));
             }
         }
     }

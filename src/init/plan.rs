@@ -237,7 +237,10 @@ fn node_row(config: &Config, state: &NodeState, other: &NodeState) -> Option<Str
         let origin = if here {
             "null".to_owned()
         } else {
-            format!("(select roident from pg_catalog.pg_replication_origin where roname = {})", literal(&origin))
+            format!(
+                "(select roident from pg_catalog.pg_replication_origin where roname = {})",
+                literal(&origin)
+            )
         };
         format!(
             "insert into mmrepl.node (name, here, system_id, origin_id) values ({}, {here}, {}, {origin}) on conflict (name) do update set here = excluded.here, system_id = excluded.system_id, origin_id = excluded.origin_id",
@@ -346,8 +349,8 @@ fn partition_identity(state: &TableState, partition: &PartitionState) -> Vec<Str
     )
 }
 
-/// The partition's own trigger, and its clones of the root's row triggers set to fire always: before
-/// 15, `enable always` on the root does not reach them.
+/// The partition's own trigger, and its clones of the root's row triggers set to fire always:
+/// before 15, `enable always` on the root does not reach them.
 fn partition_triggers(partition: &PartitionState, remade: &BTreeSet<&str>) -> Vec<String> {
     let mut sql = triggers::of_partition().statements(&partition.qualified, &partition.triggers);
     for name in triggers::CLONED {

@@ -5,8 +5,8 @@ use super::observe::{NodeState, TableState};
 use crate::catalog::names::ident;
 use crate::catalog::table::Table;
 
-/// What every publication says: changes of partitions come under their root's name, so that nodes may
-/// be partitioned differently.
+/// What every publication says: changes of partitions come under their root's name, so that nodes
+/// may be partitioned differently.
 const OPTIONS: &str =
     "publish = 'insert, update, delete, truncate', publish_via_partition_root = true";
 

@@ -15,10 +15,28 @@ const STATEMENTS_PER_TRANSACTION: usize = 300;
 /// What was removed and what was not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct DropReport {
-    /// Per node: what was done, as sentences; empty when there was nothing.
-    pub removed: Vec<(NodeName, Vec<String>)>,
-    /// Per node: what is still there and why.
-    pub left: Vec<(NodeName, String)>,
+    /// Nodes that are clean now.
+    pub nodes: Vec<Dropped>,
+    /// Nodes that are not.
+    pub left: Vec<Left>,
+}
+
+/// What was removed from one node.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Dropped {
+    /// The node.
+    pub node: NodeName,
+    /// Each thing; empty when there was nothing.
+    pub removed: Vec<String>,
+}
+
+/// A node that could not be cleaned.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Left {
+    /// The node.
+    pub node: NodeName,
+    /// Why, what may be there, and how to remove it.
+    pub reason: String,
 }
 
 /// Removes everything from the nodes in `only`, or from all. A node that cannot be reached does not
@@ -42,11 +60,16 @@ pub async fn drop_nodes(config: &Config, only: Option<&NodeName>) -> Result<Drop
                 source,
             }),
         };
+        let name = node.name.clone();
         match result {
-            Ok(removed) => report.removed.push((node.name.clone(), removed)),
-            Err(error) => report
-                .left
-                .push((node.name.clone(), left(config, node, &error))),
+            Ok(removed) => report.nodes.push(Dropped {
+                node: name,
+                removed,
+            }),
+            Err(error) => {
+                let reason = left(config, node, &error);
+                report.left.push(Left { node: name, reason });
+            }
         }
     }
     Ok(report)
@@ -89,8 +112,8 @@ async fn drop_all(config: &Config, session: &Session) -> Result<Vec<String>, Ini
     Ok(removed)
 }
 
-/// Nodes that this one may have slots and origins for: those of the configuration, and those that it
-/// remembers from an earlier one.
+/// Nodes that this one may have slots and origins for: those of the configuration, and those that
+/// it remembers from an earlier one.
 async fn peers(config: &Config, session: &Session) -> Result<BTreeSet<NodeName>, InitError> {
     let mut peers: BTreeSet<NodeName> = config.nodes.iter().map(|node| node.name.clone()).collect();
     if relation_exists(session, "mmrepl.node").await? {
@@ -148,8 +171,8 @@ async fn drop_publication(session: &Session) -> Result<bool, InitError> {
     Ok(exists)
 }
 
-/// Triggers by their function's schema, so that a renamed one goes too. Clones on partitions go with
-/// their parent's.
+/// Triggers by their function's schema, so that a renamed one goes too. Clones on partitions go
+/// with their parent's.
 async fn drop_triggers(session: &Session) -> Result<usize, InitError> {
     let sql = "
         select t.tgname::text, n.nspname::text, c.relname::text

@@ -62,7 +62,8 @@ impl Session {
             .map_err(InitError::server(self.name(), what))
     }
 
-    /// Runs the statements in one transaction; when a lock is not to be had, tries again a few times.
+    /// Runs the statements in one transaction; when a lock is not to be had, tries again a few
+    /// times.
     pub(super) async fn transaction(&self, what: &str, sql: &[String]) -> Result<(), InitError> {
         let batch = format!("begin;\n{};\ncommit;", sql.join(";\n"));
         let mut tries_left = LOCK_TRIES;

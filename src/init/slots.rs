@@ -64,7 +64,8 @@ pub(super) async fn make(
 
 /// A copy begins exactly where the original does, so one snapshot is right for both.
 async fn copy_slot(session: &Session, from: &str, to: &str) -> Result<(), InitError> {
-    let sql = "select lsn from pg_catalog.pg_copy_logical_replication_slot($1::text::name, $2::text::name)";
+    let sql = "select lsn
+               from pg_catalog.pg_copy_logical_replication_slot($1::text::name, $2::text::name)";
     let copied = session.client.query_one(sql, &[&from, &to]).await;
     copied.map_err(InitError::server(
         session.name(),

@@ -1,8 +1,8 @@
 //! The triggers that leave tombstones, as SQL. Pure; their functions are in `migrations/`.
 //!
-//! All but `mmrepl_truncate_partition` are `enable always`, so that applied deletes leave tombstones
-//! like local ones. That one turns an application's truncate of a partition into deletes; an applied
-//! truncate is of whole tables and must not do so.
+//! All but `mmrepl_truncate_partition` are `enable always`, so that applied deletes leave
+//! tombstones like local ones. That one turns an application's truncate of a partition into
+//! deletes; an applied truncate is of whole tables and must not do so.
 
 use crate::catalog::key_text::key_expression;
 use crate::catalog::names::ident;
@@ -46,7 +46,8 @@ impl Wanted {
         if self.always { 'A' } else { 'O' }
     }
 
-    /// Whether `there` does the same: the call carries the key, the rest follows from it and the kind.
+    /// Whether `there` does the same: the call carries the key, the rest follows from it and the
+    /// kind.
     fn is(&self, there: &Trigger) -> bool {
         let per_row = self.scope.contains("for each row");
         there

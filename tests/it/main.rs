@@ -4,9 +4,12 @@
 
 mod bad_input;
 mod chaos;
+mod check;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod harness;
+mod init;
+mod init_rows;
 mod large;
 mod origin_progress;
 mod pgbench;
@@ -15,4 +18,5 @@ mod shapes;
 mod status_truth;
 #[path = "../support/mod.rs"]
 mod support;
+mod tombstones;
 mod types;

@@ -1,0 +1,139 @@
+//! What the triggers that init makes remember of deletes.
+
+use super::init::{PLAIN, SHAPES, pair};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn truncating_one_partition_becomes_deletes() {
+    let cluster = pair(SHAPES).await;
+    cluster.init().await;
+    let east = cluster.east();
+    east.sql("insert into p select n, n from generate_series(0, 12) n")
+        .await;
+    east.sql("truncate p1").await;
+    assert_eq!(east.value("select count(*) from p").await, "3");
+    let keys =
+        "select count(*) || ' ' || min(key) from mmrepl.tombstone where relation = 'p'::regclass";
+    assert_eq!(east.value(keys).await, "10 {0,0}");
+    east.sql("truncate p2").await;
+    assert_eq!(
+        east.value("select count(*) from mmrepl.tombstone").await,
+        "13"
+    );
+    // The whole table is one tombstone, and its partitions' triggers stay out of it.
+    east.sql("insert into p values (1, 1); truncate p").await;
+    assert_eq!(
+        east.value("select count(*) from mmrepl.tombstone where key = ''")
+            .await,
+        "1"
+    );
+    assert_eq!(
+        east.value("select count(*) from mmrepl.tombstone").await,
+        "14"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_keys_leave_one_tombstone() {
+    let cluster = pair(
+        r"
+        create extension if not exists citext;
+        create collation nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+        create domain price as numeric;
+        create type mood as enum ('sad', 'ok');
+        create table k_numeric (k numeric primary key); create table k_price (k price primary key);
+        create table k_citext (k citext primary key); create table k_bpchar (k char(5) primary key);
+        create table k_float (k float8 primary key);
+        create table k_interval (k interval primary key);
+        create table k_nocase (k text collate nocase primary key);
+        create table k_array (k numeric[] primary key);
+        create table k_range (k numrange primary key); create table k_jsonb (k jsonb primary key);
+        create table k_time (k timestamptz primary key); create table k_mood (k mood primary key);
+        create table k_class (k regclass primary key); create table k_bytea (k bytea primary key)",
+    )
+    .await;
+    cluster.init().await;
+    let cases = [
+        ("numeric", "1.0", "1.00"),
+        ("price", "5", "5.000"),
+        ("citext", "Ab", "aB"),
+        ("bpchar", "a", "a  "),
+        ("float", "-0", "0"),
+        ("interval", "1 mon", "30 days"),
+        ("nocase", "Ab", "aB"),
+        ("array", "{1.0}", "{1.00}"),
+        ("range", "[1.0,2]", "[1,2.00]"),
+        ("jsonb", "{\"a\": 1.0}", "{\"a\": 1.00}"),
+        ("time", "2026-01-01 12:00+00", "2026-01-01 14:00+02"),
+        ("mood", "ok", "ok"),
+        ("class", "k_mood", "public.k_mood"),
+        ("bytea", "\\x00ff", "\\000\\377"),
+    ];
+    let east = cluster.east().client().await;
+    for (table, a, b) in cases {
+        // Settings of the session must not change the text.
+        let sql = format!(
+            "set datestyle = 'SQL, DMY'; set timezone = 'Asia/Tokyo'; set bytea_output = 'escape'; set extra_float_digits = -10;
+             insert into k_{table} values ('{a}'); delete from k_{table};
+             set timezone = 'UTC'; set search_path = public; reset bytea_output;
+             insert into k_{table} values ('{b}'); delete from k_{table}"
+        );
+        crate::support::pg::execute(&east, &sql).await;
+        let count =
+            format!("select count(*) from mmrepl.tombstone where relation = 'k_{table}'::regclass");
+        assert_eq!(
+            cluster.east().value(&count).await,
+            "1",
+            "{table}: {a} and {b}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changing_a_key_leaves_a_tombstone_and_nothing_else_does() {
+    let cluster = pair(SHAPES).await;
+    cluster.init().await;
+    let east = cluster.east();
+    let plain = "insert into t values (1, 'a'); update t set v = 'b';
+        update t set id = 1; update t set id = 2";
+    let quoted = r#"insert into "Ünï ""q"".x" values (1, 'a');
+        update "Ünï ""q"".x" set "K é" = 7; delete from "Ünï ""q"".x""#;
+    east.sql(plain).await;
+    east.sql(quoted).await;
+    let keys = "select string_agg(key, ' ' order by relation, key) from mmrepl.tombstone";
+    assert_eq!(east.value(keys).await, "{1} {1} {7}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tombstone_carries_the_version_of_its_delete() {
+    let cluster = pair(PLAIN).await;
+    cluster.init().await;
+    let origin = format!("mmrepl_{}_west", cluster.name);
+    let east = cluster.east().client().await;
+    let local = "insert into t values (1, 'a'), (2, 'b')";
+    for sql in [
+        local,
+        "delete from t where id = 1",
+        &format!("select pg_replication_origin_session_setup('{origin}')"),
+        "set session_replication_role = replica",
+        "begin; select pg_replication_origin_xact_setup('0/10', '2020-01-01 00:00:00+00');
+         delete from t where id = 2; commit",
+    ] {
+        crate::support::pg::execute(&east, sql).await;
+    }
+    let versions = "
+        select string_agg(key || ' ' || roident || ' '
+                          || extract(year from \"timestamp\" at time zone 'UTC'), ', ' order by key)
+        from mmrepl.tombstone t, pg_xact_commit_timestamp_origin(t.xmin) o";
+    let west = cluster
+        .east()
+        .value("select origin_id from mmrepl.node where name = 'west'")
+        .await;
+    let year = cluster
+        .east()
+        .value("select extract(year from now() at time zone 'UTC')")
+        .await;
+    assert_eq!(
+        cluster.east().value(versions).await,
+        format!("{{1}} 0 {year}, {{2}} {west} 2020")
+    );
+}
