@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio_postgres::Client;
 
 use super::wait::ensure;
@@ -85,30 +86,43 @@ async fn row_difference(
 }
 
 impl Cluster {
-    /// Waits until every slot has confirmed what its server has written so far.
+    /// Waits until everything written so far has been applied everywhere.
     pub async fn settle(&self) {
         self.settle_within(LIMIT).await;
     }
 
     /// The same with a limit of its own.
+    ///
+    /// An idle link confirms late what holds nothing for it, so the slots' positions do not tell.
+    /// What a daemon says that it received does, and then that nothing received waits.
     pub async fn settle_within(&self, limit: Duration) {
         for node in &self.nodes {
             let client = node.client().await;
             let end = pg::value(&client, "select pg_current_wal_flush_lsn()").await;
-            let behind = format!(
-                "select slot_name, confirmed_flush_lsn from pg_replication_slots
-                 where database = current_database() and confirmed_flush_lsn < '{end}'"
+            let received = format!(
+                "select count(*) from pg_stat_replication r join pg_replication_slots s
+                 on r.pid = s.active_pid
+                 where s.database = current_database() and r.write_lsn >= '{end}'"
             );
-            wait_until(
-                &format!("the slots of {} to reach {end}", node.name),
-                limit,
-                async || {
-                    let slots = pg::rows(&client, &behind).await;
-                    ensure(slots.is_empty(), || format!("{slots:?}"))
-                },
-            )
+            let (what, peers) = (
+                format!("{} to send up to {end}", node.name),
+                self.nodes.len() - 1,
+            );
+            wait_until(&what, limit, async || {
+                let links = pg::value(&client, &received).await;
+                ensure(links == peers.to_string(), || {
+                    format!("{links} of {peers} links have it")
+                })
+            })
             .await;
         }
+        wait_until("nothing to wait to be applied", limit, async || {
+            let status = self.status().await?;
+            let links = status["links"].as_array().ok_or("no links")?;
+            let idle = |link: &Value| link["state"] == "streaming" && link["lag"]["seconds"] == 0.0;
+            ensure(links.iter().all(idle), || status.to_string())
+        })
+        .await;
     }
 
     /// Waits until all nodes have equal tables. The usual end of a test.
