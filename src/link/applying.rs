@@ -84,6 +84,7 @@ impl Applying {
         monitor: LinkMonitor,
         (begun, goal): (Committed, Lsn),
     ) -> Self {
+        monitor.set_applied(begun.source_end);
         let mut progress = Progress::default();
         progress.applied(begun.source_end, begun.target_written);
         let retries = Backoff::transient();
