@@ -283,6 +283,7 @@ impl Applying {
             return Ok(());
         }
         self.monitor.set_applied(end.max(self.progress.position()));
+        self.caught_up();
         self.show_progress();
         Ok(())
     }
