@@ -283,7 +283,6 @@ impl Applying {
             return Ok(());
         }
         self.monitor.set_applied(end.max(self.progress.position()));
-        self.caught_up();
         self.show_progress();
         Ok(())
     }
