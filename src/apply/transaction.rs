@@ -86,7 +86,7 @@ impl Opening {
 /// drop the applier with it (the server rolls back).
 pub struct Applier {
     pub(super) session: Session,
-    pub(super) catalog: tokio_postgres::Client,
+    pub(super) catalog: Arc<tokio_postgres::Client>,
     pub(super) fetcher: Fetcher,
     pub(super) tables: Tables,
     pub(super) origins: Origins,
@@ -102,7 +102,7 @@ impl Applier {
     /// `session` holds the link's replication origin; `catalog` is another connection to the target.
     pub fn new(
         session: Session,
-        catalog: tokio_postgres::Client,
+        catalog: Arc<tokio_postgres::Client>,
         fetcher: Fetcher,
         tables: Tables,
         origins: Origins,

@@ -71,18 +71,14 @@ fn check_nodes(raw: &[RawNode], env: Env<'_>, problems: &mut Problems) -> Vec<No
         .iter()
         .filter_map(|node| check_node(node, env, problems))
         .collect();
-    for (index, node) in nodes.iter().enumerate() {
-        let target = node.dsn.describe();
-        let twin = nodes
-            .iter()
-            .take(index)
-            .find(|other| other.dsn.describe() == target);
-        if let Some(twin) = twin {
-            problems.add(format!(
-                "nodes {} and {} lead to the same database {target}; each node needs its own",
-                twin.name, node.name
-            ));
-        }
+    let targets: Vec<String> = nodes.iter().map(|node| node.dsn.describe()).collect();
+    for twice in values_seen_twice(targets.iter().map(String::as_str)) {
+        let there = nodes.iter().filter(|node| node.dsn.describe() == twice);
+        let names: Vec<&str> = there.map(|node| node.name.as_str()).collect();
+        problems.add(format!(
+            "nodes {} lead to the same database {twice}; each node needs its own",
+            names.join(" and ")
+        ));
     }
     nodes
 }

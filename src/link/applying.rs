@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::error::LinkError;
 use super::progress::Progress;
-use super::queue::Item;
+use super::queue::{Item, Receiver};
 use crate::apply::{Applier, ApplyError, Committed};
 use crate::assemble::Piece;
 use crate::backoff::Backoff;
@@ -62,7 +62,7 @@ type Group = (Vec<Piece>, Vec<OwnedSemaphorePermit>);
 pub(super) struct Applying {
     applier: Applier,
     options: ApplyOptions,
-    queue: mpsc::Receiver<Item>,
+    queue: Receiver,
     durable: watch::Sender<Lsn>,
     monitor: LinkMonitor,
     progress: Progress,
@@ -79,11 +79,12 @@ impl Applying {
     /// `begun` is the position the target already holds, `goal` the source's end of WAL now.
     pub(super) fn new(
         (applier, options): (Applier, ApplyOptions),
-        queue: mpsc::Receiver<Item>,
+        queue: Receiver,
         durable: watch::Sender<Lsn>,
         monitor: LinkMonitor,
         (begun, goal): (Committed, Lsn),
     ) -> Self {
+        monitor.set_applied(begun.source_end);
         let mut progress = Progress::default();
         progress.applied(begun.source_end, begun.target_written);
         let retries = Backoff::transient();
@@ -120,7 +121,7 @@ impl Applying {
                 biased;
                 () = stop.cancelled() => return self.finish().await,
                 _ = poll.tick(), if self.progress.has_unflushed() => self.poll_flushed().await?,
-                item = self.queue.recv() => match item {
+                item = self.queue.next() => match item {
                     Some(item) => self.handle(item).await?,
                     None => return Ok(Ended::SourceGone),
                 },
@@ -129,20 +130,19 @@ impl Applying {
     }
 
     async fn handle(&mut self, item: Item) -> Result<(), LinkError> {
+        self.show_queue();
         match item {
-            Item::NothingUpTo(end) => self.nothing_up_to(end).await,
-            Item::Piece(piece, permit) if self.in_large || piece.end.is_none() => {
+            Item::NothingUpTo(end) => self.nothing_up_to(end).await?,
+            Item::Piece(piece, _permit) if self.in_large || piece.end.is_none() => {
                 self.part(piece).await?;
-                drop(permit);
-                Ok(())
             }
             Item::Piece(piece, permit) => {
-                let (pieces, permits) = self.fill_group(piece, permit);
+                let (pieces, _permits) = self.fill_group(piece, permit);
                 self.group(pieces).await?;
-                drop(permits);
-                Ok(())
             }
         }
+        self.show_queue();
+        Ok(())
     }
 
     /// Takes what is waiting already; a lone transaction never waits for company.
@@ -150,18 +150,18 @@ impl Applying {
         let (mut rows, mut bytes) = (first.changes.len(), first.bytes);
         let (mut pieces, mut permits) = (vec![first], vec![permit]);
         while self.options.merge && rows < GROUP_ROWS_MAX && bytes < GROUP_BYTES_MAX {
-            match self.queue.try_recv() {
-                Ok(Item::Piece(piece, permit)) if piece.end.is_some() && piece.first => {
+            match self.queue.waiting() {
+                Some(Item::Piece(piece, permit)) if piece.end.is_some() && piece.first => {
                     rows += piece.changes.len();
                     bytes += piece.bytes;
                     pieces.push(piece);
                     permits.push(permit);
                 }
-                Ok(other) => {
+                Some(other) => {
                     self.next = Some(other);
                     break;
                 }
-                Err(_) => break,
+                None => break,
             }
         }
         (pieces, permits)
@@ -191,7 +191,6 @@ impl Applying {
                 }
             }
         }
-        self.caught_up();
         Ok(())
     }
 
@@ -330,10 +329,12 @@ impl Applying {
         Ok(Ended::Stopped)
     }
 
-    fn caught_up(&mut self) {
-        if self.queue.is_empty() && self.next.is_none() {
+    /// What waits; with nothing left, nothing is unapplied.
+    fn show_queue(&mut self) {
+        let (pieces, bytes) = self.queue.depth();
+        self.monitor.set_queue(pieces as u64, bytes as u64);
+        if pieces == 0 && self.next.is_none() && !self.in_large {
             self.monitor.set_oldest_unapplied(None);
-            self.monitor.set_queue(0, 0);
             self.show_progress();
         }
     }

@@ -1,6 +1,7 @@
 //! Getting a link ready: connect both servers, take the origin and the slot, check history.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::Client;
@@ -53,6 +54,10 @@ pub(super) struct Ready {
     pub begun: Committed,
     /// The end of the source's WAL now.
     pub goal: Lsn,
+    /// A control connection to the source.
+    pub source_control: Client,
+    /// A control connection to the target.
+    pub target_control: Arc<Client>,
     /// Who the servers are; the position is filled in by the one who saves it.
     pub identity: Checkpoint,
 }
@@ -83,13 +88,16 @@ pub(super) async fn connect(context: &LinkContext) -> Result<Ready, LinkError> {
         source_timeline: source_server.timeline,
         slot,
     };
-    let applier = applier(context, session, target_control, origins)?;
+    let target_control = Arc::new(target_control);
+    let applier = applier(context, session, Arc::clone(&target_control), origins)?;
     let goal = current_lsn(source, &source_control).await?;
     Ok(Ready {
         stream,
         applier,
         begun,
         goal,
+        source_control,
+        target_control,
         identity,
     })
 }
@@ -290,7 +298,7 @@ async fn open_stream(
 fn applier(
     context: &LinkContext,
     session: Session,
-    catalog: Client,
+    catalog: Arc<Client>,
     origins: Origins,
 ) -> Result<Applier, LinkError> {
     let guard = origins.guard().ok_or_else(|| LinkError::NotSetUp {

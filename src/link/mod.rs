@@ -9,6 +9,7 @@
 //! A link never ends by itself. Whatever fails, it closes its connections, says in `status` what
 //! happened and whether a person must act, waits, and starts again from the target's position.
 
+mod alive;
 mod applying;
 mod checkpointing;
 mod connect;
@@ -195,7 +196,12 @@ impl Link {
             monitor,
             (ready.begun, ready.goal),
         );
-        let result = drive(reader, saving, &mut applying, interrupted).await;
+        let context = &self.context;
+        let result = tokio::select! {
+            result = drive(reader, saving, &mut applying, interrupted) => result,
+            gone = alive::until_gone(&context.source.name, &ready.source_control) => Err(gone),
+            gone = alive::until_gone(&context.target.name, &ready.target_control) => Err(gone),
+        };
         self.in_order_until = applying.in_order_until();
         result
     }

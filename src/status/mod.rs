@@ -5,4 +5,5 @@ pub mod cluster;
 pub mod gather;
 pub mod model;
 pub mod monitor;
+mod rates;
 pub mod render;

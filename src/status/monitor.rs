@@ -1,26 +1,19 @@
 //! What one link tells about itself while it runs: counters that cost one atomic instruction on the
 //! hot path, and a snapshot that turns them into a [`LinkStatus`].
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
 use super::model::{
-    Bounds, Lag, LastError, LinkState, LinkStatus, LsnStatus, Rates, SlotStatus, StatusSource,
-    Totals,
+    Bounds, Lag, LastError, LinkState, LinkStatus, LsnStatus, SlotStatus, StatusSource, Totals,
 };
+use super::rates::{RateWindow, seconds};
 use crate::commit_time::CommitTime;
 use crate::ids::LinkName;
 use crate::lsn::Lsn;
 
-/// Rates are averages over this long.
-const RATE_WINDOW_MICROS: i64 = 5_000_000;
-/// Samples closer together than this are one.
-const SAMPLE_INTERVAL_MICROS: i64 = 500_000;
-/// The window holds at most ten samples; a few more for the edges.
-const SAMPLES_MAX: usize = 16;
 /// "No commit waits", which no real commit time is.
 const NO_TIME: i64 = i64::MIN;
 
@@ -72,15 +65,7 @@ struct Slow {
     clock_offset_ms: Option<f64>,
     last_error: Option<LastError>,
     limits: Bounds,
-    samples: VecDeque<Sample>,
-}
-
-/// The totals at one moment.
-#[derive(Clone, Copy, Debug)]
-struct Sample {
-    at: CommitTime,
-    transactions: u64,
-    rows: u64,
+    samples: RateWindow,
 }
 
 impl LinkMonitor {
@@ -98,11 +83,7 @@ impl LinkMonitor {
             clock_offset_ms: None,
             last_error: None,
             limits: Bounds::default(),
-            samples: VecDeque::from([Sample {
-                at: now,
-                transactions: 0,
-                rows: 0,
-            }]),
+            samples: RateWindow::new(now),
         };
         let inner = Inner {
             link,
@@ -126,14 +107,14 @@ impl LinkMonitor {
     pub fn snapshot(&self, now: CommitTime) -> LinkStatus {
         let totals = self.totals();
         let mut slow = self.slow();
-        slow.sample(now, totals);
+        slow.samples.note(now, totals);
         LinkStatus {
             reason: slow.reason.clone(),
             slot: slow.slot.clone(),
             lsn: self.lsn(),
             lag: self.lag(now),
             totals,
-            rates: slow.rates(now),
+            rates: slow.samples.rates(now),
             clock_offset_ms: slow.clock_offset_ms,
             last_error: slow.last_error.clone(),
             bounds: Some(self.bounds(slow.limits)),
@@ -150,7 +131,7 @@ impl LinkMonitor {
     /// last seconds however rarely somebody asks.
     pub fn sample(&self, now: CommitTime) {
         let totals = self.totals();
-        self.slow().sample(now, totals);
+        self.slow().samples.note(now, totals);
     }
 
     /// What the link is doing now.
@@ -353,10 +334,12 @@ impl LinkMonitor {
     fn lsn(&self) -> LsnStatus {
         let load = |position: &AtomicU64| Lsn::new(position.load(Ordering::Relaxed));
         let positions = &self.inner.positions;
+        let received = load(&positions.received);
         LsnStatus {
             current: load(&positions.current),
-            sent: load(&positions.sent),
-            received: load(&positions.received),
+            // What arrived was sent, whatever the last look at the source said.
+            sent: load(&positions.sent).max(received),
+            received,
             applied: load(&positions.applied),
             durable: load(&positions.durable),
             confirmed: load(&positions.confirmed),
@@ -389,66 +372,6 @@ impl LinkMonitor {
             ..limits
         }
     }
-}
-
-impl Slow {
-    fn sample(&mut self, now: CommitTime, totals: Totals) {
-        let last = self
-            .samples
-            .back()
-            .map_or(i64::MAX, |sample| now.micros_since(sample.at));
-        if last < 0 {
-            // The clock was set back: older samples say nothing any more.
-            self.samples.clear();
-        } else if last < SAMPLE_INTERVAL_MICROS {
-            return;
-        }
-        let Totals {
-            transactions, rows, ..
-        } = totals;
-        self.samples.push_back(Sample {
-            at: now,
-            transactions,
-            rows,
-        });
-        while self.samples.len() > SAMPLES_MAX || self.second_is_old_enough(now) {
-            self.samples.pop_front();
-        }
-    }
-
-    /// The oldest sample can go when the next one covers the whole window too.
-    fn second_is_old_enough(&self, now: CommitTime) -> bool {
-        self.samples
-            .get(1)
-            .is_some_and(|second| now.micros_since(second.at) >= RATE_WINDOW_MICROS)
-    }
-
-    fn rates(&self, now: CommitTime) -> Rates {
-        let (Some(first), Some(last)) = (self.samples.front(), self.samples.back()) else {
-            return Rates::default();
-        };
-        let elapsed = seconds(last.at.micros_since(first.at));
-        // A link nobody sampled for long (its daemon was stopped by a signal) has no recent rate.
-        let stale = now.micros_since(first.at) > 4 * RATE_WINDOW_MICROS;
-        if elapsed <= 0.0 || stale {
-            return Rates::default();
-        }
-        Rates {
-            transactions_per_second: count(last.transactions - first.transactions) / elapsed,
-            rows_per_second: count(last.rows - first.rows) / elapsed,
-        }
-    }
-}
-
-/// Seconds of a difference in microseconds; 0 where clocks make it negative.
-#[allow(clippy::cast_precision_loss)] // 2^53 microseconds are 285 years
-fn seconds(micros: i64) -> f64 {
-    micros.max(0) as f64 / 1e6
-}
-
-#[allow(clippy::cast_precision_loss)] // a rate needs no 53 bits
-fn count(difference: u64) -> f64 {
-    difference as f64
 }
 
 #[cfg(test)]
@@ -507,51 +430,6 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_those_of_the_last_seconds() {
-        let monitor = monitor();
-        for second in 1..=20 {
-            monitor.add_transactions(100);
-            monitor.add_rows(1000);
-            monitor.sample(at(f64::from(second)));
-        }
-        let rates = monitor.snapshot(at(20.0)).rates;
-        assert!(
-            (rates.transactions_per_second - 100.0).abs() < 0.1,
-            "{rates:?}"
-        );
-        assert!((rates.rows_per_second - 1000.0).abs() < 1.0, "{rates:?}");
-        for second in 21..=26 {
-            monitor.sample(at(f64::from(second)));
-        }
-        assert_eq!(monitor.snapshot(at(26.0)).rates, Rates::default());
-    }
-
-    #[test]
-    fn a_clock_set_back_or_a_long_sleep_makes_no_nonsense_of_the_rates() {
-        let monitor = monitor();
-        monitor.add_rows(1000);
-        monitor.sample(at(100.0));
-        assert_eq!(
-            monitor.snapshot(at(100.0)).rates,
-            Rates::default(),
-            "an average of 100 s"
-        );
-        assert_eq!(monitor.snapshot(at(50.0)).rates, Rates::default());
-        monitor.add_rows(10);
-        let rates = monitor.snapshot(at(51.0)).rates;
-        assert!((rates.rows_per_second - 10.0).abs() < 0.1, "{rates:?}");
-    }
-
-    #[test]
-    fn the_ring_stays_small_however_often_it_is_asked() {
-        let monitor = monitor();
-        for step in 0..10_000 {
-            monitor.sample(at(f64::from(step) * 0.01));
-        }
-        assert!(monitor.slow().samples.len() <= SAMPLES_MAX);
-    }
-
-    #[test]
     fn counters_queue_and_limits_are_in_the_snapshot() {
         let monitor = monitor();
         monitor.add_transactions(1);
@@ -576,6 +454,15 @@ mod tests {
             (7, 1000, 500)
         );
         assert_eq!(status.clock_offset_ms, Some(-0.5));
+    }
+
+    #[test]
+    fn what_was_received_was_sent() {
+        let monitor = monitor();
+        monitor.set_received(Lsn::new(7));
+        assert_eq!(monitor.snapshot(at(1.0)).lsn.sent, Lsn::new(7));
+        monitor.set_sent(Lsn::new(9));
+        assert_eq!(monitor.snapshot(at(1.0)).lsn.sent, Lsn::new(9));
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use mmrepl::lsn::Lsn;
 use tokio_postgres::Client;
 
 use super::wait::ensure;
@@ -85,7 +86,7 @@ async fn row_difference(
 }
 
 impl Cluster {
-    /// Waits until every slot has confirmed what its server has written so far.
+    /// Waits until every link has applied what its source has written so far.
     pub async fn settle(&self) {
         self.settle_within(LIMIT).await;
     }
@@ -95,16 +96,18 @@ impl Cluster {
         for node in &self.nodes {
             let client = node.client().await;
             let end = pg::value(&client, "select pg_current_wal_flush_lsn()").await;
-            let behind = format!(
-                "select slot_name, confirmed_flush_lsn from pg_replication_slots
-                 where database = current_database() and confirmed_flush_lsn < '{end}'"
-            );
+            let end: Lsn = end.parse().unwrap();
             wait_until(
-                &format!("the slots of {} to reach {end}", node.name),
+                &format!("the links of {} to reach {end}", node.name),
                 limit,
                 async || {
-                    let slots = pg::rows(&client, &behind).await;
-                    ensure(slots.is_empty(), || format!("{slots:?}"))
+                    let status = self.status().await?;
+                    let links = status["links"].as_array().cloned().unwrap_or_default();
+                    let behind = links.iter().find(|link| {
+                        let applied = link["lsn"]["applied"].as_str().unwrap_or("0/0");
+                        link["from"] == node.name && applied.parse::<Lsn>().unwrap() < end
+                    });
+                    ensure(behind.is_none(), || format!("{behind:?}"))
                 },
             )
             .await;
