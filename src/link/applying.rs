@@ -21,6 +21,8 @@ use crate::status::monitor::LinkMonitor;
 
 /// Most rows in one target transaction made of several source transactions.
 pub const GROUP_ROWS_MAX: usize = 2_000;
+/// A group that takes longer than this holds row locks for too long: the next one is smaller.
+const GROUP_TIME: Duration = Duration::from_millis(200);
 /// Most wire bytes in one such transaction.
 const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// How often an idle applier asks how far the target's WAL is flushed, while something is not.
@@ -73,6 +75,8 @@ pub(super) struct Applying {
     /// The source's WAL position when the link started: past it, the backlog is done.
     goal: Lsn,
     retries: Backoff,
+    /// Rows that the next group may have; follows how long the last ones took.
+    group_rows: usize,
 }
 
 impl Applying {
@@ -99,6 +103,7 @@ impl Applying {
             in_large: false,
             goal,
             retries,
+            group_rows: GROUP_ROWS_MAX,
         }
     }
 
@@ -149,7 +154,7 @@ impl Applying {
     fn fill_group(&mut self, first: Piece, permit: OwnedSemaphorePermit) -> Group {
         let (mut rows, mut bytes) = (first.changes.len(), first.bytes);
         let (mut pieces, mut permits) = (vec![first], vec![permit]);
-        while self.options.merge && rows < GROUP_ROWS_MAX && bytes < GROUP_BYTES_MAX {
+        while self.options.merge && rows < self.group_rows && bytes < GROUP_BYTES_MAX {
             match self.queue.waiting() {
                 Some(Item::Piece(piece, permit)) if piece.end.is_some() && piece.first => {
                     rows += piece.changes.len();
@@ -174,6 +179,7 @@ impl Applying {
         let mut in_order = pieces.iter().any(|piece| self.must_go_in_order(piece));
         let started = Instant::now();
         while !pieces.is_empty() {
+            let begun = Instant::now();
             let result = if in_order {
                 self.applier.apply_in_order(&pieces[0]).await
             } else {
@@ -185,6 +191,7 @@ impl Applying {
                     pieces.drain(..done);
                     self.retries.reset();
                     self.note(committed);
+                    self.pace(begun.elapsed());
                 }
                 Err(error) => {
                     in_order |= self.recover(error, in_order, started).await?;
@@ -192,6 +199,16 @@ impl Applying {
             }
         }
         Ok(())
+    }
+
+    /// Large groups are fast while nobody else wants their rows. When local writers do, waiting for
+    /// each other's locks takes longer the more rows each side holds.
+    fn pace(&mut self, took: Duration) {
+        if took > GROUP_TIME {
+            self.group_rows = (self.group_rows / 2).max(1);
+        } else if took < GROUP_TIME / 4 {
+            self.group_rows = (self.group_rows * 2).min(GROUP_ROWS_MAX);
+        }
     }
 
     /// Applies one part of a large transaction, whose earlier parts are gone from memory: an error
@@ -243,6 +260,7 @@ impl Applying {
             error if second_try_may_help(&error) && !in_order => Ok(true),
             error if error.retry_class() == RetryClass::Transient => {
                 self.monitor.add_retry();
+                self.group_rows = (self.group_rows / 2).max(1);
                 if self.retries.attempts() >= RETRIES_MAX {
                     return Err(self.failed(error));
                 }
