@@ -19,6 +19,8 @@ pub const SCHEMA: &str = "
 
 /// Accounts that both sides fight over.
 const ACCOUNTS: u64 = 20;
+/// Items: several of them change in one statement.
+const ITEMS: u64 = 300;
 /// An answer that has not come by then will not.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -79,7 +81,8 @@ async fn write(name: String, dsn: String, mut rng: Rng, stop: Arc<AtomicBool>) -
                 }
                 _ => break,
             }
-            tokio::time::sleep(Duration::from_millis(rng.below(10))).await;
+            // Slow enough that a backlog can be caught up with on a small, busy machine.
+            tokio::time::sleep(Duration::from_millis(5 + rng.below(40))).await;
         }
     }
     acknowledged
@@ -96,13 +99,14 @@ async fn write_once(
     let other = match rng.below(6) {
         0 => format!("delete from account where id = {account}"),
         1 => format!(
-            "insert into item (id, name) values ({}, '{name}')",
-            rng.next() >> 2
+            "insert into item (id, name) values ({}, '{name}') on conflict do nothing",
+            rng.below(ITEMS)
         ),
-        2 => format!(
-            "update item set data = repeat('{name}', 50) where id % 7 = {}",
-            number % 7
-        ),
+        2 => {
+            let first = rng.below(ITEMS);
+            let data = format!("repeat('{name} {number} ', 20)");
+            format!("update item set data = {data} where id between {first} and {first} + 5")
+        }
         _ => format!(
             "insert into account values ({account}, {number}, '{name}')
              on conflict (id) do update set balance = excluded.balance, touched_by = '{name}'"
