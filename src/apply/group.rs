@@ -26,6 +26,16 @@ pub struct Put {
     pub moved: bool,
 }
 
+impl Entry {
+    /// The change, when it is one by key.
+    pub(super) fn row(&self) -> Option<&RowChange> {
+        match self {
+            Self::Row(row) => Some(row),
+            Self::WholeRow(_) => None,
+        }
+    }
+}
+
 impl Put {
     /// True when no large value is missing.
     pub fn is_whole(&self) -> bool {
@@ -38,8 +48,8 @@ impl Put {
 pub(super) enum RowOp {
     /// Afterwards the row is there.
     Put(Put),
-    /// Afterwards it is not.
-    Delete,
+    /// Afterwards it is not. Carries the whole old row where the source sent it.
+    Delete(Option<Tuple>),
 }
 
 /// The net change of one key.
@@ -90,6 +100,9 @@ pub(super) fn entries_of(
     target: &Arc<Target>,
     time: CommitTime,
 ) -> Result<Vec<Entry>, ApplyError> {
+    if let Change::Insert { new, .. } | Change::Update { new, .. } = change {
+        target.map.check_missing(new)?;
+    }
     if target.map.key.is_none() {
         return Ok(whole_row(change, target)
             .into_iter()
@@ -124,19 +137,28 @@ pub(super) fn entries_of(
             let before = need(target.map.old_key(old.as_ref(), new))?;
             match target.map.key_of(new) {
                 Some(after) if after != before => {
-                    vec![row(before, RowOp::Delete), row(after, put(new, true, true))]
+                    vec![
+                        row(before, RowOp::Delete(whole(old.as_ref()))),
+                        row(after, put(new, true, true)),
+                    ]
                 }
                 _ => vec![row(before, put(new, false, false))],
             }
         }
-        Change::Delete {
-            old: OldImage::Key(old) | OldImage::Full(old),
-            ..
-        } => {
-            vec![row(need(target.map.key_of(old))?, RowOp::Delete)]
+        Change::Delete { old, .. } => {
+            let key = need(target.map.key_of(old.tuple()))?;
+            vec![row(key, RowOp::Delete(whole(Some(old))))]
         }
         Change::Truncate { .. } | Change::Message { .. } => vec![],
     })
+}
+
+/// The old row, where the source sent all of it.
+fn whole(old: Option<&OldImage>) -> Option<Tuple> {
+    match old {
+        Some(OldImage::Full(tuple)) => Some(tuple.clone()),
+        _ => None,
+    }
 }
 
 fn whole_row(change: &Change, target: &Arc<Target>) -> Option<WholeRowChange> {
@@ -235,6 +257,15 @@ impl GroupBuilder {
     }
 }
 
+fn is_deferrable(target: &Target) -> bool {
+    target
+        .map
+        .table
+        .key
+        .as_ref()
+        .is_some_and(|key| key.deferrable)
+}
+
 /// The net change of two consecutive changes of one key.
 fn net(earlier: &RowChange, later: RowChange) -> RowChange {
     let op = match (&earlier.op, later.op) {
@@ -243,13 +274,20 @@ fn net(earlier: &RowChange, later: RowChange) -> RowChange {
             insert: before.insert,
             moved: before.moved,
         }),
+        // Under a deferrable key two rows may share a value until the transaction ends. The old row
+        // that goes is not the one that came: that one stays.
+        (RowOp::Put(put), RowOp::Delete(Some(gone)))
+            if is_deferrable(&later.target) && put.values != gone =>
+        {
+            RowOp::Put(put.clone())
+        }
         // The row was there before the group: what came back replaces it.
-        (RowOp::Delete, RowOp::Put(after)) => RowOp::Put(Put {
+        (RowOp::Delete(_), RowOp::Put(after)) => RowOp::Put(Put {
             values: after.values,
             insert: false,
             moved: true,
         }),
-        (_, RowOp::Delete) => RowOp::Delete,
+        (_, RowOp::Delete(old)) => RowOp::Delete(old),
     };
     RowChange {
         target: later.target,

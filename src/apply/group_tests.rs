@@ -53,6 +53,7 @@ fn target() -> Arc<Target> {
         is_partition: false,
         replica_identity: 'd',
         columns: names.map(column).to_vec(),
+        can_skip_duplicates: true,
         key: Some(Key {
             index: "t_pkey".to_owned(),
             columns: vec![key],
@@ -157,7 +158,7 @@ fn write(rows: &mut Rows, entry: &Entry, source: &Rows) {
     };
     let key = std::str::from_utf8(&row.key[0]).unwrap().parse().unwrap();
     match &row.op {
-        RowOp::Delete => {
+        RowOp::Delete(_) => {
             rows.remove(&key);
         }
         RowOp::Put(Put { values, moved, .. }) => {

@@ -26,7 +26,7 @@ impl Applier {
 
     async fn write_entry(&mut self, entry: &Entry) -> Result<(), ApplyError> {
         match entry {
-            Entry::Row(row) => self.settle(row).await,
+            Entry::Row(row) => self.settle(&[row]).await,
             Entry::WholeRow(change) => self.write_whole_row(change).await,
         }
     }

@@ -67,8 +67,8 @@ pub struct TargetColumn {
     pub in_key: bool,
     /// `GENERATED ALWAYS AS IDENTITY`: may be inserted (overriding) but not updated.
     pub identity_always: bool,
-    /// Generated on the target: computed there, never written.
-    pub generated: bool,
+    /// Whether it is written: not where the target computes it, or does not have it.
+    pub written: bool,
 }
 
 /// The way from a source relation to the target's table.
@@ -80,6 +80,9 @@ pub struct TableMap {
     pub table: Table,
     /// One entry for each source column, in the source's order.
     pub columns: Vec<TargetColumn>,
+    /// Source columns that the target lacks. As long as they are NULL, nothing is lost.
+    pub missing: Vec<usize>,
+    node: String,
     /// Which source columns form the target's key, in key order; `None` for a table without one.
     pub key: Option<Vec<usize>>,
 }
@@ -99,21 +102,34 @@ impl TableMap {
             });
         };
         let key = key_columns(&relation, &table, &label, node)?;
-        let column = |index: usize| target_column(&relation, &table, key.as_deref(), index);
-        let columns: Result<Vec<_>, _> = (0..relation.columns.len())
-            .map(|index| {
-                column(index).ok_or_else(|| MapError::NoColumn {
-                    table: label.clone(),
-                    node: node.to_owned(),
-                    column: relation.columns[index].name.clone(),
-                })
-            })
+        let indexes = 0..relation.columns.len();
+        let columns: Vec<TargetColumn> = indexes
+            .clone()
+            .map(|index| target_column(&relation, &table, key.as_deref(), index))
             .collect();
+        let lacks = |index: &usize| table.column(&relation.columns[*index].name).is_none();
         Ok(Self {
-            columns: columns?,
+            missing: indexes.filter(lacks).collect(),
+            node: node.to_owned(),
+            columns,
             relation,
             table,
             key,
+        })
+    }
+
+    /// Makes sure that no value of `row` would be lost because the target lacks its column.
+    pub fn check_missing(&self, row: &Tuple) -> Result<(), MapError> {
+        let lost = self
+            .missing
+            .iter()
+            .find(|index| row.0.get(**index) != Some(&Value::Null));
+        lost.map_or(Ok(()), |index| {
+            Err(MapError::NoColumn {
+                table: self.label(),
+                node: self.node.clone(),
+                column: self.relation.columns[*index].name.clone(),
+            })
         })
     }
 
@@ -178,14 +194,16 @@ fn target_column(
     table: &Table,
     key: Option<&[usize]>,
     index: usize,
-) -> Option<TargetColumn> {
+) -> TargetColumn {
     let name = &relation.columns[index].name;
-    let column = table.columns.iter().find(|column| column.name == *name)?;
-    Some(TargetColumn {
+    let column = table.column(name);
+    TargetColumn {
         name: name.clone(),
-        type_name: column.type_name.clone(),
+        type_name: column
+            .map(|column| column.type_name.clone())
+            .unwrap_or_default(),
         in_key: key.is_some_and(|key| key.contains(&index)),
-        identity_always: column.identity_always,
-        generated: column.generated,
-    })
+        identity_always: column.is_some_and(|column| column.identity_always),
+        written: column.is_some_and(|column| !column.generated),
+    }
 }

@@ -56,11 +56,11 @@ impl Applier {
         }
         outstanding.sort_unstable();
         self.note_inserted(inserted.into_iter());
-        for index in outstanding {
-            if let Entry::Row(row) = &entries[index] {
-                self.settle(row).await?;
-            }
-        }
+        let rows: Vec<&RowChange> = outstanding
+            .iter()
+            .filter_map(|index| entries[*index].row())
+            .collect();
+        self.settle(&rows).await?;
         self.refuse_deleted().await
     }
 
@@ -108,9 +108,12 @@ fn push_row(
     times: &mut CommitTimeText,
 ) -> Result<Attempt, WireError> {
     match &row.op {
-        RowOp::Delete => {
+        RowOp::Delete(_) => {
             let parameters = keyed(times.text(row.time), row);
             batch.push(row.target.sql(Statement::DeleteOlder), &parameters)?;
+        }
+        RowOp::Put(put) if put.insert && !row.target.map.table.can_skip_duplicates => {
+            return Ok(Attempt::Settle);
         }
         RowOp::Put(put) if put.is_whole() && put.insert => {
             batch.push(
@@ -155,7 +158,7 @@ pub(super) fn keyed<'a>(time: &'a str, row: &'a RowChange) -> Vec<Option<&'a [u8
 pub(super) fn written<'a>(target: &Target, values: &'a Tuple) -> Vec<Option<&'a [u8]>> {
     let columns = target.map.columns.iter().zip(&values.0);
     columns
-        .filter(|(column, _)| !column.generated)
+        .filter(|(column, _)| column.written)
         .map(|(_, value)| params::value(value))
         .collect()
 }

@@ -1,76 +1,130 @@
-//! Rows that a guarded statement did not take: look, decide, write.
+//! Rows that a guarded statement did not take: look, decide, write, each for all of them at once.
 
 use super::error::ApplyError;
 use super::group::{Put, RowChange, RowOp};
+use super::params;
 use super::rows::{keyed, update_of, written};
 use super::sql::UpdateGuard;
-use super::target::{Sql, Statement};
+use super::target::Statement;
 use super::transaction::Applier;
 use crate::conflict::{Incoming, Local, Verdict, Version, Write, resolve};
 use crate::pgoutput::Tuple;
-use crate::wire::Outcome;
+use crate::wire::{Batch, Outcome, WireError};
+
+/// What is written for a change that won.
+enum Act {
+    /// The columns that were sent replace those of the row.
+    Overwrite(Put),
+    /// A new row.
+    Insert(Tuple),
+    /// Delete and insert, for rows with a value that only an insert may set.
+    Replace(Tuple),
+    /// The row goes.
+    Delete,
+    /// There is no row; the tombstone stays.
+    LeaveTombstone,
+}
 
 impl Applier {
-    /// Settles one key by the case table of `conflict::resolve`, under the row's lock.
-    pub(super) async fn settle(&mut self, row: &RowChange) -> Result<(), ApplyError> {
-        let local = self.look(row).await?;
+    /// Settles keys by the case table of `conflict::resolve`. No key comes twice.
+    ///
+    /// A change that loses is found without a lock: what holds the key can only become newer. The
+    /// others are looked at again under their rows' locks and then written.
+    pub(super) async fn settle(&mut self, rows: &[&RowChange]) -> Result<(), ApplyError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let seen = self.look(rows, Statement::SeeRow).await?;
+        let mut winning = Vec::new();
+        for (row, local) in rows.iter().zip(&seen) {
+            match self.decide(row, local) {
+                Verdict::Discard => self.counts.conflicts += 1,
+                Verdict::Apply => winning.push(*row),
+            }
+        }
+        if winning.is_empty() {
+            return Ok(());
+        }
+        let locals = self.look(&winning, Statement::LockRow).await?;
+        let mut acts = Vec::with_capacity(winning.len());
+        for (row, local) in winning.into_iter().zip(&locals) {
+            if let Some(act) = self.act(row, local).await? {
+                acts.push((row, act));
+            }
+        }
+        self.carry_out(&acts).await
+    }
+
+    fn decide(&self, row: &RowChange, local: &Local) -> Verdict {
         let write = match row.op {
             RowOp::Put(_) => Write::Put,
-            RowOp::Delete => Write::Delete,
+            RowOp::Delete(_) => Write::Delete,
         };
         let version = Version {
             time: row.time,
             node: self.source.clone(),
         };
-        let verdict = resolve(&Incoming { write, version }, &local);
-        self.count_conflict(row, &local, verdict);
-        match (verdict, &row.op) {
-            (Verdict::Discard, _) => Ok(()),
-            (Verdict::Apply, RowOp::Put(put)) => self.put(row, put, &local).await,
-            (Verdict::Apply, RowOp::Delete) => self.delete(row, &local).await,
-        }
+        resolve(&Incoming { write, version }, local)
     }
 
-    /// A conflict is a change that lost, or an insert that met a row of another node.
-    fn count_conflict(&mut self, row: &RowChange, local: &Local, verdict: Verdict) {
-        let met_insert = matches!(&row.op, RowOp::Put(put) if put.insert)
-            && local
-                .row
-                .as_ref()
-                .is_some_and(|row| !self.wrote(row.as_ref()));
-        if verdict == Verdict::Discard || met_insert {
-            self.counts.conflicts += 1;
-        }
-    }
-
-    /// Locks the row and reads its version, and those of the tombstones that cover its key.
+    /// Reads the versions of the rows and of the tombstones that cover their keys.
     ///
-    /// The lock is taken first: when a local delete is under way it waits for it, and the second
-    /// statement, with a snapshot of its own, sees the tombstone.
-    async fn look(&mut self, row: &RowChange) -> Result<Local, ApplyError> {
-        let key: Vec<Option<&[u8]>> = row.key.iter().map(|value| Some(value.as_ref())).collect();
-        let statements = [
-            row.target.sql(Statement::LockRow),
-            row.target.sql(Statement::Tombstones),
-        ];
-        let outcomes = self
-            .run_on(row, statements.map(|sql| (sql, key.as_slice())))
-            .await?;
+    /// A row comes before its tombstones: with a lock it waits for a local delete under way, and
+    /// the second statement, with a snapshot of its own, sees the tombstone.
+    async fn look(
+        &mut self,
+        rows: &[&RowChange],
+        how: Statement,
+    ) -> Result<Vec<Local>, ApplyError> {
+        let mut batch = self.session.batch();
+        for row in rows {
+            let key = key_parameters(row);
+            for statement in [how, Statement::Tombstones] {
+                batch
+                    .push(row.target.sql(statement), &key)
+                    .map_err(|source| failed(row, source))?;
+            }
+        }
+        let outcomes = batch.run().await.map_err(|error| {
+            let row = error.index.and_then(|index| rows.get(index / 2));
+            ApplyError::target(error.error, row.map(|row| row.target.map.label()))
+        })?;
+        Ok(outcomes.chunks(2).map(|pair| self.local(pair)).collect())
+    }
+
+    fn local(&self, outcomes: &[Outcome]) -> Local {
         let mut versions = outcomes.iter().map(|outcome| self.versions(outcome));
-        let row = versions.next().and_then(|rows| rows.into_iter().next());
-        Ok(Local {
-            row,
+        Local {
+            row: versions.next().and_then(|rows| rows.into_iter().next()),
             tombstones: versions.next().unwrap_or_default(),
-        })
+        }
     }
 
     fn versions(&self, outcome: &Outcome) -> Vec<Option<Version>> {
-        let column = |row: &[Option<bytes::Bytes>], index: usize| row.get(index).cloned().flatten();
-        let version = |row: &Vec<Option<bytes::Bytes>>| {
-            self.origins
-                .version(column(row, 0).as_deref(), column(row, 1).as_deref())
+        let column = |row: usize, column| {
+            outcome
+                .text(row, column)
+                .map(str::as_bytes)
+                .map(<[u8]>::to_vec)
         };
-        outcome.rows.iter().map(version).collect()
+        let version = |row| {
+            let (micros, origin) = (column(row, 0), column(row, 1));
+            self.origins.version(micros.as_deref(), origin.as_deref())
+        };
+        (0..outcome.rows.len()).map(version).collect()
+    }
+
+    /// What is to be done, the row being locked; nothing where it is not or no longer needed.
+    async fn act(&mut self, row: &RowChange, local: &Local) -> Result<Option<Act>, ApplyError> {
+        if self.decide(row, local) == Verdict::Discard {
+            self.counts.conflicts += 1;
+            return Ok(None);
+        }
+        match &row.op {
+            RowOp::Put(put) => self.put(row, put, local).await,
+            RowOp::Delete(_) if local.row.is_some() => Ok(Some(Act::Delete)),
+            RowOp::Delete(_) => Ok(Some(Act::LeaveTombstone)),
+        }
     }
 
     /// True when this link's source wrote the version.
@@ -78,88 +132,83 @@ impl Applier {
         version.is_some_and(|version| version.node == self.source)
     }
 
-    async fn put(&mut self, row: &RowChange, put: &Put, local: &Local) -> Result<(), ApplyError> {
-        let in_place = local
-            .row
-            .as_ref()
-            .is_some_and(|row| self.wrote(row.as_ref()))
-            && !put.moved;
-        if in_place {
-            return self.overwrite(row, put).await;
-        }
-        let Some(values) = self
-            .fetcher
-            .complete(&row.target.map, &row.key, put)
-            .await?
-        else {
-            // The source has deleted the row since; that delete is on its way.
-            return Ok(());
-        };
-        let whole = Put {
-            values,
-            ..put.clone()
-        };
-        match local.row {
-            None => self.insert(row, &whole.values).await,
-            Some(_) if sets_identity(row) => self.replace(row, &whole.values).await,
-            Some(_) => self.overwrite(row, &whole).await,
-        }
-    }
-
-    async fn overwrite(&mut self, row: &RowChange, put: &Put) -> Result<(), ApplyError> {
-        let (sql, columns) = update_of(&row.target, put, UpdateGuard::Decided);
-        let time = row.time.to_string();
-        let mut parameters = keyed(&time, row);
-        let values = columns
-            .iter()
-            .map(|index| super::params::value(&put.values.0[*index]));
-        parameters.extend(values);
-        self.run_on(row, [(&sql, parameters.as_slice())])
-            .await
-            .map(drop)
-    }
-
-    async fn insert(&mut self, row: &RowChange, values: &Tuple) -> Result<(), ApplyError> {
-        let sql = row.target.sql(Statement::Insert);
-        self.run_on(row, [(sql, written(&row.target, values).as_slice())])
-            .await?;
-        self.note_inserted(std::iter::once(row));
-        Ok(())
-    }
-
-    /// Delete and insert, for rows with a value that only an insert may set.
-    async fn replace(&mut self, row: &RowChange, values: &Tuple) -> Result<(), ApplyError> {
-        let key: Vec<Option<&[u8]>> = row.key.iter().map(|value| Some(value.as_ref())).collect();
-        let values = written(&row.target, values);
-        let delete = (row.target.sql(Statement::Delete), key.as_slice());
-        let insert = (row.target.sql(Statement::Insert), values.as_slice());
-        self.run_on(row, [delete, insert]).await.map(drop)
-    }
-
-    async fn delete(&mut self, row: &RowChange, local: &Local) -> Result<(), ApplyError> {
-        let key: Vec<Option<&[u8]>> = row.key.iter().map(|value| Some(value.as_ref())).collect();
-        let statement = match local.row {
-            Some(_) => Statement::Delete,
-            None => Statement::LeaveTombstone,
-        };
-        self.run_on(row, [(row.target.sql(statement), key.as_slice())])
-            .await
-            .map(drop)
-    }
-
-    /// Runs a few statements of one row in one round trip.
-    async fn run_on<const N: usize>(
+    async fn put(
         &mut self,
         row: &RowChange,
-        statements: [(&Sql, &[Option<&[u8]>]); N],
-    ) -> Result<Vec<Outcome>, ApplyError> {
-        let failed = |source| ApplyError::target(source, Some(row.target.map.label()));
-        let mut batch = self.session.batch();
-        for (sql, parameters) in statements {
-            batch.push(sql, parameters).map_err(failed)?;
+        put: &Put,
+        local: &Local,
+    ) -> Result<Option<Act>, ApplyError> {
+        let by_source = |row: &Option<Version>| self.wrote(row.as_ref());
+        let same_writer = local.row.as_ref().is_some_and(by_source);
+        if same_writer && !put.moved {
+            return Ok(Some(Act::Overwrite(put.clone())));
         }
-        batch.run().await.map_err(|error| failed(error.error))
+        if put.insert && local.row.is_some() && !same_writer {
+            self.counts.conflicts += 1;
+        }
+        let completed = self
+            .fetcher
+            .complete(&row.target.map, &row.key, put)
+            .await?;
+        // Without an answer the source has deleted the row since; that delete is on its way.
+        Ok(completed.map(|values| match local.row {
+            None => Act::Insert(values),
+            Some(_) if sets_identity(row) => Act::Replace(values),
+            Some(_) => Act::Overwrite(Put {
+                values,
+                ..put.clone()
+            }),
+        }))
     }
+
+    async fn carry_out(&mut self, acts: &[(&RowChange, Act)]) -> Result<(), ApplyError> {
+        let mut owners = Vec::with_capacity(acts.len());
+        let mut batch = self.session.batch();
+        for (row, act) in acts {
+            push(&mut batch, row, act).map_err(|source| failed(row, source))?;
+            owners.resize(batch.len(), *row);
+        }
+        batch.run().await.map_err(|error| {
+            let row = error.index.and_then(|index| owners.get(index));
+            ApplyError::target(error.error, row.map(|row| row.target.map.label()))
+        })?;
+        let inserted = acts.iter().filter(|(_, act)| matches!(act, Act::Insert(_)));
+        self.note_inserted(inserted.map(|(row, _)| *row));
+        Ok(())
+    }
+}
+
+fn push(batch: &mut Batch<'_>, row: &RowChange, act: &Act) -> Result<(), WireError> {
+    let target = &row.target;
+    match act {
+        Act::Overwrite(put) => {
+            let (sql, columns) = update_of(target, put, UpdateGuard::Decided);
+            let time = row.time.to_string();
+            let mut parameters = keyed(&time, row);
+            let values = columns
+                .iter()
+                .map(|index| params::value(&put.values.0[*index]));
+            parameters.extend(values);
+            batch.push(&sql, &parameters)
+        }
+        Act::Insert(values) => batch.push(target.sql(Statement::Insert), &written(target, values)),
+        Act::Replace(values) => {
+            batch.push(target.sql(Statement::Delete), &key_parameters(row))?;
+            batch.push(target.sql(Statement::Insert), &written(target, values))
+        }
+        Act::Delete => batch.push(target.sql(Statement::Delete), &key_parameters(row)),
+        Act::LeaveTombstone => {
+            batch.push(target.sql(Statement::LeaveTombstone), &key_parameters(row))
+        }
+    }
+}
+
+fn key_parameters(row: &RowChange) -> Vec<Option<&[u8]>> {
+    row.key.iter().map(|value| Some(value.as_ref())).collect()
+}
+
+fn failed(row: &RowChange, source: WireError) -> ApplyError {
+    ApplyError::target(source, Some(row.target.map.label()))
 }
 
 /// True for tables with a `GENERATED ALWAYS AS IDENTITY` column outside the key.

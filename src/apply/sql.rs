@@ -118,7 +118,7 @@ pub(super) fn insert_new(map: &TableMap) -> String {
 
 /// The same without a conflict clause: a duplicate is an error.
 pub(super) fn insert(map: &TableMap) -> String {
-    let written = map.columns.iter().filter(|column| !column.generated);
+    let written = map.columns.iter().filter(|column| column.written);
     let names: Vec<String> = written.map(|column| quote(&column.name)).collect();
     let values: Vec<String> = (1..=names.len()).map(|n| format!("${n}")).collect();
     format!(
@@ -133,7 +133,7 @@ pub(super) fn insert(map: &TableMap) -> String {
 pub(super) fn updated_columns(map: &TableMap, sent: impl Fn(usize) -> bool) -> Vec<usize> {
     let writable = |index: &usize| {
         let column = &map.columns[*index];
-        !column.in_key && !column.generated && !column.identity_always && sent(*index)
+        !column.in_key && column.written && !column.identity_always && sent(*index)
     };
     (0..map.columns.len()).filter(writable).collect()
 }
@@ -182,10 +182,7 @@ pub(super) fn update(map: &TableMap, columns: &[usize], how: UpdateGuard, guard:
 /// Writes a row without changing it; a table that only has columns the server sets is locked only.
 fn touch(map: &TableMap, condition: &str) -> String {
     let table = rows_of(map);
-    let settable = map
-        .columns
-        .iter()
-        .find(|c| !c.generated && !c.identity_always);
+    let settable = map.columns.iter().find(|c| c.written && !c.identity_always);
     match settable {
         Some(column) => {
             let name = quote(&column.name);
@@ -213,10 +210,10 @@ pub(super) fn delete_decided(map: &TableMap) -> String {
     )
 }
 
-/// Locks the row and tells who wrote it when. Parameters: the key. Columns: micros, origin.
-pub(super) fn lock_row(map: &TableMap) -> String {
+/// Tells who wrote the row when. Parameters: the key. Columns: micros, origin.
+pub(super) fn see_row(map: &TableMap) -> String {
     format!(
-        "select {WRITTEN_MICROS}, {WRITTEN_ORIGIN} from {} x where {} for update",
+        "select {WRITTEN_MICROS}, {WRITTEN_ORIGIN} from {} x where {}",
         rows_of(map),
         key_matches(map, "x", 1)
     )
@@ -294,7 +291,7 @@ fn prints_as(map: &TableMap, index: usize, number: usize) -> String {
 
 /// The place of one row that equals the old image whole. Parameters from `$first`, one per column.
 fn place_of_row(map: &TableMap, first: usize) -> String {
-    let written = (0..map.columns.len()).filter(|index| !map.columns[*index].generated);
+    let written = (0..map.columns.len()).filter(|index| map.columns[*index].written);
     let same: Vec<String> = written
         .enumerate()
         .map(|(position, index)| prints_as(map, index, first + position))
@@ -319,11 +316,8 @@ pub(super) fn delete_whole(map: &TableMap) -> String {
 ///
 /// Parameters: the new row's written columns, then the old image's.
 pub(super) fn update_whole(map: &TableMap) -> String {
-    let written: Vec<&super::mapping::TargetColumn> = map
-        .columns
-        .iter()
-        .filter(|column| !column.generated)
-        .collect();
+    let written: Vec<&super::mapping::TargetColumn> =
+        map.columns.iter().filter(|column| column.written).collect();
     let names: Vec<String> = written.iter().map(|column| quote(&column.name)).collect();
     let values: Vec<String> = written
         .iter()

@@ -20,6 +20,8 @@ pub enum Statement {
     DeleteOlder,
     /// Delete by key, the decision made.
     Delete,
+    /// Tell a row's version.
+    SeeRow,
     /// Lock a row and tell its version.
     LockRow,
     /// The versions of the tombstones that cover a key.
@@ -80,7 +82,8 @@ impl Target {
             Statement::Insert => sql::insert(map),
             Statement::DeleteOlder => sql::delete_older_row(map, guard),
             Statement::Delete => sql::delete_decided(map),
-            Statement::LockRow => sql::lock_row(map),
+            Statement::SeeRow => sql::see_row(map),
+            Statement::LockRow => format!("{} for update", sql::see_row(map)),
             Statement::Tombstones => sql::tombstones(map),
             Statement::LeaveTombstone => sql::leave_tombstone(map),
             Statement::RefuseDeleted => sql::refuse_deleted(map, guard),

@@ -23,6 +23,8 @@ pub struct Table {
     pub is_partition: bool,
     /// `pg_class.relreplident`: `d`efault, `n`othing, `f`ull or `i`ndex.
     pub replica_identity: char,
+    /// Whether `on conflict do nothing` works: no constraint is deferrable (manual, INSERT).
+    pub can_skip_duplicates: bool,
     /// The live columns in order.
     pub columns: Vec<Column>,
     /// How rows are looked up, where the table has a usable key.

@@ -12,7 +12,8 @@ use super::table::{Column, Key, KeyColumn, Table};
 /// PUBLICATION).
 const TABLES: &str = "
 select c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relispartition,
-       c.relreplident::text
+       c.relreplident::text,
+       not exists (select from pg_catalog.pg_index i where i.indrelid = c.oid and not i.indimmediate)
 from pg_catalog.pg_class c
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p') and c.relpersistence = 'p'";
@@ -106,6 +107,7 @@ fn table(row: &Row) -> Table {
         partitioned: row.get(3),
         is_partition: row.get(4),
         replica_identity: first_char(row.get(5)),
+        can_skip_duplicates: row.get(6),
         columns: Vec::new(),
         key: None,
     }

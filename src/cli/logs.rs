@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 const FILTER_VARIABLE: &str = "MMREPL_LOG";
 
 /// `tokio_postgres` logs statements with their parameters, which are row values, at `debug`.
-const DEFAULT_FILTER: &str = "info,tokio_postgres=warn";
+const DEFAULT_FILTER: &str = "info,tokio_postgres=warn,sled=off";
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

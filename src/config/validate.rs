@@ -73,8 +73,11 @@ fn check_nodes(raw: &[RawNode], env: Env<'_>, problems: &mut Problems) -> Vec<No
         .collect();
     let targets: Vec<String> = nodes.iter().map(|node| node.dsn.describe()).collect();
     for twice in values_seen_twice(targets.iter().map(String::as_str)) {
+        let there = nodes.iter().filter(|node| node.dsn.describe() == twice);
+        let names: Vec<&str> = there.map(|node| node.name.as_str()).collect();
         problems.add(format!(
-            "two nodes lead to the same database {twice}; each node needs its own"
+            "nodes {} lead to the same database {twice}; each node needs its own",
+            names.join(" and ")
         ));
     }
     nodes

@@ -77,6 +77,7 @@ mod tests {
             partitioned: false,
             is_partition: false,
             replica_identity: 'd',
+            can_skip_duplicates: true,
             columns: Vec::new(),
             key: Some(key),
         }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::error::LinkError;
 use super::progress::Progress;
-use super::queue::Item;
+use super::queue::{Item, Receiver};
 use crate::apply::{Applier, ApplyError, Committed};
 use crate::assemble::Piece;
 use crate::backoff::Backoff;
@@ -21,6 +21,8 @@ use crate::status::monitor::LinkMonitor;
 
 /// Most rows in one target transaction made of several source transactions.
 pub const GROUP_ROWS_MAX: usize = 2_000;
+/// A group that takes longer than this holds row locks for too long: the next one is smaller.
+const GROUP_TIME: Duration = Duration::from_millis(200);
 /// Most wire bytes in one such transaction.
 const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// How often an idle applier asks how far the target's WAL is flushed, while something is not.
@@ -62,7 +64,7 @@ type Group = (Vec<Piece>, Vec<OwnedSemaphorePermit>);
 pub(super) struct Applying {
     applier: Applier,
     options: ApplyOptions,
-    queue: mpsc::Receiver<Item>,
+    queue: Receiver,
     durable: watch::Sender<Lsn>,
     monitor: LinkMonitor,
     progress: Progress,
@@ -73,13 +75,15 @@ pub(super) struct Applying {
     /// The source's WAL position when the link started: past it, the backlog is done.
     goal: Lsn,
     retries: Backoff,
+    /// Rows that the next group may have; follows how long the last ones took.
+    group_rows: usize,
 }
 
 impl Applying {
     /// `begun` is the position the target already holds, `goal` the source's end of WAL now.
     pub(super) fn new(
         (applier, options): (Applier, ApplyOptions),
-        queue: mpsc::Receiver<Item>,
+        queue: Receiver,
         durable: watch::Sender<Lsn>,
         monitor: LinkMonitor,
         (begun, goal): (Committed, Lsn),
@@ -99,6 +103,7 @@ impl Applying {
             in_large: false,
             goal,
             retries,
+            group_rows: GROUP_ROWS_MAX,
         }
     }
 
@@ -121,7 +126,7 @@ impl Applying {
                 biased;
                 () = stop.cancelled() => return self.finish().await,
                 _ = poll.tick(), if self.progress.has_unflushed() => self.poll_flushed().await?,
-                item = self.queue.recv() => match item {
+                item = self.queue.next() => match item {
                     Some(item) => self.handle(item).await?,
                     None => return Ok(Ended::SourceGone),
                 },
@@ -130,39 +135,38 @@ impl Applying {
     }
 
     async fn handle(&mut self, item: Item) -> Result<(), LinkError> {
+        self.show_queue();
         match item {
-            Item::NothingUpTo(end) => self.nothing_up_to(end).await,
-            Item::Piece(piece, permit) if self.in_large || piece.end.is_none() => {
+            Item::NothingUpTo(end) => self.nothing_up_to(end).await?,
+            Item::Piece(piece, _permit) if self.in_large || piece.end.is_none() => {
                 self.part(piece).await?;
-                drop(permit);
-                Ok(())
             }
             Item::Piece(piece, permit) => {
-                let (pieces, permits) = self.fill_group(piece, permit);
+                let (pieces, _permits) = self.fill_group(piece, permit);
                 self.group(pieces).await?;
-                drop(permits);
-                Ok(())
             }
         }
+        self.show_queue();
+        Ok(())
     }
 
     /// Takes what is waiting already; a lone transaction never waits for company.
     fn fill_group(&mut self, first: Piece, permit: OwnedSemaphorePermit) -> Group {
         let (mut rows, mut bytes) = (first.changes.len(), first.bytes);
         let (mut pieces, mut permits) = (vec![first], vec![permit]);
-        while self.options.merge && rows < GROUP_ROWS_MAX && bytes < GROUP_BYTES_MAX {
-            match self.queue.try_recv() {
-                Ok(Item::Piece(piece, permit)) if piece.end.is_some() && piece.first => {
+        while self.options.merge && rows < self.group_rows && bytes < GROUP_BYTES_MAX {
+            match self.queue.waiting() {
+                Some(Item::Piece(piece, permit)) if piece.end.is_some() && piece.first => {
                     rows += piece.changes.len();
                     bytes += piece.bytes;
                     pieces.push(piece);
                     permits.push(permit);
                 }
-                Ok(other) => {
+                Some(other) => {
                     self.next = Some(other);
                     break;
                 }
-                Err(_) => break,
+                None => break,
             }
         }
         (pieces, permits)
@@ -175,6 +179,7 @@ impl Applying {
         let mut in_order = pieces.iter().any(|piece| self.must_go_in_order(piece));
         let started = Instant::now();
         while !pieces.is_empty() {
+            let begun = Instant::now();
             let result = if in_order {
                 self.applier.apply_in_order(&pieces[0]).await
             } else {
@@ -186,14 +191,24 @@ impl Applying {
                     pieces.drain(..done);
                     self.retries.reset();
                     self.note(committed);
+                    self.pace(begun.elapsed());
                 }
                 Err(error) => {
                     in_order |= self.recover(error, in_order, started).await?;
                 }
             }
         }
-        self.caught_up();
         Ok(())
+    }
+
+    /// Large groups are fast while nobody else wants their rows. When local writers do, waiting for
+    /// each other's locks takes longer the more rows each side holds.
+    fn pace(&mut self, took: Duration) {
+        if took > GROUP_TIME {
+            self.group_rows = (self.group_rows / 2).max(1);
+        } else if took < GROUP_TIME / 4 {
+            self.group_rows = (self.group_rows * 2).min(GROUP_ROWS_MAX);
+        }
     }
 
     /// Applies one part of a large transaction, whose earlier parts are gone from memory: an error
@@ -245,6 +260,7 @@ impl Applying {
             error if second_try_may_help(&error) && !in_order => Ok(true),
             error if error.retry_class() == RetryClass::Transient => {
                 self.monitor.add_retry();
+                self.group_rows = (self.group_rows / 2).max(1);
                 if self.retries.attempts() >= RETRIES_MAX {
                     return Err(self.failed(error));
                 }
@@ -285,7 +301,6 @@ impl Applying {
             return Ok(());
         }
         self.monitor.set_applied(end.max(self.progress.position()));
-        self.caught_up();
         self.show_progress();
         Ok(())
     }
@@ -332,10 +347,12 @@ impl Applying {
         Ok(Ended::Stopped)
     }
 
-    fn caught_up(&mut self) {
-        if self.queue.is_empty() && self.next.is_none() {
+    /// What waits; with nothing left, nothing is unapplied.
+    fn show_queue(&mut self) {
+        let (pieces, bytes) = self.queue.depth();
+        self.monitor.set_queue(pieces as u64, bytes as u64);
+        if pieces == 0 && self.next.is_none() && !self.in_large {
             self.monitor.set_oldest_unapplied(None);
-            self.monitor.set_queue(0, 0);
             self.show_progress();
         }
     }

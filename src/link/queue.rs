@@ -27,12 +27,17 @@ pub(super) struct Sender {
 }
 
 /// A new queue.
-pub(super) fn queue() -> (Sender, mpsc::Receiver<Item>) {
-    let (items, receiver) = mpsc::channel(QUEUE_PIECES_MAX);
+pub(super) fn queue() -> (Sender, Receiver) {
+    let (sender, items) = mpsc::channel(QUEUE_PIECES_MAX);
+    let bytes = Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize));
+    let receiver = Receiver {
+        items,
+        bytes: Arc::clone(&bytes),
+    };
     (
         Sender {
-            items,
-            bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize)),
+            items: sender,
+            bytes,
         },
         receiver,
     )
@@ -63,11 +68,29 @@ impl Sender {
             _ => Ok(()),
         }
     }
+}
 
-    /// Bytes and pieces that wait now.
+/// The applier's end.
+pub(super) struct Receiver {
+    items: mpsc::Receiver<Item>,
+    bytes: Arc<Semaphore>,
+}
+
+impl Receiver {
+    /// The next item; nothing when the reader has gone. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Option<Item> {
+        self.items.recv().await
+    }
+
+    /// The next item, if one is waiting.
+    pub(super) fn waiting(&mut self) -> Option<Item> {
+        self.items.try_recv().ok()
+    }
+
+    /// Pieces that wait, and the bytes of those and of what is being applied.
     pub(super) fn depth(&self) -> (usize, usize) {
         let bytes = (QUEUE_BYTES_MAX as usize).saturating_sub(self.bytes.available_permits());
-        (bytes, self.items.max_capacity() - self.items.capacity())
+        (self.items.len(), bytes)
     }
 }
 

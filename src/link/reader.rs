@@ -164,8 +164,6 @@ impl Reader {
             }
             self.feedback().await?;
         }
-        let (bytes, pieces) = self.queue.depth();
-        self.monitor.set_queue(pieces as u64, bytes as u64);
         Ok(true)
     }
 

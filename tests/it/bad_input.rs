@@ -10,8 +10,6 @@ use crate::support::wait::ensure;
 use crate::support::{Cluster, ClusterOptions, LIMIT, wait_until};
 
 const SCHEMA: &str = "create table t (id int primary key, v text)";
-/// Only a person can decide how to go on.
-const STOPPED: [&str; 2] = ["stopped", "blocked"];
 const AWAY: [&str; 3] = ["unreachable", "retrying", "blocked"];
 
 /// The text holds every part, in any letter case.
@@ -168,7 +166,7 @@ async fn the_same_database_twice_is_refused() {
     let (east, west) = (cluster.east().dsn(), cluster.west().dsn());
     edit_config(&cluster, &west, &east);
     let said = cluster.mmrepl_fails(&["init"]).await;
-    assert_says(&said, &["same database", &cluster.east().dbname]);
+    assert_says(&said, &["east", "west", "same database"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,7 +175,7 @@ async fn an_unknown_key_names_the_line_and_the_nearest_key() {
     cluster.rewrite_config("\n[tables]\ninclud = [\"public.*\"]\n");
     for command in ["init", "status", "check"] {
         let said = cluster.mmrepl_fails(&[command]).await;
-        assert_says(&said, &["includ", "include", "line 15"]);
+        assert_says(&said, &["includ", "include", "15"]);
     }
 }
 
@@ -256,9 +254,7 @@ async fn with_spoilt_checkpoints(spoil: impl FnOnce(&Path)) -> Cluster {
         .east()
         .sql("insert into t select g, 'after' from generate_series(51, 100) g")
         .await;
-    // sled logs by itself what it finds.
-    cluster.allow_error("sled");
-    cluster.allow_error("corrupt");
+    cluster.allow_error("the checkpoint store was damaged");
     cluster.start_daemon("east");
     cluster.wait_streaming().await;
     cluster.wait_equal().await;
@@ -321,7 +317,7 @@ async fn a_slot_dropped_behind_our_back_stops_the_link() {
         .await;
     cluster.start_daemon("east");
     cluster
-        .wait_reason(("east", "west"), &STOPPED, "slot")
+        .wait_reason(("east", "west"), &["stopped"], "slot")
         .await;
 
     // A slot made by hand begins too late: going on would leave a gap, so the link must not.
@@ -338,7 +334,7 @@ async fn a_slot_dropped_behind_our_back_stops_the_link() {
     cluster.take_daemon("east").terminate();
     cluster.start_daemon("east");
     cluster
-        .wait_reason(("east", "west"), &STOPPED, "slot")
+        .wait_reason(("east", "west"), &["stopped"], "slot")
         .await;
     assert_eq!(cluster.west().value("select count(*) from t").await, "1");
     // The other direction works on.
@@ -387,7 +383,7 @@ async fn a_target_restored_from_an_old_backup_stops_the_link() {
     cluster.server_mut("west").start().unwrap();
     cluster.start_daemons();
     let reason = cluster
-        .wait_reason(("east", "west"), &STOPPED, "west")
+        .wait_reason(("east", "west"), &["stopped"], "west")
         .await;
     assert!(
         ["restore", "lost", "backup"]
@@ -400,7 +396,7 @@ async fn a_target_restored_from_an_old_backup_stops_the_link() {
         .sql("insert into t values (3, 'must not jump the gap')")
         .await;
     cluster
-        .wait_reason(("east", "west"), &STOPPED, "west")
+        .wait_reason(("east", "west"), &["stopped"], "west")
         .await;
     assert_eq!(cluster.west().value("select count(*) from t").await, "1");
 }

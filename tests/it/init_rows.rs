@@ -191,3 +191,39 @@ async fn tables_made_later_with_different_rows_need_a_word() {
     )
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_become_equal_to_the_one_that_counts() {
+    let major = crate::support::pool::usual_major();
+    let cluster = Cluster::start(ClusterOptions::majors(&[major; 3])).await;
+    cluster.sql_everywhere(PLAIN).await;
+    cluster
+        .west()
+        .sql("insert into t values (1, 'w'), (2, 'w')")
+        .await;
+    cluster
+        .node("north")
+        .sql("insert into t values (3, 'n')")
+        .await;
+    let said = cluster.mmrepl_fails(&["init"]).await;
+    assert_says(&said, &["public.t", "--copy-from"]);
+    cluster.mmrepl_ok(&["init", "--copy-from", "west"]).await;
+    both_have(
+        &cluster,
+        "select string_agg(id || v, ',' order by id) from t",
+        "1w,2w",
+    )
+    .await;
+    both_have(&cluster, "select count(*) from mmrepl.apply_position", "2").await;
+    let slots = "select count(*) from pg_replication_slots where database = current_database()";
+    both_have(&cluster, slots, "2").await;
+    let again = cluster.mmrepl_ok(&["init"]).await;
+    assert!(again.ends_with("nothing to do\n"), "{again}");
+    // Taking one node out leaves the others at work.
+    cluster
+        .mmrepl_ok(&["drop", "--yes", "--node", "north"])
+        .await;
+    assert_eq!(cluster.east().value(slots).await, "1");
+    assert_eq!(cluster.west().value(slots).await, "1");
+    assert_eq!(cluster.node("north").value(slots).await, "0");
+}
