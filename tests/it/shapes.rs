@@ -188,7 +188,10 @@ async fn columns_in_another_order_and_extra_ones_on_one_side() {
         .wait_reason(("west", "east"), &["blocked"], "extra")
         .await;
     cluster.allow_error("extra");
-    cluster.east().sql("alter table c add column extra text").await;
+    cluster
+        .east()
+        .sql("alter table c add column extra text")
+        .await;
     cluster.wait_state("west", "east", &["streaming"]).await;
     cluster.settle().await;
     let row = "select row(id, a, extra)::text from c";
