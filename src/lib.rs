@@ -27,8 +27,9 @@
 //! [`lsn`], [`ids`], and in `apply` the grouping and the SQL text.
 //!
 //! Around it: [`config`], [`wire`] (our own protocol client), [`catalog`] (what servers say about
-//! themselves), [`checkpoint`] (sled), [`status`], [`admin`] (HTTP), [`init`] and [`check`] (set-up),
-//! [`supervisor`] (the daemon), [`cli`], [`local`] and [`demo`] (real servers on this machine).
+//! themselves), [`checkpoint`] (sled), [`status`], [`admin`] (HTTP), [`init`] and [`check`]
+//! (set-up), [`supervisor`] (the daemon), [`cli`], [`local`] and [`demo`] (real servers on this
+//! machine).
 #![forbid(unsafe_code)]
 
 pub mod admin;

@@ -75,8 +75,8 @@ impl RelationCache {
         self.share(Arc::new(relation));
     }
 
-    /// Like [`insert`](Self::insert). An equal entry stays as it is: the server repeats itself after every
-    /// invalidation, and users that keep plans per `Arc` then need no new plan.
+    /// Like [`insert`](Self::insert). An equal entry stays as it is: the server repeats itself
+    /// after every invalidation, and users that keep plans per `Arc` then need no new plan.
     pub(crate) fn share(&mut self, relation: Arc<Relation>) {
         let same = self
             .by_id

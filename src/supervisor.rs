@@ -147,9 +147,9 @@ impl PauseControl for Pausing {
                 .map_err(|error| error.to_string())?;
             for monitor in self.links.iter().filter(|monitor| monitor.link() == link) {
                 if paused {
-                    monitor.pause()
+                    monitor.pause();
                 } else {
-                    monitor.resume()
+                    monitor.resume();
                 }
             }
             Ok(())

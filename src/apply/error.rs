@@ -82,8 +82,8 @@ impl ApplyError {
             Self::Target { table, .. } => table.as_deref(),
             Self::Fetch { table, .. }
             | Self::Catalog { table, .. }
-            | Self::KeyMissing { table } => Some(table),
-            Self::Map(
+            | Self::KeyMissing { table }
+            | Self::Map(
                 MapError::NoTable { table, .. }
                 | MapError::NoColumn { table, .. }
                 | MapError::KeyNotSent { table, .. }

@@ -202,7 +202,7 @@ proptest! {
         let mut grouped = start;
         for segment in builder.finish() {
             let Segment::Rows(entries) = segment else { panic!("no truncate was made") };
-            entries.iter().for_each(|entry| write(&mut grouped, entry, &source));
+            for entry in &entries { write(&mut grouped, entry, &source); }
         }
         prop_assert_eq!(&grouped, &source);
         prop_assert_eq!(&single, &source);

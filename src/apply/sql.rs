@@ -76,7 +76,8 @@ fn beats(stronger: &[u32], written: &str, time: &str, origin: &str) -> String {
     )
 }
 
-/// The table's own rows: without those of tables that inherit from it, which are sent by themselves.
+/// The table's own rows: without those of tables that inherit from it, which are sent by
+/// themselves.
 fn rows_of(map: &TableMap) -> String {
     map.table.only()
 }
@@ -327,7 +328,8 @@ pub(super) fn update_whole(map: &TableMap) -> String {
     let (rows, table) = (rows_of(map), map.table.qualified());
     format!(
         "with gone as (delete from {rows} t where (t.tableoid, t.ctid) = ({}) returning 1) \
-         insert into {table} ({}) overriding system value select {} from (select count(*) from gone) g",
+         insert into {table} ({}) overriding system value
+         select {} from (select count(*) from gone) g",
         place_of_row(map, written.len() + 1),
         names.join(", "),
         values.join(", ")

@@ -99,7 +99,8 @@ pub struct Applier {
 }
 
 impl Applier {
-    /// `session` holds the link's replication origin; `catalog` is another connection to the target.
+    /// `session` holds the link's replication origin; `catalog` is another connection to the
+    /// target.
     pub fn new(
         session: Session,
         catalog: Arc<tokio_postgres::Client>,

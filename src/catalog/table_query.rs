@@ -13,7 +13,8 @@ use super::table::{Column, Key, KeyColumn, Table};
 const TABLES: &str = "
 select c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relispartition,
        c.relreplident::text,
-       not exists (select from pg_catalog.pg_index i where i.indrelid = c.oid and not i.indimmediate)
+       not exists (
+           select from pg_catalog.pg_index i where i.indrelid = c.oid and not i.indimmediate)
 from pg_catalog.pg_class c
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p') and c.relpersistence = 'p'";

@@ -25,7 +25,8 @@ pub struct Incoming {
 pub struct Local {
     /// The version of the row, where there is one.
     pub row: Option<Option<Version>>,
-    /// The versions of the tombstones that cover the key: its own, and the table's after a truncate.
+    /// The versions of the tombstones that cover the key: its own, and the table's after a
+    /// truncate.
     pub tombstones: Vec<Option<Version>>,
 }
 

@@ -11,6 +11,7 @@ pub(super) async fn play(stage: &mut Stage) -> Result<(), DemoError> {
     a_delete_against_an_update(stage).await?;
     a_killed_daemon(stage).await?;
     a_killed_server(stage).await?;
+    stage.wait_well().await?;
     stage.show_status().await?;
     let placed = stage.assert_nothing_lost().await?;
     println!("\nThe tour is over: both nodes are equal, and all {placed} orders are on both.");

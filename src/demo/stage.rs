@@ -183,6 +183,22 @@ impl Stage {
         Ok(start.elapsed())
     }
 
+    /// Waits until `mmrepl status` says by its exit status that every link is well.
+    pub(super) async fn wait_well(&self) -> Result<(), DemoError> {
+        let deadline = Instant::now() + EQUAL_LIMIT;
+        while !self.mmrepl_output(&["status"]).await?.status.success() {
+            if Instant::now() > deadline {
+                let said = "some link is not well; see `mmrepl status` above".to_owned();
+                return Err(DemoError::Command {
+                    command: "status".to_owned(),
+                    said,
+                });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
     fn config(&self) -> PathBuf {
         self.dir.join("cluster.toml")
     }

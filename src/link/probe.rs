@@ -120,7 +120,9 @@ async fn look_at_pause(context: &LinkContext, source: &Client) -> Result<(), Lin
 /// How far a server's clock is ahead of this machine's, in milliseconds; half a round trip is taken
 /// off, so the error is at most that.
 async fn clock_ahead_ms(node: &Node, client: &Client) -> Result<f64, LinkError> {
-    let sql = "select (extract(epoch from pg_catalog.clock_timestamp()) * 1000000)::int8 - 946684800000000";
+    let sql = "
+        select (extract(epoch from pg_catalog.clock_timestamp()) * 1000000)::int8
+               - 946684800000000";
     let asked = CommitTime::now();
     let row = client.query_one(sql, &[]).await;
     let row = row.map_err(|e| at(node)(CatalogError::query("read the clock")(e)))?;

@@ -61,7 +61,8 @@ impl Sender {
         Ok(Room { slot, bytes })
     }
 
-    /// Tells how far the stream holds nothing; left out when the queue is full, a later one follows.
+    /// Tells how far the stream holds nothing; left out when the queue is full, a later one
+    /// follows.
     pub(super) fn nothing_up_to(&self, end: Lsn) -> Result<(), Closed> {
         match self.items.try_send(Item::NothingUpTo(end)) {
             Err(mpsc::error::TrySendError::Closed(_)) => Err(Closed),

@@ -5,8 +5,9 @@
 //! [`DecodeError`] that names the tag and the offset; it never panics, and never allocates more
 //! than a small multiple of what it was given.
 //!
-//! [`decode`] takes apart, [`encode`] is its inverse for tests, fuzzing and benches. Values are slices of the payload:
-//! nothing is copied, so a value keeps the buffer it was read into alive.
+//! [`decode`] takes apart, [`encode`] is its inverse for tests, fuzzing and benches. Values
+//! are slices of the payload: nothing is copied, so a value keeps the buffer it was read into
+//! alive.
 
 pub mod decode;
 pub mod encode;

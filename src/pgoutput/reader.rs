@@ -159,8 +159,8 @@ impl Reader {
         })
     }
 
-    /// A `String` that others choose freely and that is only compared or shown. A `SQL_ASCII` server sends any bytes here:
-    /// they are replaced, so that one odd label cannot stop a link.
+    /// A `String` that others choose freely and that is only compared or shown. A `SQL_ASCII`
+    /// server sends any bytes here: they are replaced, so that one odd label cannot stop a link.
     pub(super) fn label(&mut self) -> Result<String, DecodeError> {
         Ok(String::from_utf8_lossy(self.string_bytes()?).into_owned())
     }

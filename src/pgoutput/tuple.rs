@@ -9,7 +9,8 @@ use bytes::Bytes;
 pub enum Value {
     /// `n`: SQL NULL.
     Null,
-    /// `u`: a large value (kept in a TOAST table) that the update did not touch; the stream leaves it out.
+    /// `u`: a large value (kept in a TOAST table) that the update did not touch; the stream
+    /// leaves it out.
     Unchanged,
     /// `t`: the type's text form, in the connection's client encoding.
     Text(Bytes),

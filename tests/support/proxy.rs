@@ -153,7 +153,10 @@ async fn pump(
     };
     let write = async {
         while let Some((due, chunk)) = receiver.recv().await {
-            tokio::time::sleep_until(due).await;
+            // Timers are a millisecond coarse: without a delay none is used.
+            if due > Instant::now() {
+                tokio::time::sleep_until(due).await;
+            }
             let open = mode.wait_for(|mode| *mode != Mode::Paused).await.is_ok();
             if !open || to.write_all(&chunk).await.is_err() {
                 return;

@@ -81,7 +81,8 @@ async fn write(name: String, dsn: String, mut rng: Rng, stop: Arc<AtomicBool>) -
                 }
                 _ => break,
             }
-            tokio::time::sleep(Duration::from_millis(rng.below(10))).await;
+            // Slow enough that a backlog can be caught up with on a small, busy machine.
+            tokio::time::sleep(Duration::from_millis(5 + rng.below(40))).await;
         }
     }
     acknowledged
