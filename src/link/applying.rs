@@ -257,7 +257,8 @@ impl Applying {
         match error {
             ApplyError::ClockBehind => self.wait_for_clock(started).await.map(|()| false),
             ApplyError::PositionMoved => Err(self.failed(error)),
-            error if second_try_may_help(&error) && !in_order => Ok(true),
+            // In order, everything before the change that fails still gets through.
+            error if !in_order && !passes_by_itself(&error) => Ok(true),
             error if error.retry_class() == RetryClass::Transient => {
                 self.monitor.add_retry();
                 self.group_rows = (self.group_rows / 2).max(1);
@@ -383,6 +384,11 @@ impl Applying {
 
 /// A link that is this far behind says so, in microseconds.
 const LAG_SHOWN_MICROS: i64 = 5_000_000;
+
+/// Errors that the same statements may not meet again.
+fn passes_by_itself(error: &ApplyError) -> bool {
+    error.retry_class() == RetryClass::Transient && !matches!(error, ApplyError::Overtaken)
+}
 
 /// Errors that a replay in the source's own order may not meet: a unique value that moved between
 /// rows, a row that a local transaction deleted meanwhile.
