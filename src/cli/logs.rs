@@ -7,8 +7,12 @@ use tracing_subscriber::EnvFilter;
 /// The environment variable that filters log lines, in the syntax of `tracing-subscriber`.
 const FILTER_VARIABLE: &str = "MMREPL_LOG";
 
-/// `tokio_postgres` logs statements with their parameters, which are row values, at `debug`.
-const DEFAULT_FILTER: &str = "info,tokio_postgres=warn,sled=off";
+/// What is logged when nobody says otherwise.
+const DEFAULT_FILTER: &str = "info";
+
+/// Always in force. `tokio_postgres` logs statements with their parameters, which are row values,
+/// at `debug`; what sled has to say of a damaged store is said by `checkpoint`, in context.
+const CAPS: [&str; 2] = ["tokio_postgres=warn", "sled=off"];
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -28,8 +32,11 @@ pub(super) fn start(format: LogFormat) -> Result<(), String> {
     } else {
         &text
     };
-    let filter = EnvFilter::try_new(text)
+    let mut filter = EnvFilter::try_new(text)
         .map_err(|error| format!("${FILTER_VARIABLE} is not a log filter: {error}"))?;
+    for cap in CAPS {
+        filter = filter.add_directive(cap.parse().expect("a constant directive parses"));
+    }
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

@@ -22,7 +22,7 @@ use crate::status::monitor::LinkMonitor;
 /// Most rows in one target transaction made of several source transactions.
 pub const GROUP_ROWS_MAX: usize = 2_000;
 /// A group that takes longer than this holds row locks for too long: the next one is smaller.
-const GROUP_TIME: Duration = Duration::from_millis(200);
+const GROUP_TIME: Duration = Duration::from_secs(1);
 /// Most wire bytes in one such transaction.
 const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// How often an idle applier asks how far the target's WAL is flushed, while something is not.

@@ -34,14 +34,18 @@ const TAKE_OVER_PAUSE: Duration = Duration::from_millis(250);
 /// From this version on the server itself leaves out what has an origin (manual 55.5, 16).
 const ORIGIN_OPTION_SINCE: u32 = 160_000;
 
+/// From this version on a transaction may be limited in time (manual 19.11, 17).
+const TRANSACTION_TIMEOUT_SINCE: u32 = 170_000;
+
 /// Settings of the apply session: triggers and foreign keys do not fire, commits do not wait for
 /// the disk (see `progress`), and a lock that never comes is an error that is retried and shown.
-const APPLY_SETTINGS: [(&str, &str); 5] = [
+const APPLY_SETTINGS: [(&str, &str); 6] = [
     ("session_replication_role", "replica"),
     ("synchronous_commit", "off"),
     ("lock_timeout", "30s"),
     ("statement_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
+    ("idle_session_timeout", "0"),
 ];
 
 /// A link that is ready to stream.
@@ -159,6 +163,10 @@ async fn open_session(context: &LinkContext, control: &Client) -> Result<Session
     let mut session = Session::connect(&node.dsn, &name, &APPLY_SETTINGS)
         .await
         .map_err(|source| at(&node.name, source))?;
+    if session.server_version() >= TRANSACTION_TIMEOUT_SINCE {
+        let off = session.simple("set transaction_timeout = 0").await;
+        off.map_err(|source| at(&node.name, source))?;
+    }
     let origin = origin_name(&context.cluster, &context.source.name);
     let take = format!("select pg_catalog.pg_replication_origin_session_setup('{origin}')");
     for _ in 0..TAKE_OVER_TRIES {
