@@ -169,7 +169,7 @@ impl LocalServer {
             return;
         };
         // Frozen first, so that it cannot start a process that would be missed.
-        signal::send(Signal::Stop, &[child.id()]);
+        signal::freeze(child.id());
         let mut pids = vec![child.id()];
         pids.extend(signal::children(child.id()));
         signal::send(Signal::Kill, &pids);
@@ -182,7 +182,7 @@ impl LocalServer {
     /// Freezes every process of the server: connections stay open and nothing answers.
     pub fn sigstop(&self) {
         let Some(pid) = self.pid() else { return };
-        signal::send(Signal::Stop, &[pid]);
+        signal::freeze(pid);
         signal::send(Signal::Stop, &signal::children(pid));
     }
 

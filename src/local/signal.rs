@@ -2,6 +2,11 @@
 
 use std::fs;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A process that waits for a disk stands still later; then it is not waited for.
+const FREEZE_LIMIT: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(1);
 
 /// The signals that tests and the demo send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +57,17 @@ pub fn send(signal: Signal, pids: &[u32]) {
         .status();
 }
 
+/// Freezes one process and waits until it stands still: a signal takes a moment to be acted on.
+pub fn freeze(pid: u32) {
+    send(Signal::Stop, &[pid]);
+    let moves =
+        || parent_and_state(pid).is_some_and(|(_, state)| !['T', 'Z', 'X'].contains(&state));
+    let deadline = Instant::now() + FREEZE_LIMIT;
+    while moves() && Instant::now() < deadline {
+        std::thread::sleep(POLL);
+    }
+}
+
 /// Whether a process with this number exists and is not a zombie.
 pub fn is_alive(pid: u32) -> bool {
     parent_and_state(pid).is_some_and(|(_, state)| state != 'Z' && state != 'X')
@@ -86,7 +102,7 @@ mod tests {
     fn a_child_is_seen_frozen_and_killed() {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         assert!(children(std::process::id()).contains(&child.id()));
-        send(Signal::Stop, &[child.id()]);
+        freeze(child.id());
         assert_eq!(
             parent_and_state(child.id()).map(|(_, state)| state),
             Some('T')
