@@ -100,12 +100,16 @@ pub async fn run(config: Config, own: Node, monitor: NodeMonitor, stop: Cancella
         sweep: None,
     };
     let period = (retention / 10).clamp(PERIOD_MIN, PERIOD_MAX);
-    while stop.run_until_cancelled(sleep(period)).await.is_some() {
-        let rounds = housekeeper.tidy(period.min(SWEEP_PERIOD));
-        if stop.run_until_cancelled(rounds).await.is_none() {
-            return;
+    let pause = period.min(SWEEP_PERIOD);
+    let tidying = async {
+        // By the first look the links have had time to connect.
+        sleep(pause).await;
+        loop {
+            housekeeper.tidy(pause).await;
+            sleep(period).await;
         }
-    }
+    };
+    stop.run_until_cancelled(tidying).await;
 }
 
 /// What a look at the cluster leads to.
@@ -211,7 +215,6 @@ impl Housekeeper {
             }
             Step::Done => {
                 self.prune(sweep.before()).await?;
-                self.monitor.set_waits_for(None);
                 Ok(Next::Rest)
             }
             Step::Void(why) => Ok(self.give_up(&why)),
@@ -258,10 +261,15 @@ impl Housekeeper {
             self.monitor.add_pruned(pruned, CommitTime::now());
             sleep(BATCH_PAUSE).await;
         }
-        tracing::info!(node = %own, tombstones = all, "pruned what every node has seen");
         let kept = async |client: &Client| questions::kept(client, retention).await;
         let kept = self.ask(&own, kept).await?;
         self.monitor.set_tombstones(kept.count, kept.oldest);
+        let late = || format!("a transaction on {own} was open for so long that they are not old");
+        self.monitor
+            .set_waits_for((all == 0 && kept.expired).then(late));
+        if all > 0 {
+            tracing::info!(node = %own, tombstones = all, "pruned what every node has seen");
+        }
         Ok(())
     }
 

@@ -5,9 +5,11 @@
 mod bad_input;
 mod chaos;
 mod check;
+mod clocks;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod harness;
+mod housekeeping;
 mod init;
 mod init_rows;
 mod large;
