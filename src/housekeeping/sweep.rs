@@ -277,12 +277,14 @@ mod tests {
         #[test]
         fn after_a_sweep_nothing_older_arrives(before in vec(act(), 0..40), acts in vec(act(), 0..200)) {
             let mut model = Model::default();
-            let mut run = |model: &mut Model, act| match act {
+            let run = |model: &mut Model, act| match act {
                 Act::Write(node) => drop(model.write(node)),
                 Act::Deliver(target, source) => model.deliver(target, source),
                 Act::Look => {}
             };
-            before.into_iter().for_each(|act| run(&mut model, act));
+            for act in before {
+                run(&mut model, act);
+            }
             let start = model.seen(0);
             let (looks, marks) = (model.looks(), model.marks());
             let mut sweep = Sweep::begin(name(0), 0, &looks, marks).unwrap();

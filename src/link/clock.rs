@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn the_sample_with_the_least_doubt_of_the_last_few_counts() {
         let mut offsets = Offsets::default();
-        let sample = |ahead, at, doubt| reading(ahead + at, at.unsigned_abs(), doubt);
+        let sample = |ahead, at: i64, doubt| reading(ahead + at, at.unsigned_abs(), doubt);
         let server = |at: i64| reading(at, at.unsigned_abs(), 0);
         let mut note = |ahead, at, doubt| {
             let best = offsets.note(sample(ahead, at, doubt).ahead_of(&server(at)));

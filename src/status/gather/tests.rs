@@ -13,6 +13,7 @@ use crate::local::{LocalServer, ServerOptions};
 use crate::status::cluster::Verdict;
 use crate::status::model::{LinkState, StatusSource};
 use crate::status::monitor::LinkMonitor;
+use crate::status::node::NodeMonitor;
 
 struct Nothing;
 
