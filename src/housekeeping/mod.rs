@@ -150,10 +150,14 @@ impl Housekeeper {
         self.clients.clear();
     }
 
+    /// A node that is away is normal life and shows in the status; it is logged when it changes.
     fn cannot(&self, error: &TidyError) {
-        tracing::debug!(%error, "housekeeping waits");
-        if !error.is_not_set_up() {
-            self.monitor.set_waits_for(Some(error.to_string()));
+        if error.is_not_set_up() {
+            return;
+        }
+        let reason = error.to_string();
+        if self.monitor.set_waits_for(Some(reason)) {
+            tracing::warn!(%error, "tombstones cannot be pruned for now");
         }
     }
 

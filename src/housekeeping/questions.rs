@@ -29,14 +29,14 @@ pub(super) struct Kept {
 }
 
 const KEPT: &str = "
-select case when c.exact > $1
+select case when c.exact > $1::int8
             then greatest(c.exact, pg_catalog.pg_stat_get_live_tuples('mmrepl.tombstone'::regclass))
             else c.exact end,
        (extract(epoch from o.at) * 1000000)::int8 - 946684800000000,
        coalesce(o.at < pg_catalog.now() - $2::int8 * interval '1 microsecond', false),
        pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::int8
 from (select pg_catalog.count(*) as exact
-      from (select from mmrepl.tombstone limit $1 + 1) some) c,
+      from (select from mmrepl.tombstone limit $1::int8 + 1) counted) c,
      (select pg_catalog.min(left_at) as at from mmrepl.tombstone) o";
 
 /// Looks at the tombstones of the server; `retention` says which are old.

@@ -67,9 +67,14 @@ impl NodeMonitor {
         });
     }
 
-    /// Says why expired tombstones stay, or that none do.
-    pub fn set_waits_for(&self, reason: Option<String>) {
-        self.tombstones(|tombstones| tombstones.waits_for = reason);
+    /// Says why expired tombstones stay, or that none do. True when that is new.
+    pub fn set_waits_for(&self, reason: Option<String>) -> bool {
+        let mut new = false;
+        self.tombstones(|tombstones| {
+            new = tombstones.waits_for != reason;
+            tombstones.waits_for = reason;
+        });
+        new
     }
 
     fn tombstones(&self, change: impl FnOnce(&mut TombstoneStatus)) {
