@@ -390,13 +390,16 @@ fn push_refusal(batch: &mut Batch<'_>, rows: &[&Inserted]) -> Result<(), ApplyEr
         return Ok(());
     };
     let mut times = CommitTimeText::default();
-    let column = |index: usize| array_literal(rows.iter().map(|(_, key, _)| key[index].as_ref()));
+    let column =
+        |index: usize| array_literal(rows.iter().map(|(_, key, _)| Some(key[index].as_ref())));
     let mut arrays: Vec<Vec<u8>> = (0..first_key.len()).map(column).collect();
     let times: Vec<String> = rows
         .iter()
         .map(|row| times.text(row.2).to_owned())
         .collect();
-    arrays.push(array_literal(times.iter().map(String::as_bytes)));
+    arrays.push(array_literal(
+        times.iter().map(|time| Some(time.as_bytes())),
+    ));
     let parameters: Vec<Option<&[u8]>> =
         arrays.iter().map(|array| Some(array.as_slice())).collect();
     batch
