@@ -28,7 +28,7 @@ pub struct Put {
 
 impl Entry {
     /// The change, when it is one by key.
-    pub(super) fn row(&self) -> Option<&RowChange> {
+    pub fn row(&self) -> Option<&RowChange> {
         match self {
             Self::Row(row) => Some(row),
             Self::WholeRow(_) => None,
@@ -45,7 +45,7 @@ impl Put {
 
 /// What happens to one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum RowOp {
+pub enum RowOp {
     /// Afterwards the row is there.
     Put(Put),
     /// Afterwards it is not. Carries the whole old row where the source sent it.
@@ -54,7 +54,7 @@ pub(super) enum RowOp {
 
 /// The net change of one key.
 #[derive(Debug, Clone)]
-pub(super) struct RowChange {
+pub struct RowChange {
     /// The table.
     pub target: Arc<Target>,
     /// The key.
@@ -67,7 +67,7 @@ pub(super) struct RowChange {
 
 /// A change in a table without a key, matched by the whole old row.
 #[derive(Debug, Clone)]
-pub(super) struct WholeRowChange {
+pub struct WholeRowChange {
     /// The table.
     pub target: Arc<Target>,
     /// The row that was there, for updates and deletes.
@@ -78,7 +78,7 @@ pub(super) struct WholeRowChange {
 
 /// One thing to write.
 #[derive(Debug, Clone)]
-pub(super) enum Entry {
+pub enum Entry {
     /// By key.
     Row(RowChange),
     /// By whole row.
@@ -87,7 +87,7 @@ pub(super) enum Entry {
 
 /// Entries whose order among different keys does not matter, or a truncate.
 #[derive(Debug, Clone)]
-pub(super) enum Segment {
+pub enum Segment {
     /// Rows, each key once.
     Rows(Vec<Entry>),
     /// Tables emptied at a time.
@@ -95,7 +95,7 @@ pub(super) enum Segment {
 }
 
 /// Turns one row change into entries: two where an update changed the key.
-pub(super) fn entries_of(
+pub fn entries_of(
     change: &Change,
     target: &Arc<Target>,
     time: CommitTime,
@@ -195,7 +195,7 @@ fn completed(newer: &Tuple, older: &Tuple) -> Tuple {
 
 /// Collects changes into segments.
 #[derive(Debug, Default)]
-pub(super) struct GroupBuilder {
+pub struct GroupBuilder {
     done: Vec<Segment>,
     rows: Vec<Entry>,
     by_key: HashMap<(u32, KeyValues), usize>,
@@ -203,7 +203,7 @@ pub(super) struct GroupBuilder {
 
 impl GroupBuilder {
     /// Adds one row change of a transaction that committed at `time`.
-    pub(super) fn row(
+    pub fn row(
         &mut self,
         change: &Change,
         target: &Arc<Target>,
@@ -219,13 +219,13 @@ impl GroupBuilder {
     }
 
     /// Adds a truncate: what came before is written first, what follows after.
-    pub(super) fn truncate(&mut self, targets: Vec<Arc<Target>>, time: CommitTime) {
+    pub fn truncate(&mut self, targets: Vec<Arc<Target>>, time: CommitTime) {
         self.close_segment();
         self.done.push(Segment::Truncate(targets, time));
     }
 
     /// The segments, in the order they must be applied.
-    pub(super) fn finish(mut self) -> Vec<Segment> {
+    pub fn finish(mut self) -> Vec<Segment> {
         self.close_segment();
         self.done
     }

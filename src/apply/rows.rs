@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::decide::{Attempt, attempt};
 use super::error::ApplyError;
 use super::group::{Entry, Put, RowChange, RowOp, WholeRowChange};
 use super::params;
@@ -12,12 +13,11 @@ use crate::pgoutput::Tuple;
 use crate::wire::Batch;
 use crate::wire::WireError;
 
-/// The statement that takes a row if nothing newer is there.
-enum Attempt {
-    /// Pushed; it tells by its row count whether it took the row.
+/// Whether a statement was pushed. It tells by its row count whether it took the row.
+#[derive(PartialEq, Eq)]
+enum Tried {
     Pushed,
-    /// No such statement: the row must be settled.
-    Settle,
+    No,
 }
 
 impl Applier {
@@ -31,8 +31,8 @@ impl Applier {
         let mut times = CommitTimeText::default();
         for (index, entry) in entries.iter().enumerate() {
             match push(&mut batch, entry, &mut times)? {
-                Attempt::Pushed => pushed.push(index),
-                Attempt::Settle => outstanding.push(index),
+                Tried::Pushed => pushed.push(index),
+                Tried::No => outstanding.push(index),
             }
         }
         let outcomes = batch.run().await.map_err(|failed| {
@@ -93,11 +93,11 @@ fn push(
     batch: &mut Batch<'_>,
     entry: &Entry,
     times: &mut CommitTimeText,
-) -> Result<Attempt, ApplyError> {
+) -> Result<Tried, ApplyError> {
     let label = || Some(target_of(entry).map.label());
     match entry {
         Entry::Row(row) => push_row(batch, row, times),
-        Entry::WholeRow(change) => push_whole_row(batch, change).map(|()| Attempt::Pushed),
+        Entry::WholeRow(change) => push_whole_row(batch, change).map(|()| Tried::Pushed),
     }
     .map_err(|source| ApplyError::target(source, label()))
 }
@@ -106,28 +106,19 @@ fn push_row(
     batch: &mut Batch<'_>,
     row: &RowChange,
     times: &mut CommitTimeText,
-) -> Result<Attempt, WireError> {
-    match &row.op {
-        RowOp::Delete(_) => {
+) -> Result<Tried, WireError> {
+    match (attempt(row), &row.op) {
+        (Attempt::DeleteOlder, _) => {
             let parameters = keyed(times.text(row.time), row);
             batch.push(row.target.sql(Statement::DeleteOlder), &parameters)?;
         }
-        RowOp::Put(put) if put.insert && !row.target.map.table.can_skip_duplicates => {
-            return Ok(Attempt::Settle);
-        }
-        RowOp::Put(put) if put.is_whole() && put.insert => {
+        (Attempt::InsertNew, RowOp::Put(put)) => {
             batch.push(
                 row.target.sql(Statement::InsertNew),
                 &written(&row.target, &put.values),
             )?;
         }
-        RowOp::Put(put) if !put.is_whole() && put.moved => return Ok(Attempt::Settle),
-        RowOp::Put(put) => {
-            let how = if put.is_whole() {
-                UpdateGuard::Older
-            } else {
-                UpdateGuard::SameWriter
-            };
+        (Attempt::Update(how), RowOp::Put(put)) => {
             let (sql, columns) = update_of(&row.target, put, how);
             let mut parameters = keyed(times.text(row.time), row);
             parameters.extend(
@@ -137,8 +128,9 @@ fn push_row(
             );
             batch.push(&sql, &parameters)?;
         }
+        (Attempt::Settle | Attempt::InsertNew | Attempt::Update(_), _) => return Ok(Tried::No),
     }
-    Ok(Attempt::Pushed)
+    Ok(Tried::Pushed)
 }
 
 /// The update that writes what the source sent, and the columns it takes as parameters.
