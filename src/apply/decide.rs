@@ -2,6 +2,7 @@
 
 use super::group::{Put, RowChange, RowOp};
 use super::sql::UpdateGuard;
+use crate::commit_time::CommitTime;
 use crate::conflict::{Incoming, Local, Verdict, Version, Write, resolve};
 use crate::ids::NodeName;
 
@@ -31,6 +32,9 @@ pub enum Decision {
     Overwrite,
     /// What was not sent is fetched from the source, then the row is written whole.
     Complete,
+    /// A value in the net change may be one that the source had lost to a write on the target:
+    /// only change by change does it come out right.
+    Overtaken,
 }
 
 /// Picks the first attempt.
@@ -52,28 +56,32 @@ pub fn attempt(row: &RowChange) -> Attempt {
 
 /// Decides a change of the link's `source` against what the target holds for its key.
 pub fn decide(row: &RowChange, local: &Local, source: &NodeName) -> Decision {
-    let write = match row.op {
-        RowOp::Put(_) => Write::Put,
-        RowOp::Delete(_) => Write::Delete,
-    };
-    let version = Version {
-        time: row.time,
-        node: source.clone(),
-    };
-    if resolve(&Incoming { write, version }, local) == Verdict::Discard {
+    if !wins(row, row.time, local, source) {
         return Decision::Discard;
     }
     match &row.op {
         RowOp::Delete(_) if local.row.is_some() => Decision::Delete,
         RowOp::Delete(_) => Decision::LeaveTombstone,
-        RowOp::Put(put) if has_the_rest(put, local, source) => Decision::Overwrite,
+        RowOp::Put(_) if !wins(row, row.since, local, source) => Decision::Overtaken,
+        RowOp::Put(put) if has_the_rest(row, put, local, source) => Decision::Overwrite,
         RowOp::Put(_) => Decision::Complete,
     }
 }
 
-/// True when the target's row holds what the source did not send.
-fn has_the_rest(put: &Put, local: &Local, source: &NodeName) -> bool {
-    !put.moved && wrote(source, local)
+fn wins(row: &RowChange, time: CommitTime, local: &Local, source: &NodeName) -> bool {
+    let write = match row.op {
+        RowOp::Put(_) => Write::Put,
+        RowOp::Delete(_) => Write::Delete,
+    };
+    let node = source.clone();
+    let version = Version { time, node };
+    resolve(&Incoming { write, version }, local) == Verdict::Apply
+}
+
+/// True when the target's row holds what the source did not send: the source wrote it, and no
+/// third node can have written the source's row in between.
+fn has_the_rest(row: &RowChange, put: &Put, local: &Local, source: &NodeName) -> bool {
+    !put.moved && row.target.guard().pair && wrote(source, local)
 }
 
 /// True when the link's source wrote the target's row.

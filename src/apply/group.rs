@@ -63,6 +63,10 @@ pub struct RowChange {
     pub op: RowOp,
     /// Commit time of the (last) write.
     pub time: CommitTime,
+    /// Commit time of the oldest write that a value was taken from. Between that one and the last
+    /// the source may have applied somebody else's write, so all values are right only where the
+    /// target's row is older than this.
+    pub since: CommitTime,
 }
 
 /// A change in a table without a key, matched by the whole old row.
@@ -115,6 +119,7 @@ pub fn entries_of(
             key,
             op,
             time,
+            since: time,
         })
     };
     let put = |new: &Tuple, insert, moved| {
@@ -135,10 +140,14 @@ pub fn entries_of(
         }
         Change::Update { old, new, .. } => {
             let before = need(target.map.old_key(old.as_ref(), new))?;
+            let gone = whole(old.as_ref());
+            let new = &gone
+                .as_ref()
+                .map_or_else(|| new.clone(), |old| completed(new, old));
             match target.map.key_of(new) {
                 Some(after) if after != before => {
                     vec![
-                        row(before, RowOp::Delete(whole(old.as_ref()))),
+                        row(before, RowOp::Delete(gone)),
                         row(after, put(new, true, true)),
                     ]
                 }
@@ -268,17 +277,30 @@ fn is_deferrable(target: &Target) -> bool {
 
 /// The net change of two consecutive changes of one key.
 fn net(earlier: &RowChange, later: RowChange) -> RowChange {
+    let mut since = later.since;
     let op = match (&earlier.op, later.op) {
-        (RowOp::Put(before), RowOp::Put(after)) => RowOp::Put(Put {
-            values: completed(&after.values, &before.values),
+        // The row came from another key: what it left out is not in the row that had this one.
+        (RowOp::Put(before), RowOp::Put(after)) if after.moved => RowOp::Put(Put {
             insert: before.insert,
-            moved: before.moved,
+            ..after
         }),
+        (RowOp::Put(before), RowOp::Put(after)) => {
+            let values = completed(&after.values, &before.values);
+            if values != after.values {
+                since = earlier.since;
+            }
+            RowOp::Put(Put {
+                values,
+                insert: before.insert,
+                moved: before.moved,
+            })
+        }
         // Under a deferrable key two rows may share a value until the transaction ends. The old row
         // that goes is not the one that came: that one stays.
         (RowOp::Put(put), RowOp::Delete(Some(gone)))
             if is_deferrable(&later.target) && put.values != gone =>
         {
+            since = earlier.since;
             RowOp::Put(put.clone())
         }
         // The row was there before the group: what came back replaces it.
@@ -294,5 +316,6 @@ fn net(earlier: &RowChange, later: RowChange) -> RowChange {
         key: later.key,
         op,
         time: later.time,
+        since,
     }
 }

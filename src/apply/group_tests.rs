@@ -74,6 +74,7 @@ fn target() -> Arc<Target> {
         Guard {
             origin: 1,
             stronger: vec![],
+            pair: true,
         },
     ))
 }

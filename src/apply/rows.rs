@@ -120,7 +120,7 @@ fn push_row(
         }
         (Attempt::Update(how), RowOp::Put(put)) => {
             let (sql, columns) = update_of(&row.target, put, how);
-            let mut parameters = keyed(times.text(row.time), row);
+            let mut parameters = keyed(times.text(row.since), row);
             parameters.extend(
                 columns
                     .iter()

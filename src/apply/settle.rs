@@ -110,6 +110,7 @@ impl Applier {
             (Decision::LeaveTombstone, _) => Ok(Some(Act::LeaveTombstone)),
             (Decision::Overwrite, RowOp::Put(put)) => Ok(Some(Act::Overwrite(put.clone()))),
             (Decision::Complete, RowOp::Put(put)) => self.complete(row, put, local).await,
+            (Decision::Overtaken, _) => Err(ApplyError::Overtaken),
             (Decision::Discard | Decision::Overwrite | Decision::Complete, _) => {
                 self.counts.conflicts += 1;
                 Ok(None)

@@ -114,11 +114,11 @@ impl<'a> Applying<'a> {
             }
             (Attempt::InsertNew, RowOp::Put(put), None) => {
                 self.put(key, &put.values);
-                self.inserted.push((key, row.time));
+                self.inserted.push((key, row.since));
             }
             (Attempt::Update(how), RowOp::Put(put), Some(local)) => {
                 let taken = match how {
-                    UpdateGuard::Older => self.is_older(local.stamp, row.time),
+                    UpdateGuard::Older => self.is_older(local.stamp, row.since),
                     UpdateGuard::SameWriter => self.is_same_writer(local.stamp),
                     UpdateGuard::Decided => true,
                 };
@@ -145,7 +145,7 @@ impl<'a> Applying<'a> {
     fn is_same_writer(&self, stamp: Stamp) -> bool {
         match stamp {
             Stamp::Own => true,
-            Stamp::At(_, node) => node == self.source,
+            Stamp::At(_, node) => self.target.guard().pair && node == self.source,
         }
     }
 
@@ -174,7 +174,11 @@ impl<'a> Applying<'a> {
         let tombstones = [self.state.tombstones[key], self.state.emptied];
         Local {
             row: self.state.rows[key].map(|row| self.version(row.stamp)),
-            tombstones: tombstones.into_iter().flatten().map(|s| self.version(s)).collect(),
+            tombstones: tombstones
+                .into_iter()
+                .flatten()
+                .map(|s| self.version(s))
+                .collect(),
         }
     }
 
@@ -191,10 +195,11 @@ impl<'a> Applying<'a> {
                 if let Some(values) = self.fetched(key, &put.values) {
                     self.put(key, &values);
                     if local.row.is_none() {
-                        self.inserted.push((key, row.time));
+                        self.inserted.push((key, row.since));
                     }
                 }
             }
+            (Decision::Overtaken, _) => return Err(RolledBack::Overtaken),
             _ => {}
         }
         Ok(())
@@ -214,7 +219,10 @@ impl<'a> Applying<'a> {
         let inserted = std::mem::take(&mut self.inserted);
         let deleted_later = |(key, time): &(usize, CommitTime)| {
             let tombstones = [self.state.tombstones[*key], self.state.emptied];
-            tombstones.into_iter().flatten().any(|stamp| !self.is_older(stamp, *time))
+            tombstones
+                .into_iter()
+                .flatten()
+                .any(|stamp| !self.is_older(stamp, *time))
         };
         if inserted.iter().any(deleted_later) {
             return Err(RolledBack::Overtaken);
@@ -228,7 +236,8 @@ impl<'a> Applying<'a> {
             state.rows[key].is_none_or(|row| me.is_older(row.stamp, time))
         };
         let newer_left = (0..self.state.rows.len()).any(|key| !older(&self.state, key, self));
-        if !newer_left {
+        let is_older = |stamp| self.is_older(stamp, time);
+        if !newer_left && self.state.emptied.is_none_or(is_older) {
             self.state.truncate();
             return;
         }
@@ -237,7 +246,11 @@ impl<'a> Applying<'a> {
                 self.state.remove(key);
             }
         }
-        if self.state.emptied.is_none_or(|stamp| self.is_older(stamp, time)) {
+        if self
+            .state
+            .emptied
+            .is_none_or(|stamp| self.is_older(stamp, time))
+        {
             self.state.emptied = Some(Stamp::Own);
         }
     }

@@ -16,9 +16,8 @@ static NODE_NAMES: LazyLock<Vec<NodeName>> =
     LazyLock::new(|| NAMES.iter().map(|name| name.parse().unwrap()).collect());
 
 /// By size of the cluster (two nodes, more) and replica identity (default, full).
-static TARGETS: LazyLock<[[Arc<Target>; 2]; 2]> = LazyLock::new(|| {
-    [true, false].map(|pair| [false, true].map(|full| table::target(pair, full)))
-});
+static TARGETS: LazyLock<[[Arc<Target>; 2]; 2]> =
+    LazyLock::new(|| [true, false].map(|pair| [false, true].map(|full| table::target(pair, full))));
 
 /// The newest write of a key by any application: what every node must have in the end.
 #[derive(Clone, Copy, Debug)]
@@ -130,7 +129,9 @@ impl Cluster {
     fn apply(&mut self, link: Link, first: usize, until: usize, in_order: bool) -> Option<()> {
         let (from, to) = (usize::from(link.from), usize::from(link.to));
         let newest = self.nodes[from].wal[first..until].iter();
-        let newest = newest.map(|piece| piece.header.commit_time.as_postgres_micros()).max()?;
+        let newest = newest
+            .map(|piece| piece.header.commit_time.as_postgres_micros())
+            .max()?;
         // The clock rule: the link waits.
         self.now += (newest + 1 - self.clock(link.to)).max(0);
         let (source, target) = (&self.nodes[from], &self.nodes[to]);
@@ -158,7 +159,11 @@ impl Cluster {
         let Some(last) = before.positions[from].checked_sub(1) else {
             return;
         };
-        assert_eq!(self.apply(link, last, last + 1, false), None, "applied twice");
+        assert_eq!(
+            self.apply(link, last, last + 1, false),
+            None,
+            "applied twice"
+        );
         assert_eq!(self.nodes[to].state, before);
     }
 
@@ -171,7 +176,9 @@ impl Cluster {
                 self.deliver(Link { from, to }, usize::MAX / 2, false);
             }
         }
-        let wanted = self.newest.map(|newest| newest.and_then(|newest| newest.values));
+        let wanted = self
+            .newest
+            .map(|newest| newest.and_then(|newest| newest.values));
         let equal = self.nodes.iter().all(|node| node.state.values() == wanted);
         if equal && (self.is_pair() || self.versions_agree()) {
             Ok(())
@@ -198,7 +205,11 @@ impl Cluster {
         for (key, newest) in self.newest.iter().enumerate() {
             if let Some(newest) = newest {
                 let (time, node) = (newest.time, NAMES[usize::from(newest.node)]);
-                let _ = writeln!(text, "newest of {key}: {:?} at {time} by {node}", newest.values);
+                let _ = writeln!(
+                    text,
+                    "newest of {key}: {:?} at {time} by {node}",
+                    newest.values
+                );
             }
         }
         text
@@ -213,7 +224,11 @@ fn version(state: &State, key: usize) -> Option<(i64, &'static str)> {
     };
     match state.rows[key] {
         Some(row) => Some(named(row.stamp)),
-        None => [state.tombstones[key], state.emptied].into_iter().flatten().map(named).max(),
+        None => [state.tombstones[key], state.emptied]
+            .into_iter()
+            .flatten()
+            .map(named)
+            .max(),
     }
 }
 

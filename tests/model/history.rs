@@ -165,7 +165,10 @@ impl History {
         }
         if self.full {
             let full = false;
-            all.push(Self { full, ..self.clone() });
+            all.push(Self {
+                full,
+                ..self.clone()
+            });
         }
         all
     }
@@ -256,7 +259,13 @@ impl fmt::Display for History {
         let ahead = nodes.map(|node| format!("{} +{}", name(node), self.ahead[usize::from(node)]));
         let ahead: Vec<String> = ahead.collect();
         let identity = if self.full { "full" } else { "default" };
-        writeln!(f, "clocks {}; replica identity {identity}", ahead.join(", "))?;
-        self.steps.iter().try_for_each(|step| writeln!(f, "  {step}"))
+        writeln!(
+            f,
+            "clocks {}; replica identity {identity}",
+            ahead.join(", ")
+        )?;
+        self.steps
+            .iter()
+            .try_for_each(|step| writeln!(f, "  {step}"))
     }
 }

@@ -9,7 +9,9 @@ const HISTORIES: u64 = 50_000;
 
 fn histories() -> u64 {
     let asked = std::env::var("MMREPL_MODEL_HISTORIES").ok();
-    asked.and_then(|text| text.parse().ok()).unwrap_or(HISTORIES)
+    asked
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(HISTORIES)
 }
 
 fn many(nodes: u8) {

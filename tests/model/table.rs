@@ -13,11 +13,12 @@ use mmrepl::relation::{Relation, RelationColumn, ReplicaIdentity};
 const COLUMNS: [&str; 3] = ["id", "small", "large"];
 
 /// `t (id integer primary key, small integer, large text)` in a cluster of two nodes or of more.
-pub(crate) fn target(_pair: bool, full: bool) -> Arc<Target> {
+pub(crate) fn target(pair: bool, full: bool) -> Arc<Target> {
     let map = TableMap::new(relation(full), Some(table()), "west").unwrap();
     let guard = Guard {
         origin: 1,
         stronger: vec![],
+        pair,
     };
     Arc::new(Target::new(map, guard))
 }
