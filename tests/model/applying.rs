@@ -60,14 +60,31 @@ impl<'a> Applying<'a> {
 
     /// `Applier::apply_group`.
     pub(crate) fn group(mut self, pieces: &[Piece]) -> Result<State, RolledBack> {
-        let mut group = GroupBuilder::default();
-        for piece in pieces {
+        let changes = pieces.iter().flat_map(|piece| {
             let time = piece.header.commit_time;
-            for change in &piece.changes {
-                match change {
-                    Change::Truncate { .. } => group.truncate(vec![Arc::clone(self.target)], time),
-                    _ => group.row(change, self.target, time).unwrap(),
-                }
+            piece.changes.iter().map(move |change| (change, time))
+        });
+        self.write_grouped(changes)?;
+        Ok(self.state)
+    }
+
+    /// `Applier::apply_part` for every change.
+    pub(crate) fn in_parts(mut self, piece: &Piece) -> Result<State, RolledBack> {
+        for change in &piece.changes {
+            self.write_grouped(std::iter::once((change, piece.header.commit_time)))?;
+        }
+        Ok(self.state)
+    }
+
+    fn write_grouped<'c>(
+        &mut self,
+        changes: impl Iterator<Item = (&'c Change, CommitTime)>,
+    ) -> Result<(), RolledBack> {
+        let mut group = GroupBuilder::default();
+        for (change, time) in changes {
+            match change {
+                Change::Truncate { .. } => group.truncate(vec![Arc::clone(self.target)], time),
+                _ => group.row(change, self.target, time).unwrap(),
             }
         }
         for segment in group.finish() {
@@ -76,7 +93,7 @@ impl<'a> Applying<'a> {
                 Segment::Truncate(_, time) => self.truncate(time),
             }
         }
-        Ok(self.state)
+        Ok(())
     }
 
     /// `Applier::apply_in_order`.

@@ -8,7 +8,7 @@ use mmrepl::apply::pure::Target;
 use mmrepl::ids::NodeName;
 
 use crate::applying::Applying;
-use crate::history::{History, Link, NAMES, Step, Write};
+use crate::history::{History, How, Link, NAMES, Step, Write};
 use crate::node::{Effect, KEY_COUNT, Node, Stamp, State};
 use crate::table;
 
@@ -62,8 +62,8 @@ impl Cluster {
     pub(crate) fn step(&mut self, step: &Step) {
         match step {
             Step::Commit(node, writes) => self.commit(*node, writes),
-            Step::Deliver(link, most, in_order) => {
-                self.deliver(*link, usize::from(*most), *in_order);
+            Step::Deliver(link, most, how) => {
+                self.deliver(*link, usize::from(*most), *how);
             }
             Step::Tick(ticks) => self.tick(*ticks),
             Step::Crash(node) => {
@@ -105,42 +105,45 @@ impl Cluster {
         }
     }
 
-    /// Applies what waits on a link, up to `most` transactions; true when there was something.
-    pub(crate) fn deliver(&mut self, link: Link, most: usize, in_order: bool) -> bool {
+    /// Applies what waits on a link, up to `most` transactions.
+    pub(crate) fn deliver(&mut self, link: Link, most: usize, how: How) {
         let (from, to) = (usize::from(link.from), usize::from(link.to));
         let position = self.nodes[to].state.positions[from];
-        let end = self.nodes[from].wal.len().min(position + most);
-        let group = if self.is_pair() && !in_order { most } else { 1 };
+        let end = self.nodes[from]
+            .wal
+            .len()
+            .min(position.saturating_add(most));
+        let merged = self.is_pair() && how == How::Grouped;
         let mut next = position;
         while next < end {
-            let until = end.min(next + group);
-            if in_order || self.apply(link, next, until, false).is_none() {
+            let until = if merged { end } else { next + 1 };
+            if self.apply(link, (next, until), how).is_none() {
                 for single in next..until {
-                    self.apply(link, single, single + 1, true)
+                    self.apply(link, (single, single + 1), How::InOrder)
                         .expect("in order nothing is overtaken");
                 }
             }
             next = until;
         }
-        end > position
     }
 
     /// One target transaction; nothing when it was rolled back.
-    fn apply(&mut self, link: Link, first: usize, until: usize, in_order: bool) -> Option<()> {
+    fn apply(&mut self, link: Link, (first, until): (usize, usize), how: How) -> Option<()> {
         let (from, to) = (usize::from(link.from), usize::from(link.to));
-        let newest = self.nodes[from].wal[first..until].iter();
-        let newest = newest
-            .map(|piece| piece.header.commit_time.as_postgres_micros())
-            .max()?;
+        let pieces = &self.nodes[from].wal[first..until];
+        let times = pieces
+            .iter()
+            .map(|piece| piece.header.commit_time.as_postgres_micros());
+        let newest = times.max()?;
         // The clock rule: the link waits.
         self.now += (newest + 1 - self.clock(link.to)).max(0);
         let (source, target) = (&self.nodes[from], &self.nodes[to]);
         let seen = (link.from, &source.state);
         let applying = Applying::begin(target.state, &NODE_NAMES, seen, self.target);
-        let applied = if in_order {
-            applying.in_order(&source.wal[first])
-        } else {
-            applying.group(&source.wal[first..until])
+        let applied = match how {
+            How::Grouped => applying.group(pieces),
+            How::InOrder => applying.in_order(&pieces[0]),
+            How::InParts => applying.in_parts(&pieces[0]),
         };
         let mut state: State = applied.ok()?;
         // `mmrepl.advance_position` refuses a position that is not ahead.
@@ -160,7 +163,7 @@ impl Cluster {
             return;
         };
         assert_eq!(
-            self.apply(link, last, last + 1, false),
+            self.apply(link, (last, last + 1), How::Grouped),
             None,
             "applied twice"
         );
@@ -173,7 +176,7 @@ impl Cluster {
         let nodes = u8::try_from(self.nodes.len()).expect("three at most");
         for (from, to) in (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to))) {
             if from != to {
-                self.deliver(Link { from, to }, usize::MAX / 2, false);
+                self.deliver(Link { from, to }, usize::MAX, How::Grouped);
             }
         }
         let wanted = self

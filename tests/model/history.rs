@@ -34,8 +34,8 @@ pub enum Write {
 pub enum Step {
     /// An application commits these writes as one transaction.
     Commit(u8, Vec<Write>),
-    /// The link applies up to so many transactions; in order when the flag is set.
-    Deliver(Link, u8, bool),
+    /// The link applies up to so many transactions.
+    Deliver(Link, u8, How),
     /// Time passes, in ticks of every clock.
     Tick(u8),
     /// The node's server crashes and comes back without what it had not flushed.
@@ -44,6 +44,17 @@ pub enum Step {
     Flush(u8),
     /// The link's last transaction is delivered a second time.
     Again(Link),
+}
+
+/// How transactions are applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Merged where that is allowed, net change by net change.
+    Grouped,
+    /// One by one, change by change, as after an error.
+    InOrder,
+    /// One by one, each change a part of its own, as large transactions are.
+    InParts,
 }
 
 /// From one node to another.
@@ -107,10 +118,18 @@ fn link(below: Below<'_>, nodes: u8) -> Link {
     Link { from, to }
 }
 
+fn how(below: Below<'_>) -> How {
+    match below(8) {
+        0..=5 => How::Grouped,
+        6 => How::InOrder,
+        _ => How::InParts,
+    }
+}
+
 fn step(below: Below<'_>, nodes: u8) -> Step {
     match below(32) {
         0..=13 => commit(below, nodes),
-        14..=23 => Step::Deliver(link(below, nodes), 1 + small(below(4)), below(6) == 0),
+        14..=23 => Step::Deliver(link(below, nodes), 1 + small(below(4)), how(below)),
         24..=27 => Step::Tick(1 + small(below(2))),
         28 => Step::Crash(small(below(u64::from(nodes)))),
         29..=30 => Step::Flush(small(below(u64::from(nodes)))),
@@ -192,13 +211,13 @@ fn simpler_steps(step: &Step) -> Vec<Step> {
             });
             fewer.chain(plainer).collect()
         }
-        Step::Deliver(link, most, in_order) => {
+        Step::Deliver(link, most, how) => {
             let mut less = Vec::new();
-            if *in_order {
-                less.push(Step::Deliver(*link, *most, false));
+            if *how != How::Grouped {
+                less.push(Step::Deliver(*link, *most, How::Grouped));
             }
             if *most > 1 {
-                less.push(Step::Deliver(*link, most - 1, *in_order));
+                less.push(Step::Deliver(*link, most - 1, *how));
             }
             less
         }
@@ -241,8 +260,12 @@ impl fmt::Display for Step {
                 let writes: Vec<String> = writes.iter().map(Write::to_string).collect();
                 write!(f, "{}: {}", name(*node), writes.join(", "))
             }
-            Self::Deliver(link, most, in_order) => {
-                let how = if *in_order { ", in order" } else { "" };
+            Self::Deliver(link, most, how) => {
+                let how = match how {
+                    How::Grouped => "",
+                    How::InOrder => ", in order",
+                    How::InParts => ", in parts",
+                };
                 write!(f, "{link} applies up to {most}{how}")
             }
             Self::Tick(ticks) => write!(f, "{ticks} ticks pass"),

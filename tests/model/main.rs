@@ -7,7 +7,9 @@
 
 mod applying;
 mod cluster;
+mod exhaustive;
 mod history;
+mod named;
 mod node;
 mod random;
 #[path = "../support/rng.rs"]
