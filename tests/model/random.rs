@@ -5,7 +5,7 @@ use crate::history::History;
 use crate::rng::Rng;
 
 /// Histories for each size of cluster.
-const HISTORIES: u64 = 50_000;
+const HISTORIES: u64 = 60_000;
 
 fn histories() -> u64 {
     let asked = std::env::var("MMREPL_MODEL_HISTORIES").ok();
