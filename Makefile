@@ -22,8 +22,10 @@ demo-script:
 test: servers lint
 	MMREPL_REQUIRE_MAJORS=1 $(CARGO) test --all-features --no-fail-fast
 
-# The long forms: 200 faults, a minute of pgbench at scale 10, 2 million rows, 5000 tables.
+# The long forms: 200 faults, a minute of pgbench at scale 10, 2 million rows, 5000 tables; millions
+# of histories in the model.
 soak: servers
+	MMREPL_MODEL_HISTORIES=1000000 MMREPL_MODEL_EXHAUSTIVE=1 $(CARGO) test --release --test model
 	MMREPL_CHAOS_FAULTS=$${MMREPL_CHAOS_FAULTS:-200} MMREPL_PGBENCH_SECONDS=60 MMREPL_LARGE=1 \
 		RUST_TEST_THREADS=1 $(CARGO) test --release --all-features --test it -- \
 		--nocapture chaos:: pgbench:: large::

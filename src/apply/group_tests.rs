@@ -75,6 +75,7 @@ fn target() -> Arc<Target> {
         Guard {
             origin: 1,
             stronger: vec![],
+            pair: true,
         },
     ))
 }

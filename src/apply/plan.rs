@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::decide::{Attempt, attempt};
 use super::group::{Entry, Put, RowChange, RowOp};
 use super::set_sql;
 use super::sql::{self, UpdateGuard};
@@ -58,19 +59,11 @@ pub(super) struct Plan<'a> {
 
 /// The statement for one row; `None` where it must be settled.
 fn kind_of(row: &RowChange) -> Option<Kind> {
-    match &row.op {
-        RowOp::Delete(_) => Some(Kind::Delete),
-        RowOp::Put(put) if put.insert => {
-            let new = put.is_whole() && row.target.map.table.can_skip_duplicates;
-            new.then_some(Kind::Insert)
-        }
-        RowOp::Put(put) if put.is_whole() => {
-            Some(Kind::Update(columns(row, put), UpdateGuard::Older))
-        }
-        RowOp::Put(put) if !put.moved => {
-            Some(Kind::Update(columns(row, put), UpdateGuard::SameWriter))
-        }
-        RowOp::Put(_) => None,
+    match (attempt(row), &row.op) {
+        (Attempt::DeleteOlder, _) => Some(Kind::Delete),
+        (Attempt::InsertNew, _) => Some(Kind::Insert),
+        (Attempt::Update(how), RowOp::Put(put)) => Some(Kind::Update(columns(row, put), how)),
+        (Attempt::Settle | Attempt::Update(_), _) => None,
     }
 }
 

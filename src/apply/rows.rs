@@ -136,10 +136,14 @@ fn push_set<'a>(
 
 /// The parameters of a statement for many rows: commit times, then an array for each column.
 fn arrays_of(set: &RowSet<'_>, times: &mut CommitTimeText) -> Vec<Vec<u8>> {
+    let time = |row: &RowChange| match set.kind {
+        Kind::Update(..) => row.since,
+        Kind::Delete | Kind::Insert => row.time,
+    };
     let at: Vec<String> = set
         .rows
         .iter()
-        .map(|row| times.text(row.time).to_owned())
+        .map(|row| times.text(time(row)).to_owned())
         .collect();
     let mut arrays = vec![array_literal(at.iter().map(|text| Some(text.as_bytes())))];
     if !matches!(set.kind, Kind::Insert) {
@@ -194,7 +198,7 @@ fn push_row(
             &written(&row.target, &put.values),
         ),
         (Kind::Update(columns, how), RowOp::Put(put)) => {
-            let mut parameters = keyed(times.text(row.time), row);
+            let mut parameters = keyed(times.text(row.since), row);
             parameters.extend(
                 columns
                     .iter()

@@ -1,5 +1,6 @@
 //! Rows that a guarded statement did not take: look, decide, write, each for all of them at once.
 
+use super::decide::{Decision, decide, wrote};
 use super::error::ApplyError;
 use super::group::{Put, RowChange, RowOp};
 use super::params;
@@ -7,7 +8,7 @@ use super::rows::{keyed, update_of, written};
 use super::sql::UpdateGuard;
 use super::target::Statement;
 use super::transaction::Applier;
-use crate::conflict::{Incoming, Local, Verdict, Version, Write, resolve};
+use crate::conflict::{Local, Version};
 use crate::pgoutput::Tuple;
 use crate::wire::{Batch, Outcome, WireError};
 
@@ -49,9 +50,9 @@ impl Applier {
             if *written_here && own == Own::Done {
                 continue;
             }
-            match self.decide(row, local) {
-                Verdict::Discard => self.counts.conflicts += 1,
-                Verdict::Apply => winning.push(*row),
+            match decide(row, local, &self.source) {
+                Decision::Discard => self.counts.conflicts += 1,
+                _ => winning.push(*row),
             }
         }
         if winning.is_empty() {
@@ -65,18 +66,6 @@ impl Applier {
             }
         }
         self.carry_out(&acts).await
-    }
-
-    fn decide(&self, row: &RowChange, local: &Local) -> Verdict {
-        let write = match row.op {
-            RowOp::Put(_) => Write::Put,
-            RowOp::Delete(_) => Write::Delete,
-        };
-        let version = Version {
-            time: row.time,
-            node: self.source.clone(),
-        };
-        resolve(&Incoming { write, version }, local)
     }
 
     /// Reads the versions of the rows and of the tombstones that cover their keys.
@@ -131,34 +120,26 @@ impl Applier {
 
     /// What is to be done, the row being locked; nothing where it is not or no longer needed.
     async fn act(&mut self, row: &RowChange, local: &Local) -> Result<Option<Act>, ApplyError> {
-        if self.decide(row, local) == Verdict::Discard {
-            self.counts.conflicts += 1;
-            return Ok(None);
-        }
-        match &row.op {
-            RowOp::Put(put) => self.put(row, put, local).await,
-            RowOp::Delete(_) if local.row.is_some() => Ok(Some(Act::Delete)),
-            RowOp::Delete(_) => Ok(Some(Act::LeaveTombstone)),
+        match (decide(row, local, &self.source), &row.op) {
+            (Decision::Delete, _) => Ok(Some(Act::Delete)),
+            (Decision::LeaveTombstone, _) => Ok(Some(Act::LeaveTombstone)),
+            (Decision::Overwrite, RowOp::Put(put)) => Ok(Some(Act::Overwrite(put.clone()))),
+            (Decision::Complete, RowOp::Put(put)) => self.complete(row, put, local).await,
+            (Decision::Overtaken, _) => Err(ApplyError::Overtaken),
+            (Decision::Discard | Decision::Overwrite | Decision::Complete, _) => {
+                self.counts.conflicts += 1;
+                Ok(None)
+            }
         }
     }
 
-    /// True when this link's source wrote the version.
-    fn wrote(&self, version: Option<&Version>) -> bool {
-        version.is_some_and(|version| version.node == self.source)
-    }
-
-    async fn put(
+    async fn complete(
         &mut self,
         row: &RowChange,
         put: &Put,
         local: &Local,
     ) -> Result<Option<Act>, ApplyError> {
-        let by_source = |row: &Option<Version>| self.wrote(row.as_ref());
-        let same_writer = local.row.as_ref().is_some_and(by_source);
-        if same_writer && !put.moved {
-            return Ok(Some(Act::Overwrite(put.clone())));
-        }
-        if put.insert && local.row.is_some() && !same_writer {
+        if put.insert && local.row.is_some() && !wrote(&self.source, local) {
             self.counts.conflicts += 1;
         }
         let completed = self

@@ -27,6 +27,8 @@ pub struct Guard {
     pub origin: u32,
     /// Origins of the nodes that win a tie against the source (their names sort after it).
     pub stronger: Vec<u32>,
+    /// Source and target are the whole cluster.
+    pub pair: bool,
 }
 
 impl Guard {
@@ -48,11 +50,18 @@ impl Guard {
         )
     }
 
-    /// "The row version `alias` was written by this link's source, or by this very transaction".
+    /// "The row version `alias` holds what the source did not send of its own row".
+    ///
+    /// This very transaction wrote it, or the source did. The latter counts in a pair only: between
+    /// two writes of the source a third node may have written its row, and that write may still be
+    /// on its way here. (The target's own writes cannot: they would be in the row.)
     pub(super) fn same_writer(&self, alias: &str) -> String {
+        let own = format!("{alias}.xmin = pg_current_xact_id()::xid");
+        if !self.pair {
+            return own;
+        }
         format!(
-            "((pg_xact_commit_timestamp_origin({alias}.xmin)).roident = {} or \
-             {alias}.xmin = pg_current_xact_id()::xid)",
+            "((pg_xact_commit_timestamp_origin({alias}.xmin)).roident = {} or {own})",
             self.origin
         )
     }
@@ -144,7 +153,8 @@ pub(super) fn updated_columns(map: &TableMap, sent: impl Fn(usize) -> bool) -> V
 pub enum UpdateGuard {
     /// The new row is whole: any older row may be replaced.
     Older,
-    /// Large values are missing from the new row: only the same writer's row has the right ones.
+    /// Large values are missing from the new row: only a row that the source wrote as it stands
+    /// there has the right ones.
     SameWriter,
     /// The row is locked and the decision made.
     Decided,
@@ -344,12 +354,14 @@ pub(super) fn lock_tables(maps: &[&TableMap]) -> String {
     format!("lock table {} in access exclusive mode", names.join(", "))
 }
 
-/// "Is there a row that the truncate at `$1` must spare?"
-pub(super) fn has_newer_rows(map: &TableMap, guard: &Guard) -> String {
+/// "Is there a row or a tombstone of the whole table that the truncate at `$1` must spare?"
+pub(super) fn has_newer(map: &TableMap, guard: &Guard) -> String {
+    let older = guard.older("t", "$1::timestamptz");
     format!(
-        "select exists (select from {} t where not {})::text",
+        "select (exists (select from {} t where not {older}) or exists (select from mmrepl.tombstone t \
+         where t.relation = {} and t.key = '' and not {older}))::text",
         rows_of(map),
-        guard.older("t", "$1::timestamptz")
+        map.table.oid
     )
 }
 

@@ -44,7 +44,7 @@ pub struct Committed {
     pub target_flushed: Lsn,
 }
 
-/// A key that was inserted, and the commit time of the insert.
+/// A key that was inserted, and the commit time from which a delete of it was newer.
 type Inserted = (Arc<Target>, KeyValues, CommitTime);
 
 /// Formats commit times, remembering the last: rows of one transaction share theirs.
@@ -249,7 +249,7 @@ impl Applier {
 
     /// Remembers keys that were inserted, for `refuse_deleted`.
     pub(super) fn note_inserted<'a>(&mut self, rows: impl Iterator<Item = &'a RowChange>) {
-        let noted = rows.map(|row| (Arc::clone(&row.target), row.key.clone(), row.time));
+        let noted = rows.map(|row| (Arc::clone(&row.target), row.key.clone(), row.since));
         self.inserted.extend(noted);
     }
 

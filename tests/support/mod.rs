@@ -7,6 +7,7 @@
 pub mod cluster;
 pub mod compare;
 pub mod daemon;
+pub mod links;
 pub mod options;
 pub mod pg;
 pub mod pool;
