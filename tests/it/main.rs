@@ -5,6 +5,7 @@
 mod bad_input;
 mod chaos;
 mod check;
+mod clocks;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod harness;
@@ -13,6 +14,7 @@ mod histories;
 #[allow(dead_code)]
 #[path = "../model/history.rs"]
 mod history;
+mod housekeeping;
 mod init;
 mod init_rows;
 mod large;
