@@ -18,6 +18,7 @@
 //! concurrent delete), it is rolled back and applied again *in order*: every source transaction
 //! by itself, every change one by one.
 
+mod decide;
 mod error;
 mod fetch;
 mod group;
@@ -27,7 +28,9 @@ mod in_order;
 mod mapping;
 mod origins;
 mod params;
+mod plan;
 mod rows;
+mod set_sql;
 mod settle;
 mod sql;
 mod tables;
@@ -41,3 +44,16 @@ pub use mapping::MapError;
 pub use origins::Origins;
 pub use tables::Tables;
 pub use transaction::{Applier, Committed, Counts};
+
+/// The pure half of applying, for the model in `tests/model` that plays whole clusters with it.
+/// Not an interface to rely on.
+#[doc(hidden)]
+pub mod pure {
+    pub use super::decide::{Attempt, Decision, attempt, decide};
+    pub use super::group::{
+        Entry, GroupBuilder, Put, RowChange, RowOp, Segment, WholeRowChange, entries_of,
+    };
+    pub use super::mapping::{KeyValues, TableMap};
+    pub use super::sql::{Guard, UpdateGuard};
+    pub use super::target::Target;
+}

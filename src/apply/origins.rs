@@ -42,6 +42,7 @@ impl Origins {
         Some(Guard {
             origin: own.0.0,
             stronger,
+            pair: self.by_id.len() == 1,
         })
     }
 
@@ -81,7 +82,8 @@ mod tests {
             guard,
             Guard {
                 origin: 2,
-                stronger: vec![0, 3]
+                stronger: vec![0, 3],
+                pair: false
             }
         );
         assert_eq!(origins("c", "b").guard().unwrap().stronger, vec![3]);

@@ -1,5 +1,6 @@
 //! Rows that a guarded statement did not take: look, decide, write, each for all of them at once.
 
+use super::decide::{Decision, decide, wrote};
 use super::error::ApplyError;
 use super::group::{Put, RowChange, RowOp};
 use super::params;
@@ -7,9 +8,18 @@ use super::rows::{keyed, update_of, written};
 use super::sql::UpdateGuard;
 use super::target::Statement;
 use super::transaction::Applier;
-use crate::conflict::{Incoming, Local, Verdict, Version, Write, resolve};
+use crate::conflict::{Local, Version};
 use crate::pgoutput::Tuple;
 use crate::wire::{Batch, Outcome, WireError};
+
+/// What a row is that this very transaction wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Own {
+    /// One that a statement for many rows took: nothing is left to do.
+    Done,
+    /// An earlier change of the same transaction: it is older.
+    Older,
+}
 
 /// What is written for a change that won.
 enum Act {
@@ -30,16 +40,19 @@ impl Applier {
     ///
     /// A change that loses is found without a lock: what holds the key can only become newer. The
     /// others are looked at again under their rows' locks and then written.
-    pub(super) async fn settle(&mut self, rows: &[&RowChange]) -> Result<(), ApplyError> {
+    pub(super) async fn settle(&mut self, rows: &[&RowChange], own: Own) -> Result<(), ApplyError> {
         if rows.is_empty() {
             return Ok(());
         }
         let seen = self.look(rows, Statement::SeeRow).await?;
         let mut winning = Vec::new();
-        for (row, local) in rows.iter().zip(&seen) {
-            match self.decide(row, local) {
-                Verdict::Discard => self.counts.conflicts += 1,
-                Verdict::Apply => winning.push(*row),
+        for (row, (local, written_here)) in rows.iter().zip(&seen) {
+            if *written_here && own == Own::Done {
+                continue;
+            }
+            match decide(row, local, &self.source) {
+                Decision::Discard => self.counts.conflicts += 1,
+                _ => winning.push(*row),
             }
         }
         if winning.is_empty() {
@@ -47,24 +60,12 @@ impl Applier {
         }
         let locals = self.look(&winning, Statement::LockRow).await?;
         let mut acts = Vec::with_capacity(winning.len());
-        for (row, local) in winning.into_iter().zip(&locals) {
+        for (row, (local, _)) in winning.into_iter().zip(&locals) {
             if let Some(act) = self.act(row, local).await? {
                 acts.push((row, act));
             }
         }
         self.carry_out(&acts).await
-    }
-
-    fn decide(&self, row: &RowChange, local: &Local) -> Verdict {
-        let write = match row.op {
-            RowOp::Put(_) => Write::Put,
-            RowOp::Delete(_) => Write::Delete,
-        };
-        let version = Version {
-            time: row.time,
-            node: self.source.clone(),
-        };
-        resolve(&Incoming { write, version }, local)
     }
 
     /// Reads the versions of the rows and of the tombstones that cover their keys.
@@ -75,7 +76,7 @@ impl Applier {
         &mut self,
         rows: &[&RowChange],
         how: Statement,
-    ) -> Result<Vec<Local>, ApplyError> {
+    ) -> Result<Vec<(Local, bool)>, ApplyError> {
         let mut batch = self.session.batch();
         for row in rows {
             let key = key_parameters(row);
@@ -92,12 +93,15 @@ impl Applier {
         Ok(outcomes.chunks(2).map(|pair| self.local(pair)).collect())
     }
 
-    fn local(&self, outcomes: &[Outcome]) -> Local {
+    /// What holds the key, and whether this transaction wrote the row.
+    fn local(&self, outcomes: &[Outcome]) -> (Local, bool) {
+        let written_here = outcomes.first().and_then(|row| row.text(0, 2)) == Some("true");
         let mut versions = outcomes.iter().map(|outcome| self.versions(outcome));
-        Local {
+        let local = Local {
             row: versions.next().and_then(|rows| rows.into_iter().next()),
             tombstones: versions.next().unwrap_or_default(),
-        }
+        };
+        (local, written_here)
     }
 
     fn versions(&self, outcome: &Outcome) -> Vec<Option<Version>> {
@@ -116,34 +120,26 @@ impl Applier {
 
     /// What is to be done, the row being locked; nothing where it is not or no longer needed.
     async fn act(&mut self, row: &RowChange, local: &Local) -> Result<Option<Act>, ApplyError> {
-        if self.decide(row, local) == Verdict::Discard {
-            self.counts.conflicts += 1;
-            return Ok(None);
-        }
-        match &row.op {
-            RowOp::Put(put) => self.put(row, put, local).await,
-            RowOp::Delete(_) if local.row.is_some() => Ok(Some(Act::Delete)),
-            RowOp::Delete(_) => Ok(Some(Act::LeaveTombstone)),
+        match (decide(row, local, &self.source), &row.op) {
+            (Decision::Delete, _) => Ok(Some(Act::Delete)),
+            (Decision::LeaveTombstone, _) => Ok(Some(Act::LeaveTombstone)),
+            (Decision::Overwrite, RowOp::Put(put)) => Ok(Some(Act::Overwrite(put.clone()))),
+            (Decision::Complete, RowOp::Put(put)) => self.complete(row, put, local).await,
+            (Decision::Overtaken, _) => Err(ApplyError::Overtaken),
+            (Decision::Discard | Decision::Overwrite | Decision::Complete, _) => {
+                self.counts.conflicts += 1;
+                Ok(None)
+            }
         }
     }
 
-    /// True when this link's source wrote the version.
-    fn wrote(&self, version: Option<&Version>) -> bool {
-        version.is_some_and(|version| version.node == self.source)
-    }
-
-    async fn put(
+    async fn complete(
         &mut self,
         row: &RowChange,
         put: &Put,
         local: &Local,
     ) -> Result<Option<Act>, ApplyError> {
-        let by_source = |row: &Option<Version>| self.wrote(row.as_ref());
-        let same_writer = local.row.as_ref().is_some_and(by_source);
-        if same_writer && !put.moved {
-            return Ok(Some(Act::Overwrite(put.clone())));
-        }
-        if put.insert && local.row.is_some() && !same_writer {
+        if put.insert && local.row.is_some() && !wrote(&self.source, local) {
             self.counts.conflicts += 1;
         }
         let completed = self

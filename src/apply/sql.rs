@@ -27,6 +27,8 @@ pub struct Guard {
     pub origin: u32,
     /// Origins of the nodes that win a tie against the source (their names sort after it).
     pub stronger: Vec<u32>,
+    /// Source and target are the whole cluster.
+    pub pair: bool,
 }
 
 impl Guard {
@@ -34,7 +36,7 @@ impl Guard {
     ///
     /// The same rule as `conflict::Version::wins_over`: the source's own rows and rows of unknown
     /// version always lose, a tie is decided by name.
-    fn older(&self, alias: &str, time: &str) -> String {
+    pub(super) fn older(&self, alias: &str, time: &str) -> String {
         let written = format!("(pg_xact_commit_timestamp_origin({alias}.xmin))");
         let beats = beats(
             &self.stronger,
@@ -48,11 +50,18 @@ impl Guard {
         )
     }
 
-    /// "The row version `alias` was written by this link's source, or by this very transaction".
-    fn same_writer(&self, alias: &str) -> String {
+    /// "The row version `alias` holds what the source did not send of its own row".
+    ///
+    /// This very transaction wrote it, or the source did. The latter counts in a pair only: between
+    /// two writes of the source a third node may have written its row, and that write may still be
+    /// on its way here. (The target's own writes cannot: they would be in the row.)
+    pub(super) fn same_writer(&self, alias: &str) -> String {
+        let own = format!("{alias}.xmin = pg_current_xact_id()::xid");
+        if !self.pair {
+            return own;
+        }
         format!(
-            "((pg_xact_commit_timestamp_origin({alias}.xmin)).roident = {} or \
-             {alias}.xmin = pg_current_xact_id()::xid)",
+            "((pg_xact_commit_timestamp_origin({alias}.xmin)).roident = {} or {own})",
             self.origin
         )
     }
@@ -140,11 +149,12 @@ pub(super) fn updated_columns(map: &TableMap, sent: impl Fn(usize) -> bool) -> V
 }
 
 /// How an update protects what is newer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum UpdateGuard {
     /// The new row is whole: any older row may be replaced.
     Older,
-    /// Large values are missing from the new row: only the same writer's row has the right ones.
+    /// Large values are missing from the new row: only a row that the source wrote as it stands
+    /// there has the right ones.
     SameWriter,
     /// The row is locked and the decision made.
     Decided,
@@ -211,10 +221,12 @@ pub(super) fn delete_decided(map: &TableMap) -> String {
     )
 }
 
-/// Tells who wrote the row when. Parameters: the key. Columns: micros, origin.
+/// Tells who wrote the row when. Parameters: the key. Columns: micros, origin, and whether this
+/// very transaction did.
 pub(super) fn see_row(map: &TableMap) -> String {
     format!(
-        "select {WRITTEN_MICROS}, {WRITTEN_ORIGIN} from {} x where {}",
+        "select {WRITTEN_MICROS}, {WRITTEN_ORIGIN}, (x.xmin = pg_current_xact_id()::xid)::text \
+         from {} x where {}",
         rows_of(map),
         key_matches(map, "x", 1)
     )
@@ -342,12 +354,14 @@ pub(super) fn lock_tables(maps: &[&TableMap]) -> String {
     format!("lock table {} in access exclusive mode", names.join(", "))
 }
 
-/// "Is there a row that the truncate at `$1` must spare?"
-pub(super) fn has_newer_rows(map: &TableMap, guard: &Guard) -> String {
+/// "Is there a row or a tombstone of the whole table that the truncate at `$1` must spare?"
+pub(super) fn has_newer(map: &TableMap, guard: &Guard) -> String {
+    let older = guard.older("t", "$1::timestamptz");
     format!(
-        "select exists (select from {} t where not {})::text",
+        "select (exists (select from {} t where not {older}) or exists (select from mmrepl.tombstone t \
+         where t.relation = {} and t.key = '' and not {older}))::text",
         rows_of(map),
-        guard.older("t", "$1::timestamptz")
+        map.table.oid
     )
 }
 

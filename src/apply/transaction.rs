@@ -44,7 +44,7 @@ pub struct Committed {
     pub target_flushed: Lsn,
 }
 
-/// A key that was inserted, and the commit time of the insert.
+/// A key that was inserted, and the commit time from which a delete of it was newer.
 type Inserted = (Arc<Target>, KeyValues, CommitTime);
 
 /// Formats commit times, remembering the last: rows of one transaction share theirs.
@@ -248,7 +248,7 @@ impl Applier {
 
     /// Remembers keys that were inserted, for `refuse_deleted`.
     pub(super) fn note_inserted<'a>(&mut self, rows: impl Iterator<Item = &'a RowChange>) {
-        let noted = rows.map(|row| (Arc::clone(&row.target), row.key.clone(), row.time));
+        let noted = rows.map(|row| (Arc::clone(&row.target), row.key.clone(), row.since));
         self.inserted.extend(noted);
     }
 
@@ -394,13 +394,16 @@ fn push_refusal(batch: &mut Batch<'_>, rows: &[&Inserted]) -> Result<(), ApplyEr
         return Ok(());
     };
     let mut times = CommitTimeText::default();
-    let column = |index: usize| array_literal(rows.iter().map(|(_, key, _)| key[index].as_ref()));
+    let column =
+        |index: usize| array_literal(rows.iter().map(|(_, key, _)| Some(key[index].as_ref())));
     let mut arrays: Vec<Vec<u8>> = (0..first_key.len()).map(column).collect();
     let times: Vec<String> = rows
         .iter()
         .map(|row| times.text(row.2).to_owned())
         .collect();
-    arrays.push(array_literal(times.iter().map(String::as_bytes)));
+    arrays.push(array_literal(
+        times.iter().map(|time| Some(time.as_bytes())),
+    ));
     let parameters: Vec<Option<&[u8]>> =
         arrays.iter().map(|array| Some(array.as_slice())).collect();
     batch

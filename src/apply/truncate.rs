@@ -31,7 +31,7 @@ impl Applier {
         let time = time.to_string();
         let mut emptied = Vec::new();
         for target in targets {
-            if self.has_newer_rows(target, &time).await? {
+            if self.has_newer(target, &time).await? {
                 self.delete_older(target, &time).await?;
             } else {
                 emptied.push(target);
@@ -40,8 +40,9 @@ impl Applier {
         self.empty(&emptied, &time).await
     }
 
-    async fn has_newer_rows(&mut self, target: &Target, time: &str) -> Result<bool, ApplyError> {
-        let sql = sql::has_newer_rows(&target.map, target.guard());
+    /// A newer truncate counts too: emptied again, the table would forget when.
+    async fn has_newer(&mut self, target: &Target, time: &str) -> Result<bool, ApplyError> {
+        let sql = sql::has_newer(&target.map, target.guard());
         let outcome = self
             .run_one(&sql, &[Some(time.as_bytes())], Some(target))
             .await?;

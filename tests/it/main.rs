@@ -9,6 +9,11 @@ mod clocks;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod harness;
+mod histories;
+// The model's own language for histories; not all of it is used here.
+#[allow(dead_code)]
+#[path = "../model/history.rs"]
+mod history;
 mod housekeeping;
 mod init;
 mod init_rows;
