@@ -13,8 +13,23 @@ use crate::support::pg::TextRow;
 use crate::support::wait::ensure;
 use crate::support::{Cluster, ClusterOptions, Rng, pg, pool, wait_until};
 
-/// Rounds of writing apart and coming together again; in the last one the links run meanwhile.
-const ROUNDS: usize = 3;
+/// What follows on each round of writing apart.
+enum Then {
+    /// One link, to the first node, applies what there is; the others go on waiting.
+    LetThrough(&'static str),
+    /// All links apply everything.
+    Together,
+}
+
+/// The rounds; after them comes one in which the links run all the time.
+const APART: [Then; 4] = [
+    Then::LetThrough("west"),
+    Then::Together,
+    Then::LetThrough("north"),
+    Then::Together,
+];
+/// All rounds of writing.
+const ROUNDS: usize = APART.len() + 1;
 /// How long nodes may take to become equal once everything is applied.
 const EQUAL_LIMIT: Duration = Duration::from_secs(30);
 
@@ -27,7 +42,7 @@ struct Table {
 impl Table {
     fn random(number: usize, nodes: u8, rng: &mut Rng) -> Self {
         let mut round = || -> Vec<Step> {
-            let commits = 1 + rng.below(5);
+            let commits = 1 + rng.below(4);
             let mut below = |bound| rng.below(bound);
             (0..commits)
                 .map(|_| history::commit(&mut below, nodes))
@@ -135,20 +150,32 @@ impl Scene {
     }
 
     async fn play(&mut self) {
-        for round in 0..ROUNDS {
-            if round + 1 < ROUNDS {
-                self.cluster.pause_all().await;
-                self.write(round).await;
-                self.cluster.resume_all().await;
-            } else {
-                self.write(round).await;
+        self.cluster.pause_all().await;
+        for (round, then) in APART.iter().enumerate() {
+            self.write(round).await;
+            match then {
+                Then::LetThrough(from) => {
+                    let nodes = &self.cluster.nodes;
+                    let known = nodes.iter().any(|node| node.name == *from);
+                    let from = if known { from } else { "west" };
+                    self.cluster.let_through(from, "east").await;
+                }
+                Then::Together => {
+                    self.cluster.resume_all().await;
+                    self.wait_equal(round).await;
+                    self.cluster.pause_all().await;
+                }
             }
-            self.cluster.settle().await;
-            wait_until(&format!("round {round}"), EQUAL_LIMIT, async || {
-                self.compare().await
-            })
-            .await;
         }
+        self.cluster.resume_all().await;
+        self.write(ROUNDS - 1).await;
+        self.wait_equal(ROUNDS - 1).await;
+    }
+
+    async fn wait_equal(&self, round: usize) {
+        self.cluster.settle().await;
+        let what = format!("nodes to be equal after round {round}");
+        wait_until(&what, EQUAL_LIMIT, async || self.compare().await).await;
     }
 
     async fn rows(&self, node: usize) -> Vec<TextRow> {
