@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Tests mostly wait for servers, so more of them run at once than there are cores.
 export RUST_TEST_THREADS ?= 4
 
-.PHONY: all demo demo-script test soak servers fmt lint clean
+.PHONY: all demo demo-script test soak bench servers fmt lint clean
 
 all:
 	$(CARGO) build --release
@@ -29,6 +29,10 @@ soak: servers
 	MMREPL_CHAOS_FAULTS=$${MMREPL_CHAOS_FAULTS:-200} MMREPL_PGBENCH_SECONDS=60 MMREPL_LARGE=1 \
 		RUST_TEST_THREADS=1 $(CARGO) test --release --all-features --test it -- \
 		--nocapture chaos:: pgbench:: large::
+
+# The same backlogs through the server's own subscription and through mmrepl, side by side.
+bench: servers
+	$(CARGO) bench --bench drain
 
 # Real server binaries of majors 14 to 18, kept outside the tree.
 servers:

@@ -28,7 +28,7 @@
 //!
 //! Around it: [`config`], [`wire`] (our own protocol client), [`catalog`] (what servers say about
 //! themselves), [`checkpoint`] (sled), [`status`], [`admin`] (HTTP), [`init`] and [`check`]
-//! (set-up), [`supervisor`] (the daemon), [`cli`], [`local`] and [`demo`] (real servers on this
+//! (set-up), [`housekeeping`] (tombstones), [`supervisor`] (the daemon), [`cli`], [`local`] and [`demo`] (real servers on this
 //! machine).
 #![forbid(unsafe_code)]
 
@@ -46,6 +46,7 @@ pub mod conflict;
 pub mod demo;
 pub mod error;
 pub mod failpoint;
+pub mod housekeeping;
 pub mod ids;
 pub mod init;
 pub mod link;

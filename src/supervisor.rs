@@ -12,9 +12,11 @@ use crate::admin::{self, AdminState, PauseControl, PeerDaemons};
 use crate::catalog::link_control::set_paused;
 use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::config::{Config, ConfigError, Node};
+use crate::housekeeping;
 use crate::ids::{LinkName, NodeName};
 use crate::link::{self, GROUP_ROWS_MAX, LinkContext, QUEUE_BYTES_MAX, QUEUE_PIECES_MAX};
 use crate::status::monitor::LinkMonitor;
+use crate::status::node::NodeMonitor;
 use crate::wire::control;
 
 /// How long links may take to finish the transaction in hand when the daemon is told to stop.
@@ -45,12 +47,19 @@ pub async fn run(
     let checkpoints = open_checkpoints(data_dir).await?;
     let contexts = contexts(&config, &own, &checkpoints)?;
     let monitors: Vec<LinkMonitor> = contexts.iter().map(|link| link.monitor.clone()).collect();
-    let state = admin_state(&config, &own, monitors.clone());
+    let about_node = NodeMonitor::new(node.clone());
+    let state = admin_state(&config, &own, monitors.clone(), about_node.clone());
     let server = admin::bind(own.admin, own.admin_token_file.as_deref(), state).await?;
     let links = TaskTracker::new();
     for context in contexts {
         links.spawn(link::run(context, stop.clone()));
     }
+    links.spawn(housekeeping::run(
+        config,
+        own.clone(),
+        about_node,
+        stop.clone(),
+    ));
     links.close();
     let serving = tokio::spawn(server.serve(stop.clone()));
     tracing::info!(%node, links = monitors.len(), admin = %own.admin, "mmrepl runs");
@@ -111,7 +120,12 @@ fn monitor(link: LinkName) -> LinkMonitor {
     monitor
 }
 
-fn admin_state(config: &Config, own: &Node, links: Vec<LinkMonitor>) -> AdminState {
+fn admin_state(
+    config: &Config,
+    own: &Node,
+    links: Vec<LinkMonitor>,
+    about_node: NodeMonitor,
+) -> AdminState {
     let peers = config.peers_of(&own.name).into_iter().cloned().collect();
     let incoming = PeerDaemons::new(config.cluster.clone(), own.name.clone(), peers);
     let control = Pausing {
@@ -122,6 +136,7 @@ fn admin_state(config: &Config, own: &Node, links: Vec<LinkMonitor>) -> AdminSta
         cluster: config.cluster.clone(),
         node: own.name.clone(),
         links,
+        about_node,
         control: Arc::new(control),
         incoming: Arc::new(incoming),
     }

@@ -26,6 +26,7 @@ fn target() -> Arc<Target> {
     let column = |name: &str| Column {
         name: name.to_owned(),
         type_name: "integer".to_owned(),
+        cast_type: Some("integer".to_owned()),
         type_oid: 23,
         not_null: false,
         has_default: false,

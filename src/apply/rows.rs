@@ -1,67 +1,95 @@
-//! The fast way: one guarded statement per row, all of a segment in one round trip.
+//! The fast way: guarded statements, all of a segment in one round trip.
 
-use std::sync::Arc;
-
-use super::decide::{Attempt, attempt};
 use super::error::ApplyError;
 use super::group::{Entry, Put, RowChange, RowOp, WholeRowChange};
-use super::params;
+use super::params::{self, array_literal};
+use super::plan::{Kind, Plan, RowSet, plan};
+use super::settle::Own;
 use super::sql::{self, UpdateGuard};
 use super::target::{Sql, Statement, Target};
 use super::transaction::{Applier, CommitTimeText};
-use crate::pgoutput::Tuple;
-use crate::wire::Batch;
-use crate::wire::WireError;
+use crate::pgoutput::{Tuple, Value};
+use crate::wire::{Batch, Outcome, WireError};
 
-/// Whether a statement was pushed. It tells by its row count whether it took the row.
-#[derive(PartialEq, Eq)]
-enum Tried {
-    Pushed,
-    No,
+/// The rows of one pushed statement.
+enum Pushed<'a> {
+    /// One row, or a change of a table without a key.
+    One(&'a Entry),
+    /// Many rows.
+    Set(&'a RowSet<'a>),
+}
+
+impl<'a> Pushed<'a> {
+    fn rows(&self) -> Vec<&'a RowChange> {
+        match self {
+            Self::One(entry) => entry.row().into_iter().collect(),
+            Self::Set(set) => set.rows.clone(),
+        }
+    }
+
+    fn label(&self) -> String {
+        match self {
+            Self::One(Entry::Row(row)) => row.target.map.label(),
+            Self::One(Entry::WholeRow(row)) => row.target.map.label(),
+            Self::Set(set) => set.target.map.label(),
+        }
+    }
+
+    /// Every row was taken, as the statement's row count says.
+    fn is_taken(&self, outcome: &Outcome) -> bool {
+        outcome.affected >= self.rows().len() as u64
+    }
 }
 
 impl Applier {
     /// Writes the rows of a segment, then settles those that were not taken.
     pub(super) async fn write_rows(&mut self, entries: &[Entry]) -> Result<(), ApplyError> {
-        let mut outstanding = Vec::new();
+        let plan = plan(entries);
+        let (pushed, outcomes) = self.attempt(&plan).await?;
+        let mut untaken = Vec::new();
+        let mut inserted = Vec::new();
+        for (statement, outcome) in pushed.iter().zip(&outcomes) {
+            let rows = statement.rows();
+            if outcome.affected > 0 {
+                inserted.extend(rows.iter().copied().filter(|row| is_insert(row)));
+            }
+            if !statement.is_taken(outcome) {
+                untaken.extend(rows);
+            }
+        }
+        self.note_inserted(inserted.into_iter());
+        self.settle(&untaken, Own::Done).await?;
+        self.settle(&plan.settle, Own::Older).await?;
+        self.refuse_deleted().await
+    }
+
+    /// Sends every statement of the plan and reads what each did.
+    async fn attempt<'a>(
+        &mut self,
+        plan: &'a Plan<'a>,
+    ) -> Result<(Vec<Pushed<'a>>, Vec<Outcome>), ApplyError> {
         let mut pushed = Vec::new();
         let opening = self.opening();
         let mut batch = self.session.batch();
         let prefix = opening.push(&mut batch)?;
         let mut times = CommitTimeText::default();
-        for (index, entry) in entries.iter().enumerate() {
-            match push(&mut batch, entry, &mut times)? {
-                Tried::Pushed => pushed.push(index),
-                Tried::No => outstanding.push(index),
-            }
+        for set in &plan.first {
+            push_set(&mut batch, set, &mut pushed, &mut times)?;
         }
-        let outcomes = batch.run().await.map_err(|failed| {
-            let statement = failed.index.and_then(|index| index.checked_sub(prefix));
-            let entry = statement
-                .and_then(|index| pushed.get(index))
-                .map(|i| &entries[*i]);
-            ApplyError::target(
-                failed.error,
-                entry.map(|entry| target_of(entry).map.label()),
-            )
+        for (entry, kind) in &plan.singles {
+            push_one(&mut batch, entry, kind.as_ref(), &mut times)?;
+            pushed.push(Pushed::One(entry));
+        }
+        for set in &plan.last {
+            push_set(&mut batch, set, &mut pushed, &mut times)?;
+        }
+        let mut outcomes = batch.run().await.map_err(|failed| {
+            let place = failed.index.and_then(|index| index.checked_sub(prefix));
+            let statement = place.and_then(|index| pushed.get(index));
+            ApplyError::target(failed.error, statement.map(Pushed::label))
         })?;
         self.opened();
-        let mut inserted: Vec<&RowChange> = Vec::new();
-        for (index, outcome) in pushed.iter().zip(&outcomes[prefix..]) {
-            match &entries[*index] {
-                Entry::Row(_) if outcome.affected == 0 => outstanding.push(*index),
-                Entry::Row(row) if is_insert(row) => inserted.push(row),
-                Entry::Row(_) | Entry::WholeRow(_) => {}
-            }
-        }
-        outstanding.sort_unstable();
-        self.note_inserted(inserted.into_iter());
-        let rows: Vec<&RowChange> = outstanding
-            .iter()
-            .filter_map(|index| entries[*index].row())
-            .collect();
-        self.settle(&rows).await?;
-        self.refuse_deleted().await
+        Ok((pushed, outcomes.split_off(prefix)))
     }
 
     /// Writes one change of a table without a key.
@@ -69,19 +97,12 @@ impl Applier {
         &mut self,
         change: &WholeRowChange,
     ) -> Result<(), ApplyError> {
+        let label = || Some(change.target.map.label());
         let mut batch = self.session.batch();
-        push_whole_row(&mut batch, change)
-            .map_err(|source| ApplyError::target(source, Some(change.target.map.label())))?;
+        push_whole_row(&mut batch, change).map_err(|source| ApplyError::target(source, label()))?;
         let done = batch.run().await;
-        done.map_err(|failed| ApplyError::target(failed.error, Some(change.target.map.label())))?;
-        Ok(())
-    }
-}
-
-fn target_of(entry: &Entry) -> &Arc<Target> {
-    match entry {
-        Entry::Row(row) => &row.target,
-        Entry::WholeRow(row) => &row.target,
+        done.map_err(|failed| ApplyError::target(failed.error, label()))
+            .map(drop)
     }
 }
 
@@ -89,53 +110,112 @@ fn is_insert(row: &RowChange) -> bool {
     matches!(&row.op, RowOp::Put(put) if put.insert)
 }
 
-fn push(
+/// Pushes one statement for the set, or one for each row where that is cheaper.
+fn push_set<'a>(
+    batch: &mut Batch<'_>,
+    set: &'a RowSet<'a>,
+    pushed: &mut Vec<Pushed<'a>>,
+    times: &mut CommitTimeText,
+) -> Result<(), ApplyError> {
+    let failed = |source| ApplyError::target(source, Some(set.target.map.label()));
+    if set.pays() {
+        let arrays = arrays_of(set, times);
+        let parameters: Vec<Option<&[u8]>> = arrays.iter().map(|array| Some(&array[..])).collect();
+        batch
+            .push(&set.target.set(&set.kind), &parameters)
+            .map_err(failed)?;
+        pushed.push(Pushed::Set(set));
+        return Ok(());
+    }
+    for entry in &set.entries {
+        push_one(batch, entry, Some(&set.kind), times)?;
+        pushed.push(Pushed::One(entry));
+    }
+    Ok(())
+}
+
+/// The parameters of a statement for many rows: commit times, then an array for each column.
+fn arrays_of(set: &RowSet<'_>, times: &mut CommitTimeText) -> Vec<Vec<u8>> {
+    let time = |row: &RowChange| match set.kind {
+        Kind::Update(..) => row.since,
+        Kind::Delete | Kind::Insert => row.time,
+    };
+    let at: Vec<String> = set
+        .rows
+        .iter()
+        .map(|row| times.text(time(row)).to_owned())
+        .collect();
+    let mut arrays = vec![array_literal(at.iter().map(|text| Some(text.as_bytes())))];
+    if !matches!(set.kind, Kind::Insert) {
+        let keys = set.rows.first().map_or(0, |row| row.key.len());
+        let key = |index: usize| {
+            set.rows
+                .iter()
+                .map(move |row| Some(row.key[index].as_ref()))
+        };
+        arrays.extend((0..keys).map(|index| array_literal(key(index))));
+    }
+    let columns: Vec<usize> = match &set.kind {
+        Kind::Delete => vec![],
+        Kind::Update(columns, _) => columns.clone(),
+        Kind::Insert => (0..set.target.map.columns.len())
+            .filter(|index| set.target.map.columns[*index].written)
+            .collect(),
+    };
+    let value = |index: usize| {
+        set.rows.iter().map(move |row| match &row.op {
+            RowOp::Put(put) => params::value(&put.values.0[index]),
+            RowOp::Delete(_) => None,
+        })
+    };
+    arrays.extend(columns.into_iter().map(|index| array_literal(value(index))));
+    arrays
+}
+
+fn push_one(
     batch: &mut Batch<'_>,
     entry: &Entry,
+    kind: Option<&Kind>,
     times: &mut CommitTimeText,
-) -> Result<Tried, ApplyError> {
-    let label = || Some(target_of(entry).map.label());
-    match entry {
-        Entry::Row(row) => push_row(batch, row, times),
-        Entry::WholeRow(change) => push_whole_row(batch, change).map(|()| Tried::Pushed),
-    }
-    .map_err(|source| ApplyError::target(source, label()))
+) -> Result<(), ApplyError> {
+    let (done, target) = match (entry, kind) {
+        (Entry::Row(row), Some(kind)) => (push_row(batch, row, kind, times), &row.target),
+        (Entry::WholeRow(change), _) => (push_whole_row(batch, change), &change.target),
+        (Entry::Row(_), None) => return Ok(()),
+    };
+    done.map_err(|source| ApplyError::target(source, Some(target.map.label())))
 }
 
 fn push_row(
     batch: &mut Batch<'_>,
     row: &RowChange,
+    kind: &Kind,
     times: &mut CommitTimeText,
-) -> Result<Tried, WireError> {
-    match (attempt(row), &row.op) {
-        (Attempt::DeleteOlder, _) => {
-            let parameters = keyed(times.text(row.time), row);
-            batch.push(row.target.sql(Statement::DeleteOlder), &parameters)?;
-        }
-        (Attempt::InsertNew, RowOp::Put(put)) => {
-            batch.push(
-                row.target.sql(Statement::InsertNew),
-                &written(&row.target, &put.values),
-            )?;
-        }
-        (Attempt::Update(how), RowOp::Put(put)) => {
-            let (sql, columns) = update_of(&row.target, put, how);
+) -> Result<(), WireError> {
+    match (kind, &row.op) {
+        (Kind::Insert, RowOp::Put(put)) => batch.push(
+            row.target.sql(Statement::InsertNew),
+            &written(&row.target, &put.values),
+        ),
+        (Kind::Update(columns, how), RowOp::Put(put)) => {
             let mut parameters = keyed(times.text(row.since), row);
             parameters.extend(
                 columns
                     .iter()
                     .map(|index| params::value(&put.values.0[*index])),
             );
-            batch.push(&sql, &parameters)?;
+            batch.push(&row.target.update(columns, *how), &parameters)
         }
-        (Attempt::Settle | Attempt::InsertNew | Attempt::Update(_), _) => return Ok(Tried::No),
+        _ => {
+            let parameters = keyed(times.text(row.time), row);
+            batch.push(row.target.sql(Statement::DeleteOlder), &parameters)
+        }
     }
-    Ok(Tried::Pushed)
 }
 
 /// The update that writes what the source sent, and the columns it takes as parameters.
 pub(super) fn update_of(target: &Target, put: &Put, how: UpdateGuard) -> (Sql, Vec<usize>) {
-    let sent = |index: usize| put.values.0[index] != crate::pgoutput::Value::Unchanged;
+    let sent = |index: usize| put.values.0[index] != Value::Unchanged;
     let columns = sql::updated_columns(&target.map, sent);
     (target.update(&columns, how), columns)
 }

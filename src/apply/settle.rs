@@ -12,6 +12,15 @@ use crate::conflict::{Local, Version};
 use crate::pgoutput::Tuple;
 use crate::wire::{Batch, Outcome, WireError};
 
+/// What a row is that this very transaction wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Own {
+    /// One that a statement for many rows took: nothing is left to do.
+    Done,
+    /// An earlier change of the same transaction: it is older.
+    Older,
+}
+
 /// What is written for a change that won.
 enum Act {
     /// The columns that were sent replace those of the row.
@@ -31,13 +40,16 @@ impl Applier {
     ///
     /// A change that loses is found without a lock: what holds the key can only become newer. The
     /// others are looked at again under their rows' locks and then written.
-    pub(super) async fn settle(&mut self, rows: &[&RowChange]) -> Result<(), ApplyError> {
+    pub(super) async fn settle(&mut self, rows: &[&RowChange], own: Own) -> Result<(), ApplyError> {
         if rows.is_empty() {
             return Ok(());
         }
         let seen = self.look(rows, Statement::SeeRow).await?;
         let mut winning = Vec::new();
-        for (row, local) in rows.iter().zip(&seen) {
+        for (row, (local, written_here)) in rows.iter().zip(&seen) {
+            if *written_here && own == Own::Done {
+                continue;
+            }
             match decide(row, local, &self.source) {
                 Decision::Discard => self.counts.conflicts += 1,
                 _ => winning.push(*row),
@@ -48,7 +60,7 @@ impl Applier {
         }
         let locals = self.look(&winning, Statement::LockRow).await?;
         let mut acts = Vec::with_capacity(winning.len());
-        for (row, local) in winning.into_iter().zip(&locals) {
+        for (row, (local, _)) in winning.into_iter().zip(&locals) {
             if let Some(act) = self.act(row, local).await? {
                 acts.push((row, act));
             }
@@ -64,7 +76,7 @@ impl Applier {
         &mut self,
         rows: &[&RowChange],
         how: Statement,
-    ) -> Result<Vec<Local>, ApplyError> {
+    ) -> Result<Vec<(Local, bool)>, ApplyError> {
         let mut batch = self.session.batch();
         for row in rows {
             let key = key_parameters(row);
@@ -81,12 +93,15 @@ impl Applier {
         Ok(outcomes.chunks(2).map(|pair| self.local(pair)).collect())
     }
 
-    fn local(&self, outcomes: &[Outcome]) -> Local {
+    /// What holds the key, and whether this transaction wrote the row.
+    fn local(&self, outcomes: &[Outcome]) -> (Local, bool) {
+        let written_here = outcomes.first().and_then(|row| row.text(0, 2)) == Some("true");
         let mut versions = outcomes.iter().map(|outcome| self.versions(outcome));
-        Local {
+        let local = Local {
             row: versions.next().and_then(|rows| rows.into_iter().next()),
             tombstones: versions.next().unwrap_or_default(),
-        }
+        };
+        (local, written_here)
     }
 
     fn versions(&self, outcome: &Outcome) -> Vec<Option<Version>> {

@@ -36,7 +36,7 @@ impl Guard {
     ///
     /// The same rule as `conflict::Version::wins_over`: the source's own rows and rows of unknown
     /// version always lose, a tie is decided by name.
-    fn older(&self, alias: &str, time: &str) -> String {
+    pub(super) fn older(&self, alias: &str, time: &str) -> String {
         let written = format!("(pg_xact_commit_timestamp_origin({alias}.xmin))");
         let beats = beats(
             &self.stronger,
@@ -55,7 +55,7 @@ impl Guard {
     /// This very transaction wrote it, or the source did. The latter counts in a pair only: between
     /// two writes of the source a third node may have written its row, and that write may still be
     /// on its way here. (The target's own writes cannot: they would be in the row.)
-    fn same_writer(&self, alias: &str) -> String {
+    pub(super) fn same_writer(&self, alias: &str) -> String {
         let own = format!("{alias}.xmin = pg_current_xact_id()::xid");
         if !self.pair {
             return own;
@@ -149,7 +149,7 @@ pub(super) fn updated_columns(map: &TableMap, sent: impl Fn(usize) -> bool) -> V
 }
 
 /// How an update protects what is newer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum UpdateGuard {
     /// The new row is whole: any older row may be replaced.
     Older,
@@ -221,10 +221,12 @@ pub(super) fn delete_decided(map: &TableMap) -> String {
     )
 }
 
-/// Tells who wrote the row when. Parameters: the key. Columns: micros, origin.
+/// Tells who wrote the row when. Parameters: the key. Columns: micros, origin, and whether this
+/// very transaction did.
 pub(super) fn see_row(map: &TableMap) -> String {
     format!(
-        "select {WRITTEN_MICROS}, {WRITTEN_ORIGIN} from {} x where {}",
+        "select {WRITTEN_MICROS}, {WRITTEN_ORIGIN}, (x.xmin = pg_current_xact_id()::xid)::text \
+         from {} x where {}",
         rows_of(map),
         key_matches(map, "x", 1)
     )

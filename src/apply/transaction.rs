@@ -191,8 +191,7 @@ impl Applier {
     fn count(&mut self, pieces: &[Piece]) {
         let rows = |piece: &Piece| piece.changes.iter().filter(|c| c.is_data()).count() as u64;
         self.counts.rows += pieces.iter().map(rows).sum::<u64>();
-        self.counts.transactions +=
-            pieces.iter().filter(|piece| piece.end.is_some()).count() as u64;
+        self.counts.transactions += pieces.iter().filter(|piece| wrote(piece)).count() as u64;
     }
 
     pub(super) async fn target(
@@ -377,6 +376,11 @@ impl Applier {
     }
 }
 
+/// The last piece of a transaction that wrote rows.
+fn wrote(piece: &Piece) -> bool {
+    piece.end.is_some() && piece.changes.iter().any(Change::is_data)
+}
+
 fn newest(pieces: &[Piece]) -> CommitTime {
     pieces
         .iter()
@@ -390,13 +394,16 @@ fn push_refusal(batch: &mut Batch<'_>, rows: &[&Inserted]) -> Result<(), ApplyEr
         return Ok(());
     };
     let mut times = CommitTimeText::default();
-    let column = |index: usize| array_literal(rows.iter().map(|(_, key, _)| key[index].as_ref()));
+    let column =
+        |index: usize| array_literal(rows.iter().map(|(_, key, _)| Some(key[index].as_ref())));
     let mut arrays: Vec<Vec<u8>> = (0..first_key.len()).map(column).collect();
     let times: Vec<String> = rows
         .iter()
         .map(|row| times.text(row.2).to_owned())
         .collect();
-    arrays.push(array_literal(times.iter().map(String::as_bytes)));
+    arrays.push(array_literal(
+        times.iter().map(|time| Some(time.as_bytes())),
+    ));
     let parameters: Vec<Option<&[u8]>> =
         arrays.iter().map(|array| Some(array.as_slice())).collect();
     batch

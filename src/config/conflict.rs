@@ -48,8 +48,10 @@ pub struct ConflictConfig {
     pub strategy: Strategy,
     /// How far clocks may differ before a link stops.
     pub max_clock_skew: Duration,
-    /// How long conflict records and tombstones are kept.
+    /// How long conflict records are kept.
     pub history: Duration,
+    /// How long the memory of deletes is kept at least.
+    pub tombstones: Duration,
     /// Rules of single tables, in the order of the file.
     pub tables: Vec<TableRule>,
 }

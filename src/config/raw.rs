@@ -6,7 +6,7 @@ use super::{ConfigError, Strategy};
 
 /// Every key of the file; a test holds `mmrepl.example.toml` against it.
 #[cfg(test)]
-pub(super) const KEYS: [&str; 11] = [
+pub(super) const KEYS: [&str; 12] = [
     "name",
     "dsn",
     "admin",
@@ -16,6 +16,7 @@ pub(super) const KEYS: [&str; 11] = [
     "strategy",
     "max_clock_skew",
     "history",
+    "tombstones",
     "version_column",
     "delta_columns",
 ];
@@ -74,6 +75,7 @@ pub(super) struct RawConflict {
     pub(super) strategy: Strategy,
     pub(super) max_clock_skew: String,
     pub(super) history: String,
+    pub(super) tombstones: String,
     pub(super) table: Vec<RawTableRule>,
 }
 
@@ -83,6 +85,7 @@ impl Default for RawConflict {
             strategy: Strategy::default(),
             max_clock_skew: "10s".to_owned(),
             history: "30d".to_owned(),
+            tombstones: "7d".to_owned(),
             table: Vec::new(),
         }
     }

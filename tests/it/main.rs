@@ -7,6 +7,7 @@ mod case_table;
 mod cases;
 mod chaos;
 mod check;
+mod clocks;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod harness;
@@ -15,6 +16,7 @@ mod histories;
 #[allow(dead_code)]
 #[path = "../model/history.rs"]
 mod history;
+mod housekeeping;
 mod init;
 mod init_rows;
 mod large;

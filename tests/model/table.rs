@@ -47,6 +47,7 @@ fn table() -> Table {
     let column = |name: &str| Column {
         name: name.to_owned(),
         type_name: "text".to_owned(),
+        cast_type: None,
         type_oid: 25,
         not_null: false,
         has_default: false,

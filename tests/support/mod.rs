@@ -4,6 +4,7 @@
 //! all tests of this process, or on servers of its own when it kills or configures them. Nothing
 //! sleeps and hopes: everything waits for a condition with a generous limit ([`wait`]).
 
+pub mod clock;
 pub mod cluster;
 pub mod compare;
 pub mod daemon;
