@@ -3,6 +3,8 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 mod bad_input;
+mod case_table;
+mod cases;
 mod chaos;
 mod check;
 mod clocks;
