@@ -23,13 +23,14 @@ impl Engine {
                 pair.east
                     .run("create publication bench for all tables")
                     .await;
-                // A slot in the same cluster cannot be made inside CREATE SUBSCRIPTION's transaction.
+                // By hand, so that the subscription starts disabled with its slot in place.
                 pair.east
                     .run("select pg_create_logical_replication_slot('bench', 'pgoutput')")
                     .await;
                 let create = format!(
                     "create subscription bench connection '{}' publication bench
-                     with (create_slot = false, slot_name = bench, copy_data = false, enabled = false)",
+                     with (create_slot = false, slot_name = bench,
+                        copy_data = false, enabled = false)",
                     pair.east.dsn()
                 );
                 pair.west.run(&create).await;

@@ -31,7 +31,8 @@ pub(crate) const WORKLOADS: [Workload; 6] = [
         schema: NARROW,
         table: "t",
         before: "select 1",
-        backlog: "do $$ begin for i in 1..{n} loop insert into t values (i, i, 'x'); commit; end loop; end $$",
+        backlog: "do $$ begin for i in 1..{n} loop
+            insert into t values (i, i, 'x'); commit; end loop; end $$",
     },
     Workload {
         name: "w3 one transaction of inserts",
@@ -45,7 +46,8 @@ pub(crate) const WORKLOADS: [Workload; 6] = [
         schema: NARROW,
         table: "t",
         before: FILL,
-        backlog: "do $$ begin for i in 1..{n} loop update t set v = i where id = i; commit; end loop; end $$",
+        backlog: "do $$ begin for i in 1..{n} loop
+            update t set v = i where id = i; commit; end loop; end $$",
     },
     Workload {
         name: "w4b updates, 100 per transaction",

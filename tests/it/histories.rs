@@ -93,9 +93,9 @@ impl Written {
                 "{} from {} round {round}:",
                 self.table, self.first_key
             );
-            steps.iter().for_each(|step| {
+            for step in steps {
                 let _ = writeln!(text, "  {step}");
-            });
+            }
         }
         text
     }
