@@ -18,6 +18,7 @@
 //! concurrent delete), it is rolled back and applied again *in order*: every source transaction
 //! by itself, every change one by one.
 
+mod crossing;
 mod decide;
 mod error;
 mod fetch;

@@ -1,5 +1,6 @@
 //! Rows that a guarded statement did not take: look, decide, write, each for all of them at once.
 
+use super::crossing::push_insert_lock;
 use super::decide::{Decision, decide, wrote};
 use super::error::ApplyError;
 use super::group::{Put, RowChange, RowOp};
@@ -58,7 +59,14 @@ impl Applier {
         if winning.is_empty() {
             return Ok(());
         }
-        let locals = self.look(&winning, Statement::LockRow).await?;
+        let mut locals = self.look(&winning, Statement::LockRow).await?;
+        let looked = winning
+            .iter()
+            .copied()
+            .zip(locals.iter().map(|seen| &seen.0));
+        if self.wait_for_inserts(looked).await? {
+            locals = self.look(&winning, Statement::LockRow).await?;
+        }
         let mut acts = Vec::with_capacity(winning.len());
         for (row, (local, _)) in winning.into_iter().zip(&locals) {
             if let Some(act) = self.act(row, local).await? {
@@ -187,7 +195,10 @@ fn push(batch: &mut Batch<'_>, row: &RowChange, act: &Act) -> Result<(), WireErr
             parameters.extend(values);
             batch.push(&sql, &parameters)
         }
-        Act::Insert(values) => batch.push(target.sql(Statement::Insert), &written(target, values)),
+        Act::Insert(values) => {
+            push_insert_lock(batch, target)?;
+            batch.push(target.sql(Statement::Insert), &written(target, values))
+        }
         Act::Replace(values) => {
             batch.push(target.sql(Statement::Delete), &key_parameters(row))?;
             batch.push(target.sql(Statement::Insert), &written(target, values))
