@@ -12,11 +12,22 @@ pub(super) fn value(value: &Value) -> Option<&[u8]> {
 
 /// A one-dimensional `text[]` literal (manual 8.15.2): every element quoted.
 pub(super) fn array_literal<'a>(elements: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    nullable_array_literal(elements.map(Some))
+}
+
+/// The same with NULLs.
+pub(super) fn nullable_array_literal<'a>(
+    elements: impl Iterator<Item = Option<&'a [u8]>>,
+) -> Vec<u8> {
     let mut literal = vec![b'{'];
     for (position, element) in elements.enumerate() {
         if position > 0 {
             literal.push(b',');
         }
+        let Some(element) = element else {
+            literal.extend_from_slice(b"NULL");
+            continue;
+        };
         literal.push(b'"');
         for &byte in element {
             if matches!(byte, b'"' | b'\\') {
@@ -40,5 +51,7 @@ mod tests {
         let literal = array_literal(elements.into_iter());
         assert_eq!(literal, br#"{"a","","q\"uo\\te","NULL"}"#);
         assert_eq!(array_literal(std::iter::empty()), b"{}");
+        let literal = nullable_array_literal([None, Some(&b"NULL"[..])].into_iter());
+        assert_eq!(literal, br#"{NULL,"NULL"}"#);
     }
 }

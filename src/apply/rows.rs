@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::error::ApplyError;
+use super::floors::Floors;
 use super::group::{Entry, Put, RowChange, RowOp, WholeRowChange};
 use super::params;
 use super::sql::{self, UpdateGuard};
 use super::target::{Sql, Statement, Target};
-use super::transaction::{Applier, CommitTimeText};
+use super::transaction::Applier;
 use crate::pgoutput::Tuple;
 use crate::wire::Batch;
 use crate::wire::WireError;
@@ -28,9 +29,8 @@ impl Applier {
         let opening = self.opening();
         let mut batch = self.session.batch();
         let prefix = opening.push(&mut batch)?;
-        let mut times = CommitTimeText::default();
         for (index, entry) in entries.iter().enumerate() {
-            match push(&mut batch, entry, &mut times)? {
+            match push(&mut batch, entry, &mut self.floors)? {
                 Attempt::Pushed => pushed.push(index),
                 Attempt::Settle => outstanding.push(index),
             }
@@ -55,13 +55,12 @@ impl Applier {
             }
         }
         outstanding.sort_unstable();
-        self.note_inserted(inserted.into_iter());
         let rows: Vec<&RowChange> = outstanding
             .iter()
             .filter_map(|index| entries[*index].row())
             .collect();
         self.settle(&rows).await?;
-        self.refuse_deleted().await
+        self.refuse_deleted(&inserted).await
     }
 
     /// Writes one change of a table without a key.
@@ -89,14 +88,10 @@ fn is_insert(row: &RowChange) -> bool {
     matches!(&row.op, RowOp::Put(put) if put.insert)
 }
 
-fn push(
-    batch: &mut Batch<'_>,
-    entry: &Entry,
-    times: &mut CommitTimeText,
-) -> Result<Attempt, ApplyError> {
+fn push(batch: &mut Batch<'_>, entry: &Entry, floors: &mut Floors) -> Result<Attempt, ApplyError> {
     let label = || Some(target_of(entry).map.label());
     match entry {
-        Entry::Row(row) => push_row(batch, row, times),
+        Entry::Row(row) => push_row(batch, row, floors),
         Entry::WholeRow(change) => push_whole_row(batch, change).map(|()| Attempt::Pushed),
     }
     .map_err(|source| ApplyError::target(source, label()))
@@ -105,11 +100,11 @@ fn push(
 fn push_row(
     batch: &mut Batch<'_>,
     row: &RowChange,
-    times: &mut CommitTimeText,
+    floors: &mut Floors,
 ) -> Result<Attempt, WireError> {
     match &row.op {
         RowOp::Delete(_) => {
-            let parameters = keyed(times.text(row.time), row);
+            let parameters = guarded(floors, row);
             batch.push(row.target.sql(Statement::DeleteOlder), &parameters)?;
         }
         RowOp::Put(put) if put.insert && !row.target.map.table.can_skip_duplicates => {
@@ -129,7 +124,10 @@ fn push_row(
                 UpdateGuard::SameWriter
             };
             let (sql, columns) = update_of(&row.target, put, how);
-            let mut parameters = keyed(times.text(row.time), row);
+            let mut parameters = match how {
+                UpdateGuard::Older => guarded(floors, row),
+                _ => keyed(row),
+            };
             parameters.extend(
                 columns
                     .iter()
@@ -148,10 +146,17 @@ pub(super) fn update_of(target: &Target, put: &Put, how: UpdateGuard) -> (Sql, V
     (target.update(&columns, how), columns)
 }
 
-/// The commit time and the key, the first parameters of guarded statements.
-pub(super) fn keyed<'a>(time: &'a str, row: &'a RowChange) -> Vec<Option<&'a [u8]>> {
-    let key = row.key.iter().map(|value| Some(value.as_ref()));
-    std::iter::once(Some(time.as_bytes())).chain(key).collect()
+/// The floors and the key, the first parameters of guarded statements.
+fn guarded<'a>(floors: &'a mut Floors, row: &'a RowChange) -> Vec<Option<&'a [u8]>> {
+    let floors = floors.texts(row.time, &row.seen);
+    let mut parameters: Vec<_> = floors.iter().map(|text| Some(text.as_bytes())).collect();
+    parameters.extend(keyed(row));
+    parameters
+}
+
+/// The key, the first parameters of statements by key.
+pub(super) fn keyed(row: &RowChange) -> Vec<Option<&[u8]>> {
+    row.key.iter().map(|value| Some(value.as_ref())).collect()
 }
 
 /// The values of the columns that an insert writes.

@@ -1,13 +1,16 @@
 //! Rows that a guarded statement did not take: look, decide, write, each for all of them at once.
+//!
+//! What was decided between writes that did not know of each other is recorded (`conflict`).
 
 use super::error::ApplyError;
 use super::group::{Put, RowChange, RowOp};
 use super::params;
+use super::record::Record;
 use super::rows::{keyed, update_of, written};
 use super::sql::UpdateGuard;
 use super::target::Statement;
 use super::transaction::Applier;
-use crate::conflict::{Incoming, Local, Verdict, Version, Write, resolve};
+use crate::conflict::{Incoming, Local, Verdict, Version, Write, resolve, rival};
 use crate::pgoutput::Tuple;
 use crate::wire::{Batch, Outcome, WireError};
 
@@ -25,37 +28,37 @@ enum Act {
     LeaveTombstone,
 }
 
+/// A change with what becomes of it.
+type Settled<'a> = (&'a RowChange, Option<Record>, Option<Act>);
+
 impl Applier {
     /// Settles keys by the case table of `conflict::resolve`. No key comes twice.
     ///
-    /// A change that loses is found without a lock: what holds the key can only become newer. The
-    /// others are looked at again under their rows' locks and then written.
+    /// A change that loses without a conflict is found without a lock: what holds the key can only
+    /// become newer. The others are looked at again under their rows' locks, then written.
     pub(super) async fn settle(&mut self, rows: &[&RowChange]) -> Result<(), ApplyError> {
         if rows.is_empty() {
             return Ok(());
         }
         let seen = self.look(rows, Statement::SeeRow).await?;
-        let mut winning = Vec::new();
-        for (row, local) in rows.iter().zip(&seen) {
-            match self.decide(row, local) {
-                Verdict::Discard => self.counts.conflicts += 1,
-                Verdict::Apply => winning.push(*row),
-            }
-        }
-        if winning.is_empty() {
+        let concerned = rows.iter().zip(&seen).filter(|(row, local)| {
+            self.decide(row, local) == Verdict::Apply || self.rival(row, local).is_some()
+        });
+        let concerned: Vec<&RowChange> = concerned.map(|(row, _)| *row).collect();
+        if concerned.is_empty() {
             return Ok(());
         }
-        let locals = self.look(&winning, Statement::LockRow).await?;
-        let mut acts = Vec::with_capacity(winning.len());
-        for (row, local) in winning.into_iter().zip(&locals) {
-            if let Some(act) = self.act(row, local).await? {
-                acts.push((row, act));
-            }
+        let locals = self.look(&concerned, Statement::LockRow).await?;
+        let mut settled = Vec::with_capacity(concerned.len());
+        for (row, local) in concerned.into_iter().zip(&locals) {
+            let act = self.act(row, local).await?;
+            let record = self.record(row, local).await;
+            settled.push((row, record, act));
         }
-        self.carry_out(&acts).await
+        self.carry_out(&settled).await
     }
 
-    fn decide(&self, row: &RowChange, local: &Local) -> Verdict {
+    fn incoming(&self, row: &RowChange) -> Incoming {
         let write = match row.op {
             RowOp::Put(_) => Write::Put,
             RowOp::Delete(_) => Write::Delete,
@@ -64,7 +67,29 @@ impl Applier {
             time: row.time,
             node: self.source.clone(),
         };
-        resolve(&Incoming { write, version }, local)
+        Incoming { write, version }
+    }
+
+    fn decide(&self, row: &RowChange, local: &Local) -> Verdict {
+        resolve(&self.incoming(row), local)
+    }
+
+    /// What on the target the source did not know when it made the change.
+    fn rival<'a>(&self, row: &RowChange, local: &'a Local) -> Option<&'a Version> {
+        rival(&self.incoming(row), local, &row.seen)
+    }
+
+    /// Counts a conflict; gives the record of it unless there are too many.
+    async fn record(&mut self, row: &RowChange, local: &Local) -> Option<Record> {
+        let rival = self.rival(row, local)?.clone();
+        self.counts.conflicts += 1;
+        if !self.ledger.take(&row.target) {
+            return None;
+        }
+        let verdict = self.decide(row, local);
+        let mut record = Record::new(row, verdict, &rival, local.row.is_some());
+        self.complete_record(row, &mut record).await;
+        Some(record)
     }
 
     /// Reads the versions of the rows and of the tombstones that cover their keys.
@@ -78,7 +103,7 @@ impl Applier {
     ) -> Result<Vec<Local>, ApplyError> {
         let mut batch = self.session.batch();
         for row in rows {
-            let key = key_parameters(row);
+            let key = keyed(row);
             for statement in [how, Statement::Tombstones] {
                 batch
                     .push(row.target.sql(statement), &key)
@@ -117,7 +142,6 @@ impl Applier {
     /// What is to be done, the row being locked; nothing where it is not or no longer needed.
     async fn act(&mut self, row: &RowChange, local: &Local) -> Result<Option<Act>, ApplyError> {
         if self.decide(row, local) == Verdict::Discard {
-            self.counts.conflicts += 1;
             return Ok(None);
         }
         match &row.op {
@@ -143,9 +167,6 @@ impl Applier {
         if same_writer && !put.moved {
             return Ok(Some(Act::Overwrite(put.clone())));
         }
-        if put.insert && local.row.is_some() && !same_writer {
-            self.counts.conflicts += 1;
-        }
         let completed = self
             .fetcher
             .complete(&row.target.map, &row.key, put)
@@ -161,19 +182,28 @@ impl Applier {
         }))
     }
 
-    async fn carry_out(&mut self, acts: &[(&RowChange, Act)]) -> Result<(), ApplyError> {
-        let mut owners = Vec::with_capacity(acts.len());
+    async fn carry_out(&mut self, settled: &[Settled<'_>]) -> Result<(), ApplyError> {
+        let mut owners = Vec::with_capacity(settled.len());
+        let nodes = (self.source.as_str(), self.origins.target().as_str());
         let mut batch = self.session.batch();
-        for (row, act) in acts {
-            push(&mut batch, row, act).map_err(|source| failed(row, source))?;
+        for (row, record, act) in settled {
+            if let Some(record) = record {
+                // First: it copies the row that is there.
+                Self::push_record(&mut batch, nodes, row, record)
+                    .map_err(|source| failed(row, source))?;
+            }
+            if let Some(act) = act {
+                push(&mut batch, row, act).map_err(|source| failed(row, source))?;
+            }
             owners.resize(batch.len(), *row);
         }
         batch.run().await.map_err(|error| {
             let row = error.index.and_then(|index| owners.get(index));
             ApplyError::target(error.error, row.map(|row| row.target.map.label()))
         })?;
-        let inserted = acts.iter().filter(|(_, act)| matches!(act, Act::Insert(_)));
-        self.note_inserted(inserted.map(|(row, _)| *row));
+        let is_insert = |act: &Option<Act>| matches!(act, Some(Act::Insert(_)));
+        let inserted = settled.iter().filter(|(_, _, act)| is_insert(act));
+        self.note_inserted(inserted.map(|(row, _, _)| *row));
         Ok(())
     }
 }
@@ -183,8 +213,7 @@ fn push(batch: &mut Batch<'_>, row: &RowChange, act: &Act) -> Result<(), WireErr
     match act {
         Act::Overwrite(put) => {
             let (sql, columns) = update_of(target, put, UpdateGuard::Decided);
-            let time = row.time.to_string();
-            let mut parameters = keyed(&time, row);
+            let mut parameters = keyed(row);
             let values = columns
                 .iter()
                 .map(|index| params::value(&put.values.0[*index]));
@@ -193,18 +222,12 @@ fn push(batch: &mut Batch<'_>, row: &RowChange, act: &Act) -> Result<(), WireErr
         }
         Act::Insert(values) => batch.push(target.sql(Statement::Insert), &written(target, values)),
         Act::Replace(values) => {
-            batch.push(target.sql(Statement::Delete), &key_parameters(row))?;
+            batch.push(target.sql(Statement::Delete), &keyed(row))?;
             batch.push(target.sql(Statement::Insert), &written(target, values))
         }
-        Act::Delete => batch.push(target.sql(Statement::Delete), &key_parameters(row)),
-        Act::LeaveTombstone => {
-            batch.push(target.sql(Statement::LeaveTombstone), &key_parameters(row))
-        }
+        Act::Delete => batch.push(target.sql(Statement::Delete), &keyed(row)),
+        Act::LeaveTombstone => batch.push(target.sql(Statement::LeaveTombstone), &keyed(row)),
     }
-}
-
-fn key_parameters(row: &RowChange) -> Vec<Option<&[u8]>> {
-    row.key.iter().map(|value| Some(value.as_ref())).collect()
 }
 
 fn failed(row: &RowChange, source: WireError) -> ApplyError {

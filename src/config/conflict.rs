@@ -50,6 +50,8 @@ pub struct ConflictConfig {
     pub max_clock_skew: Duration,
     /// How long conflict records and tombstones are kept.
     pub history: Duration,
+    /// Conflicts recorded per link, table and minute before only a sample is.
+    pub history_per_minute: u64,
     /// Rules of single tables, in the order of the file.
     pub tables: Vec<TableRule>,
 }

@@ -3,10 +3,11 @@
 use serde::Deserialize;
 
 use super::{ConfigError, Strategy};
+use crate::conflict::RECORDED_PER_MINUTE;
 
 /// Every key of the file; a test holds `mmrepl.example.toml` against it.
 #[cfg(test)]
-pub(super) const KEYS: [&str; 11] = [
+pub(super) const KEYS: [&str; 12] = [
     "name",
     "dsn",
     "admin",
@@ -16,6 +17,7 @@ pub(super) const KEYS: [&str; 11] = [
     "strategy",
     "max_clock_skew",
     "history",
+    "history_per_minute",
     "version_column",
     "delta_columns",
 ];
@@ -74,6 +76,7 @@ pub(super) struct RawConflict {
     pub(super) strategy: Strategy,
     pub(super) max_clock_skew: String,
     pub(super) history: String,
+    pub(super) history_per_minute: u64,
     pub(super) table: Vec<RawTableRule>,
 }
 
@@ -83,6 +86,7 @@ impl Default for RawConflict {
             strategy: Strategy::default(),
             max_clock_skew: "10s".to_owned(),
             history: "30d".to_owned(),
+            history_per_minute: RECORDED_PER_MINUTE,
             table: Vec::new(),
         }
     }

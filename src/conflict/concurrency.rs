@@ -297,10 +297,7 @@ mod tests {
         assert_eq!(west(200), Some(time(1)));
         assert_eq!(west(201), Some(time(2)));
         assert_eq!(west(301), Some(time(2)));
-        assert_eq!(
-            history.at(Lsn::new(999)).of(&node("north")),
-            Some(time(5))
-        );
+        assert_eq!(history.at(Lsn::new(999)).of(&node("north")), Some(time(5)));
     }
 
     #[test]

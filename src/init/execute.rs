@@ -146,7 +146,9 @@ async fn make_links_with(
         _ if !work.options.assume_identical => compare_all(work, made, progress).await?,
         _ => {}
     }
-    let all = made.iter().flat_map(|slots| slots.starts.iter().map(move |start| (slots, start)));
+    let all = made
+        .iter()
+        .flat_map(|slots| slots.starts.iter().map(move |start| (slots, start)));
     for (slots, (link, start)) in all {
         let source = &work.state(&link.from).server;
         let target = work.session(&link.to);

@@ -29,7 +29,10 @@ pub(super) struct Known {
 
 async fn known_now(session: &Session) -> Result<Known, InitError> {
     let row = session.client.query_one(KNOWN_NOW, &[]).await;
-    let row = row.map_err(InitError::server(session.name(), "read what it has applied"))?;
+    let row = row.map_err(InitError::server(
+        session.name(),
+        "read what it has applied",
+    ))?;
     Ok(Known {
         clock: row.get(0),
         seen: row.get(1),
