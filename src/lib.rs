@@ -26,7 +26,7 @@
 //! Pure, without sockets, clocks or async: [`pgoutput`], [`assemble`], [`relation`], [`conflict`],
 //! [`lsn`], [`ids`], and in `apply` the grouping and the SQL text.
 //!
-//! Around it: [`config`], [`wire`] (our own protocol client), [`catalog`] (what servers say about
+//! Around it: [`history`] (the memory of conflicts), [`config`], [`wire`] (our own protocol client), [`catalog`] (what servers say about
 //! themselves), [`checkpoint`] (sled), [`status`], [`admin`] (HTTP), [`init`] and [`check`]
 //! (set-up), [`supervisor`] (the daemon), [`cli`], [`local`] and [`demo`] (real servers on this
 //! machine).
@@ -46,6 +46,7 @@ pub mod conflict;
 pub mod demo;
 pub mod error;
 pub mod failpoint;
+pub mod history;
 pub mod ids;
 pub mod init;
 pub mod link;

@@ -12,6 +12,7 @@ use crate::admin::{self, AdminState, PauseControl, PeerDaemons};
 use crate::catalog::link_control::set_paused;
 use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::config::{Config, ConfigError, Node};
+use crate::history::prune;
 use crate::ids::{LinkName, NodeName};
 use crate::link::{self, GROUP_ROWS_MAX, LinkContext, QUEUE_BYTES_MAX, QUEUE_PIECES_MAX};
 use crate::status::monitor::LinkMonitor;
@@ -52,6 +53,9 @@ pub async fn run(
         links.spawn(link::run(context, stop.clone()));
     }
     links.close();
+    let keep = config.conflict.history;
+    let pruning = prune::run(config.cluster.clone(), own.clone(), keep, stop.clone());
+    let pruning = tokio::spawn(pruning);
     let serving = tokio::spawn(server.serve(stop.clone()));
     tracing::info!(%node, links = monitors.len(), admin = %own.admin, "mmrepl runs");
     stop.cancelled().await;
@@ -62,6 +66,7 @@ pub async fn run(
         tracing::warn!("a link did not stop in time; its open transaction is rolled back");
     }
     serving.abort();
+    pruning.abort();
     checkpoints.close().await;
     Ok(())
 }

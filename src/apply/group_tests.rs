@@ -230,13 +230,7 @@ fn a_row_written_five_times_is_written_once() {
             &target.map.relation,
         )
         .unwrap();
-        builder
-            .row(
-                &change,
-                &target,
-                &at(small.into()),
-            )
-            .unwrap();
+        builder.row(&change, &target, &at(small.into())).unwrap();
     }
     let segments = builder.finish();
     let [Segment::Rows(entries)] = segments.as_slice() else {

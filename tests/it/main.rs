@@ -5,6 +5,7 @@
 mod bad_input;
 mod chaos;
 mod check;
+mod conflicts;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod harness;
