@@ -288,8 +288,7 @@ fn is_deferrable(target: &Target) -> bool {
 fn net(earlier: &RowChange, later: RowChange) -> RowChange {
     let made = match (&earlier.op, &later.op) {
         (RowOp::Put(_), RowOp::Put(_)) => earlier.made,
-        (RowOp::Delete(_), RowOp::Put(_)) => Made::Update,
-        (_, RowOp::Delete(_)) => later.made,
+        (RowOp::Delete(_), _) | (_, RowOp::Delete(_)) => later.made,
     };
     let op = match (&earlier.op, later.op) {
         (RowOp::Put(before), RowOp::Put(after)) => RowOp::Put(Put {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::error::ApplyError;
-use super::group::{Put, RowChange, RowOp, Stamp};
+use super::group::{RowChange, RowOp, Stamp};
 use super::params::{self, array_literal, nullable_array_literal};
 use super::sql_record;
 use super::target::{Statement, Target};
@@ -126,20 +126,17 @@ impl Applier {
         batch.push(change.target.sql(Statement::Record), &parameters)
     }
 
-    /// Fills in large values that the stream left out, where the source still has the row.
+    /// Fills in large values that the stream left out, where the source still has that very row.
     pub(super) async fn complete_record(&mut self, change: &RowChange, record: &mut Record) {
-        let Some(values) = record.row.take() else {
+        let Some(values) = record.row.clone() else {
             return;
         };
-        let put = Put {
-            values,
-            insert: false,
-            moved: false,
-        };
-        // The decision does not hang on it: what cannot be read is left out of the record.
         let map = &change.target.map;
-        let completed = self.fetcher.complete(map, &change.key, &put).await;
-        record.row = Some(completed.ok().flatten().unwrap_or(put.values));
+        let version = (&change.key, change.time);
+        // The decision does not hang on it: what cannot be read is left out of the record.
+        if let Ok(values) = self.fetcher.complete_exactly(map, version, values).await {
+            record.row = Some(values);
+        }
     }
 
     /// Records the rows that the source of a truncate did not know, and tells whether some of the

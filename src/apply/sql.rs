@@ -295,17 +295,21 @@ pub(super) fn deletes_above(map: &TableMap, guard: &Guard) -> String {
     )
 }
 
-/// Fetches columns of one row from the source, by key. Parameters: the key.
-pub(super) fn fetch(map: &TableMap, columns: &[usize]) -> String {
+/// Fetches columns of one row from the source, by key. Parameters: the key; when it must be the
+/// row that was written `at` a time, that time.
+pub(super) fn fetch(map: &TableMap, columns: &[usize], at: bool) -> String {
     let names: Vec<String> = columns
         .iter()
         .map(|index| format!("s.{}", quote(&map.columns[*index].name)))
         .collect();
+    let time = 1 + key_of(map).len();
+    let version = format!(" and pg_xact_commit_timestamp(s.xmin) = ${time}::timestamptz");
     format!(
-        "select {} from {} s where {}",
+        "select {} from {} s where {}{}",
         names.join(", "),
         rows_of(map),
-        key_matches(map, "s", 1)
+        key_matches(map, "s", 1),
+        if at { &version } else { "" }
     )
 }
 
