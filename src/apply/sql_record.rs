@@ -117,13 +117,11 @@ pub(super) fn record_truncated(map: &TableMap, guard: &Guard, third: &[(u32, Str
         Some(_) => format!("array[{}]::text[]", key.join(", ")),
         None => "null".to_owned(),
     };
-    let nodes: String = third
-        .iter()
-        .map(|(id, node)| format!("when {id} then {} ", literal(node)))
-        .collect();
+    let when = |(id, node): &(u32, String)| format!("when {id} then {}", literal(node));
+    let nodes: Vec<String> = third.iter().map(when).collect();
     let node = match third {
         [] => format!("{target}::text"),
-        _ => format!("case w.roident {nodes}else {target}::text end"),
+        _ => format!("case w.roident {} else {target}::text end", nodes.join(" ")),
     };
     format!(
         "insert into mmrepl.conflict ({COLUMNS}) \

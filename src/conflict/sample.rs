@@ -36,7 +36,7 @@ impl Sampler {
         let count = self.count(table, now);
         *count += 1;
         let count = *count;
-        count <= self.limit || (count - self.limit) % SAMPLED_ONE_IN == 0
+        count <= self.limit || (count - self.limit).is_multiple_of(SAMPLED_ONE_IN)
     }
 
     /// How many of `wanted` conflicts of `table`, all met at `now`, are to be recorded.
