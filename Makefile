@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Tests mostly wait for servers, so more of them run at once than there are cores.
 export RUST_TEST_THREADS ?= 4
 
-.PHONY: all demo demo-script test soak servers fmt lint clean
+.PHONY: all demo demo-script test soak bench servers fmt lint clean
 
 all:
 	$(CARGO) build --release
@@ -22,11 +22,17 @@ demo-script:
 test: servers lint
 	MMREPL_REQUIRE_MAJORS=1 $(CARGO) test --all-features --no-fail-fast
 
-# The long forms: 200 faults, a minute of pgbench at scale 10, 2 million rows, 5000 tables.
+# The long forms: 200 faults, a minute of pgbench at scale 10, 2 million rows, 5000 tables; millions
+# of histories in the model.
 soak: servers
+	MMREPL_MODEL_HISTORIES=1000000 MMREPL_MODEL_EXHAUSTIVE=1 $(CARGO) test --release --test model
 	MMREPL_CHAOS_FAULTS=$${MMREPL_CHAOS_FAULTS:-200} MMREPL_PGBENCH_SECONDS=60 MMREPL_LARGE=1 \
 		RUST_TEST_THREADS=1 $(CARGO) test --release --all-features --test it -- \
 		--nocapture chaos:: pgbench:: large::
+
+# The same backlogs through the server's own subscription and through mmrepl, side by side.
+bench: servers
+	$(CARGO) bench --bench drain
 
 # Real server binaries of majors 14 to 18, kept outside the tree.
 servers:

@@ -26,10 +26,10 @@
 //! Pure, without sockets, clocks or async: [`pgoutput`], [`assemble`], [`relation`], [`conflict`],
 //! [`lsn`], [`ids`], and in `apply` the grouping and the SQL text.
 //!
-//! Around it: [`history`] (the memory of conflicts), [`config`], [`wire`] (our own protocol client), [`catalog`] (what servers say about
+//! Around it: [`config`], [`wire`] (our own protocol client), [`catalog`] (what servers say about
 //! themselves), [`checkpoint`] (sled), [`status`], [`admin`] (HTTP), [`init`] and [`check`]
-//! (set-up), [`supervisor`] (the daemon), [`cli`], [`local`] and [`demo`] (real servers on this
-//! machine).
+//! (set-up), [`history`] (of conflicts), [`housekeeping`] (tombstones), [`supervisor`] (the daemon),
+//! [`cli`], [`local`] and [`demo`] (real servers on this machine).
 #![forbid(unsafe_code)]
 
 pub mod admin;
@@ -47,6 +47,7 @@ pub mod demo;
 pub mod error;
 pub mod failpoint;
 pub mod history;
+pub mod housekeeping;
 pub mod ids;
 pub mod init;
 pub mod link;

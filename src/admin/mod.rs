@@ -32,6 +32,7 @@ use crate::error::{RetryClass, Retryable};
 use crate::ids::{ClusterName, LinkName, NodeName};
 use crate::status::model::{ClusterStatus, LinkStatus};
 use crate::status::monitor::LinkMonitor;
+use crate::status::node::NodeMonitor;
 
 pub use client::Peer;
 pub use ready::{PeerDaemons, READY_LAG_SECONDS};
@@ -125,6 +126,8 @@ pub struct AdminState {
     pub node: NodeName,
     /// The links this daemon runs.
     pub links: Vec<LinkMonitor>,
+    /// What else it knows of its node.
+    pub about_node: NodeMonitor,
     /// Pauses and resumes them.
     pub control: Arc<dyn PauseControl>,
     /// The links that end here.
@@ -141,6 +144,7 @@ impl AdminState {
             cluster: self.cluster.clone(),
             at: now,
             links: self.snapshots(now),
+            nodes: vec![self.about_node.snapshot()],
         }
     }
 }

@@ -100,7 +100,10 @@ impl Door {
     }
 
     fn metrics(&self) -> Answer {
-        let text = metrics::encode(&self.state.snapshots(CommitTime::now()));
+        let text = metrics::encode(
+            &self.state.snapshots(CommitTime::now()),
+            &self.state.about_node.snapshot(),
+        );
         respond(StatusCode::OK, metrics::CONTENT_TYPE, text)
     }
 

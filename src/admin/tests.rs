@@ -76,9 +76,10 @@ fn state(
     control: Arc<Notes>,
     incoming: Arc<dyn IncomingLinks>,
 ) -> AdminState {
-    let (cluster, node) = ("shop".parse().unwrap(), node.parse().unwrap());
+    let (cluster, node) = ("shop".parse().unwrap(), node.parse::<NodeName>().unwrap());
     AdminState {
         cluster,
+        about_node: NodeMonitor::new(node.clone()),
         node,
         links: vec![monitor],
         control,

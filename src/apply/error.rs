@@ -44,7 +44,10 @@ pub enum ApplyError {
     Map(#[from] MapError),
     /// The target's clock has not passed the commit time yet.
     #[error("the target's clock is behind the commit time of the change")]
-    ClockBehind,
+    ClockBehind {
+        /// By how much, microseconds.
+        micros: i64,
+    },
     /// A concurrent local write came in between; trying again sees it.
     #[error("a local write of the same row came in between")]
     Overtaken,
@@ -65,11 +68,22 @@ fn in_table(table: Option<&str>) -> String {
     table.map(|table| format!("{table}: ")).unwrap_or_default()
 }
 
+/// The number in the message of `mmrepl.require_clock`: how far the commit time lies ahead.
+fn micros_ahead(error: &WireError) -> i64 {
+    let WireError::Server(error) = error else {
+        return 0;
+    };
+    let number = |word: &str| word.parse().ok();
+    error.message.split(' ').find_map(number).unwrap_or(0)
+}
+
 impl ApplyError {
     /// Sorts a failure on the target into what it means for the link.
     pub fn target(source: WireError, table: Option<String>) -> Self {
         match source.sqlstate() {
-            Some(CLOCK_BEHIND) => Self::ClockBehind,
+            Some(CLOCK_BEHIND) => Self::ClockBehind {
+                micros: micros_ahead(&source),
+            },
             Some(POSITION_MOVED) => Self::PositionMoved,
             Some(DELETED_MEANWHILE) => Self::Overtaken,
             _ => Self::Target { table, source },
@@ -89,7 +103,7 @@ impl ApplyError {
                 | MapError::KeyNotSent { table, .. }
                 | MapError::NoOldRows { table },
             ) => Some(table),
-            Self::ClockBehind | Self::Overtaken | Self::PositionMoved => None,
+            Self::ClockBehind { .. } | Self::Overtaken | Self::PositionMoved => None,
         }
     }
 }
@@ -100,7 +114,9 @@ impl Retryable for ApplyError {
             Self::Target { source, .. } | Self::Fetch { source, .. } => source.retry_class(),
             Self::Catalog { source, .. } => source.retry_class(),
             Self::Map(_) | Self::KeyMissing { .. } => RetryClass::Definite,
-            Self::ClockBehind | Self::Overtaken | Self::PositionMoved => RetryClass::Transient,
+            Self::ClockBehind { .. } | Self::Overtaken | Self::PositionMoved => {
+                RetryClass::Transient
+            }
         }
     }
 

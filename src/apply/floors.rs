@@ -44,4 +44,14 @@ impl Floors {
         }
         &self.texts
     }
+
+    /// The floors of many changes.
+    pub(super) fn of<'a>(
+        &mut self,
+        changes: impl Iterator<Item = (CommitTime, &'a Arc<Seen>)>,
+    ) -> Vec<Vec<String>> {
+        changes
+            .map(|(time, seen)| self.texts(time, seen).to_vec())
+            .collect()
+    }
 }

@@ -29,7 +29,7 @@ pub struct Put {
 
 impl Entry {
     /// The change, when it is one by key.
-    pub(super) fn row(&self) -> Option<&RowChange> {
+    pub fn row(&self) -> Option<&RowChange> {
         match self {
             Self::Row(row) => Some(row),
             Self::WholeRow(_) => None,
@@ -46,7 +46,7 @@ impl Put {
 
 /// What happens to one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum RowOp {
+pub enum RowOp {
     /// Afterwards the row is there.
     Put(Put),
     /// Afterwards it is not. Carries the whole old row where the source sent it.
@@ -55,7 +55,7 @@ pub(super) enum RowOp {
 
 /// When a change was made, and what its source had seen by then.
 #[derive(Debug, Clone)]
-pub(super) struct Stamp {
+pub struct Stamp {
     /// Commit time.
     pub time: CommitTime,
     /// What the source had applied from other nodes.
@@ -64,7 +64,7 @@ pub(super) struct Stamp {
 
 /// The net change of one key.
 #[derive(Debug, Clone)]
-pub(super) struct RowChange {
+pub struct RowChange {
     /// The table.
     pub target: Arc<Target>,
     /// The key.
@@ -73,16 +73,20 @@ pub(super) struct RowChange {
     pub op: RowOp,
     /// What the source did: the first of several writes of the key.
     pub made: Made,
-    /// Commit time of the (last) write.
-    pub time: CommitTime,
     /// What the source had seen at the first write: what it applied between the writes, it made
     /// the first one without, and so did the target.
     pub seen: Arc<Seen>,
+    /// Commit time of the (last) write.
+    pub time: CommitTime,
+    /// Commit time of the oldest write that a value was taken from. Between that one and the last
+    /// the source may have applied somebody else's write, so all values are right only where the
+    /// target's row is older than this.
+    pub since: CommitTime,
 }
 
 /// A change in a table without a key, matched by the whole old row.
 #[derive(Debug, Clone)]
-pub(super) struct WholeRowChange {
+pub struct WholeRowChange {
     /// The table.
     pub target: Arc<Target>,
     /// The row that was there, for updates and deletes.
@@ -93,7 +97,7 @@ pub(super) struct WholeRowChange {
 
 /// One thing to write.
 #[derive(Debug, Clone)]
-pub(super) enum Entry {
+pub enum Entry {
     /// By key.
     Row(RowChange),
     /// By whole row.
@@ -102,7 +106,7 @@ pub(super) enum Entry {
 
 /// Entries whose order among different keys does not matter, or a truncate.
 #[derive(Debug, Clone)]
-pub(super) enum Segment {
+pub enum Segment {
     /// Rows, each key once.
     Rows(Vec<Entry>),
     /// Tables emptied.
@@ -110,7 +114,7 @@ pub(super) enum Segment {
 }
 
 /// Turns one row change into entries: two where an update changed the key.
-pub(super) fn entries_of(
+pub fn entries_of(
     change: &Change,
     target: &Arc<Target>,
     stamp: &Stamp,
@@ -130,8 +134,9 @@ pub(super) fn entries_of(
             key,
             op,
             made,
-            time: stamp.time,
             seen: Arc::clone(&stamp.seen),
+            time: stamp.time,
+            since: stamp.time,
         })
     };
     let put = |new: &Tuple, insert, moved| {
@@ -153,10 +158,14 @@ pub(super) fn entries_of(
         }
         Change::Update { old, new, .. } => {
             let before = need(target.map.old_key(old.as_ref(), new))?;
+            let gone = whole(old.as_ref());
+            let new = &gone
+                .as_ref()
+                .map_or_else(|| new.clone(), |old| completed(new, old));
             match target.map.key_of(new) {
                 Some(after) if after != before => {
                     vec![
-                        row(before, Made::KeyChange, RowOp::Delete(whole(old.as_ref()))),
+                        row(before, Made::KeyChange, RowOp::Delete(gone)),
                         row(after, Made::KeyChange, put(new, true, true)),
                     ]
                 }
@@ -213,7 +222,7 @@ fn completed(newer: &Tuple, older: &Tuple) -> Tuple {
 
 /// Collects changes into segments.
 #[derive(Debug, Default)]
-pub(super) struct GroupBuilder {
+pub struct GroupBuilder {
     done: Vec<Segment>,
     rows: Vec<Entry>,
     by_key: HashMap<(u32, KeyValues), usize>,
@@ -221,7 +230,7 @@ pub(super) struct GroupBuilder {
 
 impl GroupBuilder {
     /// Adds one row change.
-    pub(super) fn row(
+    pub fn row(
         &mut self,
         change: &Change,
         target: &Arc<Target>,
@@ -237,13 +246,13 @@ impl GroupBuilder {
     }
 
     /// Adds a truncate: what came before is written first, what follows after.
-    pub(super) fn truncate(&mut self, targets: Vec<Arc<Target>>, stamp: Stamp) {
+    pub fn truncate(&mut self, targets: Vec<Arc<Target>>, stamp: Stamp) {
         self.close_segment();
         self.done.push(Segment::Truncate(targets, stamp));
     }
 
     /// The segments, in the order they must be applied.
-    pub(super) fn finish(mut self) -> Vec<Segment> {
+    pub fn finish(mut self) -> Vec<Segment> {
         self.close_segment();
         self.done
     }
@@ -286,21 +295,34 @@ fn is_deferrable(target: &Target) -> bool {
 
 /// The net change of two consecutive changes of one key.
 fn net(earlier: &RowChange, later: RowChange) -> RowChange {
+    let mut since = later.since;
     let made = match (&earlier.op, &later.op) {
         (RowOp::Put(_), RowOp::Put(_)) => earlier.made,
         (RowOp::Delete(_), _) | (_, RowOp::Delete(_)) => later.made,
     };
     let op = match (&earlier.op, later.op) {
-        (RowOp::Put(before), RowOp::Put(after)) => RowOp::Put(Put {
-            values: completed(&after.values, &before.values),
+        // The row came from another key: what it left out is not in the row that had this one.
+        (RowOp::Put(before), RowOp::Put(after)) if after.moved => RowOp::Put(Put {
             insert: before.insert,
-            moved: before.moved,
+            ..after
         }),
+        (RowOp::Put(before), RowOp::Put(after)) => {
+            let values = completed(&after.values, &before.values);
+            if values != after.values {
+                since = earlier.since;
+            }
+            RowOp::Put(Put {
+                values,
+                insert: before.insert,
+                moved: before.moved,
+            })
+        }
         // Under a deferrable key two rows may share a value until the transaction ends. The old row
         // that goes is not the one that came: that one stays.
         (RowOp::Put(put), RowOp::Delete(Some(gone)))
             if is_deferrable(&later.target) && put.values != gone =>
         {
+            since = earlier.since;
             RowOp::Put(put.clone())
         }
         // The row was there before the group: what came back replaces it.
@@ -316,7 +338,8 @@ fn net(earlier: &RowChange, later: RowChange) -> RowChange {
         key: later.key,
         op,
         made,
-        time: later.time,
         seen: Arc::clone(&earlier.seen),
+        time: later.time,
+        since,
     }
 }

@@ -26,6 +26,7 @@ fn target() -> Arc<Target> {
     let column = |name: &str| Column {
         name: name.to_owned(),
         type_name: "integer".to_owned(),
+        cast_type: Some("integer".to_owned()),
         type_oid: 23,
         not_null: false,
         has_default: false,
@@ -75,6 +76,7 @@ fn target() -> Arc<Target> {
             origin: 1,
             stronger: vec![],
             others: vec![],
+            pair: true,
         },
         vec![],
     ))

@@ -2,6 +2,7 @@
 
 use super::error::ApplyError;
 use super::group::{Entry, entries_of};
+use super::settle::Own;
 use super::transaction::{Applier, stamp_of};
 use crate::assemble::{Change, Piece};
 
@@ -26,7 +27,7 @@ impl Applier {
 
     async fn write_entry(&mut self, entry: &Entry) -> Result<(), ApplyError> {
         match entry {
-            Entry::Row(row) => self.settle(&[row]).await,
+            Entry::Row(row) => self.settle(&[row], Own::Older).await.map(drop),
             Entry::WholeRow(change) => self.write_whole_row(change).await,
         }
     }

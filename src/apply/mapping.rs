@@ -7,7 +7,7 @@ use crate::pgoutput::{OldImage, Tuple, Value};
 use crate::relation::{Relation, ReplicaIdentity};
 
 /// The text of one key: its columns' values in key order, as pgoutput sent them.
-pub(super) type KeyValues = Vec<bytes::Bytes>;
+pub type KeyValues = Vec<bytes::Bytes>;
 
 /// Why a relation's changes cannot be written to the target; each sentence says what mends it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -18,6 +18,7 @@
 //! concurrent delete), it is rolled back and applied again *in order*: every source transaction
 //! by itself, every change one by one.
 
+mod decide;
 mod error;
 mod fetch;
 mod floors;
@@ -29,8 +30,10 @@ mod mapping;
 mod origins;
 mod overtaken;
 mod params;
+mod plan;
 mod record;
 mod rows;
+mod set_sql;
 mod settle;
 mod sql;
 mod sql_record;
@@ -45,3 +48,16 @@ pub use mapping::MapError;
 pub use origins::Origins;
 pub use tables::Tables;
 pub use transaction::{Applier, Committed, Counts};
+
+/// The pure half of applying, for the model in `tests/model` that plays whole clusters with it.
+/// Not an interface to rely on.
+#[doc(hidden)]
+pub mod pure {
+    pub use super::decide::{Attempt, Decision, attempt, decide};
+    pub use super::group::{
+        Entry, GroupBuilder, Put, RowChange, RowOp, Segment, Stamp, WholeRowChange, entries_of,
+    };
+    pub use super::mapping::{KeyValues, TableMap};
+    pub use super::sql::{Guard, UpdateGuard};
+    pub use super::target::Target;
+}

@@ -80,6 +80,7 @@ impl Origins {
             origin: own.0.0,
             stronger,
             others: self.others().1.into_iter().map(|(id, _)| id).collect(),
+            pair: self.by_id.len() == 1,
         })
     }
 
@@ -126,6 +127,7 @@ mod tests {
                 origin: 2,
                 stronger: vec![0, 3],
                 others: vec![1, 3],
+                pair: false,
             }
         );
         assert_eq!(origins("c", "b").guard().unwrap().stronger, vec![3]);

@@ -14,7 +14,8 @@ use crate::commit_time::CommitTime;
 use crate::conflict::{Verdict, Version};
 use crate::wire::{Batch, Outcome};
 
-/// A key that was inserted after a look at its tombstones, and the commit time of the insert.
+/// A key that was inserted after a look at its tombstones, and the commit time from which a delete
+/// of it was newer.
 pub(super) struct Inserted {
     target: Arc<Target>,
     key: KeyValues,
@@ -36,7 +37,7 @@ impl Applier {
         let noted = rows.map(|row| Inserted {
             target: Arc::clone(&row.target),
             key: row.key.clone(),
-            time: row.time,
+            time: row.since,
         });
         self.inserted.extend(noted);
     }
@@ -57,7 +58,7 @@ impl Applier {
         let fresh = fresh.iter().map(|row| Candidate {
             target: &row.target,
             key: &row.key,
-            time: row.time,
+            time: row.since,
             unseen: Some(row),
         });
         let mut by_table: HashMap<u32, Vec<Candidate<'_>>> = HashMap::new();
@@ -156,9 +157,9 @@ fn push_question(
         return Ok(());
     };
     let keys = (0..first.key.len())
-        .map(|index| array_literal(rows.iter().map(|row| row.key[index].as_ref())));
+        .map(|index| array_literal(rows.iter().map(|row| Some(row.key[index].as_ref()))));
     let times = (0..first_floors.len())
-        .map(|index| array_literal(floors.iter().map(|row| row[index].as_bytes())));
+        .map(|index| array_literal(floors.iter().map(|row| Some(row[index].as_bytes()))));
     let arrays: Vec<Vec<u8>> = keys.chain(times).collect();
     let parameters: Vec<Option<&[u8]>> =
         arrays.iter().map(|array| Some(array.as_slice())).collect();

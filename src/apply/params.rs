@@ -10,35 +10,32 @@ pub(super) fn value(value: &Value) -> Option<&[u8]> {
     }
 }
 
-/// A one-dimensional `text[]` literal (manual 8.15.2): every element quoted.
-pub(super) fn array_literal<'a>(elements: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
-    nullable_array_literal(elements.map(Some))
-}
-
-/// The same with NULLs.
-pub(super) fn nullable_array_literal<'a>(
-    elements: impl Iterator<Item = Option<&'a [u8]>>,
-) -> Vec<u8> {
+/// A one-dimensional `text[]` literal (manual 8.15.2): every element quoted, so that only what is
+/// not quoted is NULL.
+pub(super) fn array_literal<'a>(elements: impl Iterator<Item = Option<&'a [u8]>>) -> Vec<u8> {
     let mut literal = vec![b'{'];
     for (position, element) in elements.enumerate() {
         if position > 0 {
             literal.push(b',');
         }
-        let Some(element) = element else {
-            literal.extend_from_slice(b"NULL");
-            continue;
-        };
-        literal.push(b'"');
-        for &byte in element {
-            if matches!(byte, b'"' | b'\\') {
-                literal.push(b'\\');
-            }
-            literal.push(byte);
+        match element {
+            Some(element) => push_quoted(&mut literal, element),
+            None => literal.extend_from_slice(b"NULL"),
         }
-        literal.push(b'"');
     }
     literal.push(b'}');
     literal
+}
+
+fn push_quoted(literal: &mut Vec<u8>, element: &[u8]) {
+    literal.push(b'"');
+    for &byte in element {
+        if matches!(byte, b'"' | b'\\') {
+            literal.push(b'\\');
+        }
+        literal.push(byte);
+    }
+    literal.push(b'"');
 }
 
 #[cfg(test)]
@@ -48,10 +45,8 @@ mod tests {
     #[test]
     fn array_elements_are_quoted() {
         let elements: [&[u8]; 4] = [b"a", b"", b"q\"uo\\te", b"NULL"];
-        let literal = array_literal(elements.into_iter());
-        assert_eq!(literal, br#"{"a","","q\"uo\\te","NULL"}"#);
+        let literal = array_literal(elements.into_iter().map(Some).chain([None]));
+        assert_eq!(literal, br#"{"a","","q\"uo\\te","NULL",NULL}"#);
         assert_eq!(array_literal(std::iter::empty()), b"{}");
-        let literal = nullable_array_literal([None, Some(&b"NULL"[..])].into_iter());
-        assert_eq!(literal, br#"{NULL,"NULL"}"#);
     }
 }

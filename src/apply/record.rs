@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::error::ApplyError;
 use super::group::{RowChange, RowOp, Stamp};
-use super::params::{self, array_literal, nullable_array_literal};
+use super::params::{self, array_literal};
 use super::sql_record;
 use super::target::{Statement, Target};
 use super::transaction::Applier;
@@ -102,7 +102,7 @@ impl Applier {
         change: &RowChange,
         record: &Record,
     ) -> Result<(), WireError> {
-        let key = array_literal(change.key.iter().map(AsRef::as_ref));
+        let key = array_literal(change.key.iter().map(|value| Some(value.as_ref())));
         let (names, values) = record
             .row
             .as_ref()
@@ -188,7 +188,7 @@ fn incoming_arrays(target: &Target, row: &Tuple) -> (Vec<u8>, Vec<u8>) {
         let columns = target.map.columns.iter().zip(&row.0);
         columns.filter(|(column, value)| column.written && **value != Value::Unchanged)
     };
-    let names = array_literal(known().map(|(column, _)| column.name.as_bytes()));
-    let values = nullable_array_literal(known().map(|(_, value)| params::value(value)));
+    let names = array_literal(known().map(|(column, _)| Some(column.name.as_bytes())));
+    let values = array_literal(known().map(|(_, value)| params::value(value)));
     (names, values)
 }

@@ -1,66 +1,96 @@
-//! The fast way: one guarded statement per row, all of a segment in one round trip.
-
-use std::sync::Arc;
+//! The fast way: guarded statements, all of a segment in one round trip.
 
 use super::error::ApplyError;
 use super::floors::Floors;
 use super::group::{Entry, Put, RowChange, RowOp, WholeRowChange};
-use super::params;
+use super::params::{self, array_literal};
+use super::plan::{Kind, Plan, RowSet, plan};
+use super::settle::Own;
 use super::sql::{self, UpdateGuard};
 use super::target::{Sql, Statement, Target};
 use super::transaction::Applier;
-use crate::pgoutput::Tuple;
-use crate::wire::Batch;
-use crate::wire::WireError;
+use crate::commit_time::CommitTime;
+use crate::pgoutput::{Tuple, Value};
+use crate::wire::{Batch, Outcome, WireError};
 
-/// The statement that takes a row if nothing newer is there.
-enum Attempt {
-    /// Pushed; it tells by its row count whether it took the row.
-    Pushed,
-    /// No such statement: the row must be settled.
-    Settle,
+/// The rows of one pushed statement.
+enum Pushed<'a> {
+    /// One row, or a change of a table without a key.
+    One(&'a Entry),
+    /// Many rows.
+    Set(&'a RowSet<'a>),
+}
+
+impl<'a> Pushed<'a> {
+    fn rows(&self) -> Vec<&'a RowChange> {
+        match self {
+            Self::One(entry) => entry.row().into_iter().collect(),
+            Self::Set(set) => set.rows.clone(),
+        }
+    }
+
+    fn label(&self) -> String {
+        match self {
+            Self::One(Entry::Row(row)) => row.target.map.label(),
+            Self::One(Entry::WholeRow(row)) => row.target.map.label(),
+            Self::Set(set) => set.target.map.label(),
+        }
+    }
+
+    /// Every row was taken, as the statement's row count says.
+    fn is_taken(&self, outcome: &Outcome) -> bool {
+        outcome.affected >= self.rows().len() as u64
+    }
 }
 
 impl Applier {
     /// Writes the rows of a segment, then settles those that were not taken.
     pub(super) async fn write_rows(&mut self, entries: &[Entry]) -> Result<(), ApplyError> {
-        let mut outstanding = Vec::new();
+        let plan = plan(entries);
+        let (pushed, outcomes) = self.attempt(&plan).await?;
+        let (mut untaken, mut taken) = (Vec::new(), Vec::new());
+        for (statement, outcome) in pushed.iter().zip(&outcomes) {
+            let rows = statement.rows();
+            if statement.is_taken(outcome) {
+                taken.extend(rows);
+            } else {
+                untaken.extend(rows);
+            }
+        }
+        // A statement for many rows may have taken some of them.
+        taken.extend(self.settle(&untaken, Own::Done).await?);
+        self.settle(&plan.settle, Own::Older).await?;
+        taken.retain(|row| is_insert(row));
+        self.refuse_deleted(&taken).await
+    }
+
+    /// Sends every statement of the plan and reads what each did.
+    async fn attempt<'a>(
+        &mut self,
+        plan: &'a Plan<'a>,
+    ) -> Result<(Vec<Pushed<'a>>, Vec<Outcome>), ApplyError> {
         let mut pushed = Vec::new();
         let opening = self.opening();
         let mut batch = self.session.batch();
         let prefix = opening.push(&mut batch)?;
-        for (index, entry) in entries.iter().enumerate() {
-            match push(&mut batch, entry, &mut self.floors)? {
-                Attempt::Pushed => pushed.push(index),
-                Attempt::Settle => outstanding.push(index),
-            }
+        let floors = &mut self.floors;
+        for set in &plan.first {
+            push_set(&mut batch, set, &mut pushed, floors)?;
         }
-        let outcomes = batch.run().await.map_err(|failed| {
-            let statement = failed.index.and_then(|index| index.checked_sub(prefix));
-            let entry = statement
-                .and_then(|index| pushed.get(index))
-                .map(|i| &entries[*i]);
-            ApplyError::target(
-                failed.error,
-                entry.map(|entry| target_of(entry).map.label()),
-            )
+        for (entry, kind) in &plan.singles {
+            push_one(&mut batch, entry, kind.as_ref(), floors)?;
+            pushed.push(Pushed::One(entry));
+        }
+        for set in &plan.last {
+            push_set(&mut batch, set, &mut pushed, floors)?;
+        }
+        let mut outcomes = batch.run().await.map_err(|failed| {
+            let place = failed.index.and_then(|index| index.checked_sub(prefix));
+            let statement = place.and_then(|index| pushed.get(index));
+            ApplyError::target(failed.error, statement.map(Pushed::label))
         })?;
         self.opened();
-        let mut inserted: Vec<&RowChange> = Vec::new();
-        for (index, outcome) in pushed.iter().zip(&outcomes[prefix..]) {
-            match &entries[*index] {
-                Entry::Row(_) if outcome.affected == 0 => outstanding.push(*index),
-                Entry::Row(row) if is_insert(row) => inserted.push(row),
-                Entry::Row(_) | Entry::WholeRow(_) => {}
-            }
-        }
-        outstanding.sort_unstable();
-        let rows: Vec<&RowChange> = outstanding
-            .iter()
-            .filter_map(|index| entries[*index].row())
-            .collect();
-        self.settle(&rows).await?;
-        self.refuse_deleted(&inserted).await
+        Ok((pushed, outcomes.split_off(prefix)))
     }
 
     /// Writes one change of a table without a key.
@@ -68,19 +98,12 @@ impl Applier {
         &mut self,
         change: &WholeRowChange,
     ) -> Result<(), ApplyError> {
+        let label = || Some(change.target.map.label());
         let mut batch = self.session.batch();
-        push_whole_row(&mut batch, change)
-            .map_err(|source| ApplyError::target(source, Some(change.target.map.label())))?;
+        push_whole_row(&mut batch, change).map_err(|source| ApplyError::target(source, label()))?;
         let done = batch.run().await;
-        done.map_err(|failed| ApplyError::target(failed.error, Some(change.target.map.label())))?;
-        Ok(())
-    }
-}
-
-fn target_of(entry: &Entry) -> &Arc<Target> {
-    match entry {
-        Entry::Row(row) => &row.target,
-        Entry::WholeRow(row) => &row.target,
+        done.map_err(|failed| ApplyError::target(failed.error, label()))
+            .map(drop)
     }
 }
 
@@ -88,44 +111,99 @@ fn is_insert(row: &RowChange) -> bool {
     matches!(&row.op, RowOp::Put(put) if put.insert)
 }
 
-fn push(batch: &mut Batch<'_>, entry: &Entry, floors: &mut Floors) -> Result<Attempt, ApplyError> {
-    let label = || Some(target_of(entry).map.label());
-    match entry {
-        Entry::Row(row) => push_row(batch, row, floors),
-        Entry::WholeRow(change) => push_whole_row(batch, change).map(|()| Attempt::Pushed),
+/// Pushes one statement for the set, or one for each row where that is cheaper.
+fn push_set<'a>(
+    batch: &mut Batch<'_>,
+    set: &'a RowSet<'a>,
+    pushed: &mut Vec<Pushed<'a>>,
+    floors: &mut Floors,
+) -> Result<(), ApplyError> {
+    let failed = |source| ApplyError::target(source, Some(set.target.map.label()));
+    if set.pays() {
+        let arrays = arrays_of(set, floors);
+        let parameters: Vec<Option<&[u8]>> = arrays.iter().map(|array| Some(&array[..])).collect();
+        batch
+            .push(&set.target.set(&set.kind), &parameters)
+            .map_err(failed)?;
+        pushed.push(Pushed::Set(set));
+        return Ok(());
     }
-    .map_err(|source| ApplyError::target(source, label()))
+    for entry in &set.entries {
+        push_one(batch, entry, Some(&set.kind), floors)?;
+        pushed.push(Pushed::One(entry));
+    }
+    Ok(())
+}
+
+/// One array of times for each floor, where the statement has a guard with floors.
+fn floor_arrays(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
+    let rows: Vec<Vec<String>> = match set.kind {
+        Kind::Delete => floors.of(set.rows.iter().map(|row| (row.time, &row.seen))),
+        Kind::Update(_, UpdateGuard::SameWriter) | Kind::Insert => return Vec::new(),
+        Kind::Update(..) => floors.of(set.rows.iter().map(|row| (row.since, &row.seen))),
+    };
+    let count = rows.first().map_or(0, Vec::len);
+    let array = |index: usize| array_literal(rows.iter().map(|row| Some(row[index].as_bytes())));
+    (0..count).map(array).collect()
+}
+
+/// The parameters of a statement for many rows: the floors, then an array for each column.
+fn arrays_of(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
+    let mut arrays = floor_arrays(set, floors);
+    if !matches!(set.kind, Kind::Insert) {
+        let keys = set.rows.first().map_or(0, |row| row.key.len());
+        let key = |index: usize| {
+            set.rows
+                .iter()
+                .map(move |row| Some(row.key[index].as_ref()))
+        };
+        arrays.extend((0..keys).map(|index| array_literal(key(index))));
+    }
+    let columns: Vec<usize> = match &set.kind {
+        Kind::Delete => vec![],
+        Kind::Update(columns, _) => columns.clone(),
+        Kind::Insert => (0..set.target.map.columns.len())
+            .filter(|index| set.target.map.columns[*index].written)
+            .collect(),
+    };
+    let value = |index: usize| {
+        set.rows.iter().map(move |row| match &row.op {
+            RowOp::Put(put) => params::value(&put.values.0[index]),
+            RowOp::Delete(_) => None,
+        })
+    };
+    arrays.extend(columns.into_iter().map(|index| array_literal(value(index))));
+    arrays
+}
+
+fn push_one(
+    batch: &mut Batch<'_>,
+    entry: &Entry,
+    kind: Option<&Kind>,
+    floors: &mut Floors,
+) -> Result<(), ApplyError> {
+    let (done, target) = match (entry, kind) {
+        (Entry::Row(row), Some(kind)) => (push_row(batch, row, kind, floors), &row.target),
+        (Entry::WholeRow(change), _) => (push_whole_row(batch, change), &change.target),
+        (Entry::Row(_), None) => return Ok(()),
+    };
+    done.map_err(|source| ApplyError::target(source, Some(target.map.label())))
 }
 
 fn push_row(
     batch: &mut Batch<'_>,
     row: &RowChange,
+    kind: &Kind,
     floors: &mut Floors,
-) -> Result<Attempt, WireError> {
-    match &row.op {
-        RowOp::Delete(_) => {
-            let parameters = guarded(floors, row);
-            batch.push(row.target.sql(Statement::DeleteOlder), &parameters)?;
-        }
-        RowOp::Put(put) if put.insert && !row.target.map.table.can_skip_duplicates => {
-            return Ok(Attempt::Settle);
-        }
-        RowOp::Put(put) if put.is_whole() && put.insert => {
-            batch.push(
-                row.target.sql(Statement::InsertNew),
-                &written(&row.target, &put.values),
-            )?;
-        }
-        RowOp::Put(put) if !put.is_whole() && put.moved => return Ok(Attempt::Settle),
-        RowOp::Put(put) => {
-            let how = if put.is_whole() {
-                UpdateGuard::Older
-            } else {
-                UpdateGuard::SameWriter
-            };
-            let (sql, columns) = update_of(&row.target, put, how);
+) -> Result<(), WireError> {
+    match (kind, &row.op) {
+        (Kind::Insert, RowOp::Put(put)) => batch.push(
+            row.target.sql(Statement::InsertNew),
+            &written(&row.target, &put.values),
+        ),
+        (Kind::Update(columns, how), RowOp::Put(put)) => {
             let mut parameters = match how {
-                UpdateGuard::Older => guarded(floors, row),
+                UpdateGuard::Older => guarded(floors, row, row.since),
                 _ => keyed(row),
             };
             parameters.extend(
@@ -133,22 +211,29 @@ fn push_row(
                     .iter()
                     .map(|index| params::value(&put.values.0[*index])),
             );
-            batch.push(&sql, &parameters)?;
+            batch.push(&row.target.update(columns, *how), &parameters)
+        }
+        _ => {
+            let parameters = guarded(floors, row, row.time);
+            batch.push(row.target.sql(Statement::DeleteOlder), &parameters)
         }
     }
-    Ok(Attempt::Pushed)
 }
 
 /// The update that writes what the source sent, and the columns it takes as parameters.
 pub(super) fn update_of(target: &Target, put: &Put, how: UpdateGuard) -> (Sql, Vec<usize>) {
-    let sent = |index: usize| put.values.0[index] != crate::pgoutput::Value::Unchanged;
+    let sent = |index: usize| put.values.0[index] != Value::Unchanged;
     let columns = sql::updated_columns(&target.map, sent);
     (target.update(&columns, how), columns)
 }
 
-/// The floors and the key, the first parameters of guarded statements.
-fn guarded<'a>(floors: &'a mut Floors, row: &'a RowChange) -> Vec<Option<&'a [u8]>> {
-    let floors = floors.texts(row.time, &row.seen);
+/// The floors of a change made at `time` and its key, the first parameters of guarded statements.
+fn guarded<'a>(
+    floors: &'a mut Floors,
+    row: &'a RowChange,
+    time: CommitTime,
+) -> Vec<Option<&'a [u8]>> {
+    let floors = floors.texts(time, &row.seen);
     let mut parameters: Vec<_> = floors.iter().map(|text| Some(text.as_bytes())).collect();
     parameters.extend(keyed(row));
     parameters

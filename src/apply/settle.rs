@@ -2,6 +2,7 @@
 //!
 //! What was decided between writes that did not know of each other is recorded (`conflict`).
 
+use super::decide::{Decision, decide};
 use super::error::ApplyError;
 use super::group::{Put, RowChange, RowOp};
 use super::params;
@@ -10,9 +11,18 @@ use super::rows::{keyed, update_of, written};
 use super::sql::UpdateGuard;
 use super::target::Statement;
 use super::transaction::Applier;
-use crate::conflict::{Incoming, Local, Verdict, Version, Write, resolve, rival};
+use crate::conflict::{Incoming, Local, Verdict, Version, Write, rival};
 use crate::pgoutput::Tuple;
 use crate::wire::{Batch, Outcome, WireError};
+
+/// What a row is that this very transaction wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Own {
+    /// One that a statement for many rows took: nothing is left to do.
+    Done,
+    /// An earlier change of the same transaction: it is older.
+    Older,
+}
 
 /// What is written for a change that won.
 enum Act {
@@ -35,30 +45,41 @@ impl Applier {
     /// Settles keys by the case table of `conflict::resolve`. No key comes twice.
     ///
     /// A change that loses without a conflict is found without a lock: what holds the key can only
-    /// become newer. The others are looked at again under their rows' locks, then written.
-    pub(super) async fn settle(&mut self, rows: &[&RowChange]) -> Result<(), ApplyError> {
+    /// become newer. The others are looked at again under their rows' locks, then written. Gives
+    /// back those with which nothing was left to do.
+    pub(super) async fn settle<'a>(
+        &mut self,
+        rows: &[&'a RowChange],
+        own: Own,
+    ) -> Result<Vec<&'a RowChange>, ApplyError> {
         if rows.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let seen = self.look(rows, Statement::SeeRow).await?;
-        let concerned = rows.iter().zip(&seen).filter(|(row, local)| {
-            self.decide(row, local) == Verdict::Apply || self.rival(row, local).is_some()
-        });
-        let concerned: Vec<&RowChange> = concerned.map(|(row, _)| *row).collect();
+        let (mut done, mut concerned) = (Vec::new(), Vec::new());
+        for (row, (local, written_here)) in rows.iter().zip(&seen) {
+            let loses = || decide(row, local, &self.source) == Decision::Discard;
+            if *written_here && own == Own::Done {
+                done.push(*row);
+            } else if self.rival(row, local).is_some() || !loses() {
+                concerned.push(*row);
+            }
+        }
         if concerned.is_empty() {
-            return Ok(());
+            return Ok(done);
         }
         let locals = self.look(&concerned, Statement::LockRow).await?;
         let mut settled = Vec::with_capacity(concerned.len());
-        for (row, local) in concerned.into_iter().zip(&locals) {
+        for (row, (local, _)) in concerned.into_iter().zip(&locals) {
             let act = self.act(row, local).await?;
             let record = self.record(row, local).await;
             settled.push((row, record, act));
         }
-        self.carry_out(&settled).await
+        self.carry_out(&settled).await.map(|()| done)
     }
 
-    fn incoming(&self, row: &RowChange) -> Incoming {
+    /// What on the target the source did not know when it made the change.
+    fn rival<'a>(&self, row: &RowChange, local: &'a Local) -> Option<&'a Version> {
         let write = match row.op {
             RowOp::Put(_) => Write::Put,
             RowOp::Delete(_) => Write::Delete,
@@ -67,16 +88,7 @@ impl Applier {
             time: row.time,
             node: self.source.clone(),
         };
-        Incoming { write, version }
-    }
-
-    fn decide(&self, row: &RowChange, local: &Local) -> Verdict {
-        resolve(&self.incoming(row), local)
-    }
-
-    /// What on the target the source did not know when it made the change.
-    fn rival<'a>(&self, row: &RowChange, local: &'a Local) -> Option<&'a Version> {
-        rival(&self.incoming(row), local, &row.seen)
+        rival(&Incoming { write, version }, local, &row.seen)
     }
 
     /// Counts a conflict; gives the record of it unless there are too many.
@@ -86,7 +98,10 @@ impl Applier {
         if !self.ledger.take(&row.target) {
             return None;
         }
-        let verdict = self.decide(row, local);
+        let verdict = match decide(row, local, &self.source) {
+            Decision::Discard => Verdict::Discard,
+            _ => Verdict::Apply,
+        };
         let mut record = Record::new(row, verdict, &rival, local.row.is_some());
         self.complete_record(row, &mut record).await;
         Some(record)
@@ -100,7 +115,7 @@ impl Applier {
         &mut self,
         rows: &[&RowChange],
         how: Statement,
-    ) -> Result<Vec<Local>, ApplyError> {
+    ) -> Result<Vec<(Local, bool)>, ApplyError> {
         let mut batch = self.session.batch();
         for row in rows {
             let key = keyed(row);
@@ -117,12 +132,15 @@ impl Applier {
         Ok(outcomes.chunks(2).map(|pair| self.local(pair)).collect())
     }
 
-    fn local(&self, outcomes: &[Outcome]) -> Local {
+    /// What holds the key, and whether this transaction wrote the row.
+    fn local(&self, outcomes: &[Outcome]) -> (Local, bool) {
+        let written_here = outcomes.first().and_then(|row| row.text(0, 2)) == Some("true");
         let mut versions = outcomes.iter().map(|outcome| self.versions(outcome));
-        Local {
+        let local = Local {
             row: versions.next().and_then(|rows| rows.into_iter().next()),
             tombstones: versions.next().unwrap_or_default(),
-        }
+        };
+        (local, written_here)
     }
 
     fn versions(&self, outcome: &Outcome) -> Vec<Option<Version>> {
@@ -141,32 +159,22 @@ impl Applier {
 
     /// What is to be done, the row being locked; nothing where it is not or no longer needed.
     async fn act(&mut self, row: &RowChange, local: &Local) -> Result<Option<Act>, ApplyError> {
-        if self.decide(row, local) == Verdict::Discard {
-            return Ok(None);
-        }
-        match &row.op {
-            RowOp::Put(put) => self.put(row, put, local).await,
-            RowOp::Delete(_) if local.row.is_some() => Ok(Some(Act::Delete)),
-            RowOp::Delete(_) => Ok(Some(Act::LeaveTombstone)),
+        match (decide(row, local, &self.source), &row.op) {
+            (Decision::Delete, _) => Ok(Some(Act::Delete)),
+            (Decision::LeaveTombstone, _) => Ok(Some(Act::LeaveTombstone)),
+            (Decision::Overwrite, RowOp::Put(put)) => Ok(Some(Act::Overwrite(put.clone()))),
+            (Decision::Complete, RowOp::Put(put)) => self.complete(row, put, local).await,
+            (Decision::Overtaken, _) => Err(ApplyError::Overtaken),
+            (Decision::Discard | Decision::Overwrite | Decision::Complete, _) => Ok(None),
         }
     }
 
-    /// True when this link's source wrote the version.
-    fn wrote(&self, version: Option<&Version>) -> bool {
-        version.is_some_and(|version| version.node == self.source)
-    }
-
-    async fn put(
+    async fn complete(
         &mut self,
         row: &RowChange,
         put: &Put,
         local: &Local,
     ) -> Result<Option<Act>, ApplyError> {
-        let by_source = |row: &Option<Version>| self.wrote(row.as_ref());
-        let same_writer = local.row.as_ref().is_some_and(by_source);
-        if same_writer && !put.moved {
-            return Ok(Some(Act::Overwrite(put.clone())));
-        }
         let completed = self
             .fetcher
             .complete(&row.target.map, &row.key, put)

@@ -29,6 +29,8 @@ pub struct Guard {
     pub stronger: Vec<u32>,
     /// Origins of third nodes. What has any other origin counts as written on the target.
     pub others: Vec<u32>,
+    /// Source and target are the whole cluster.
+    pub pair: bool,
 }
 
 impl Guard {
@@ -41,8 +43,13 @@ impl Guard {
     /// "The row version `alias` loses, and there is nothing to record": the source wrote it, or its
     /// version is unknown, or the source knew it and it is older. The last two in one comparison.
     fn takes(&self, alias: &str) -> String {
+        self.takes_above(alias, |n| format!("${n}::timestamptz"))
+    }
+
+    /// The same with the floors somewhere else.
+    pub(super) fn takes_above(&self, alias: &str, floor: impl Fn(usize) -> String) -> String {
         let written = format!("(pg_xact_commit_timestamp_origin({alias}.xmin))");
-        let above = self.above_floor(&written, |n| format!("${n}::timestamptz"));
+        let above = self.above_floor(&written, floor);
         format!(
             "({written}.roident = {} or not coalesce({above}, false))",
             self.origin
@@ -83,11 +90,18 @@ impl Guard {
         )
     }
 
-    /// "The row version `alias` was written by this link's source, or by this very transaction".
-    fn same_writer(&self, alias: &str) -> String {
+    /// "The row version `alias` holds what the source did not send of its own row".
+    ///
+    /// This very transaction wrote it, or the source did. The latter counts in a pair only: between
+    /// two writes of the source a third node may have written its row, and that write may still be
+    /// on its way here. (The target's own writes cannot: they would be in the row.)
+    pub(super) fn same_writer(&self, alias: &str) -> String {
+        let own = format!("{alias}.xmin = pg_current_xact_id()::xid");
+        if !self.pair {
+            return own;
+        }
         format!(
-            "((pg_xact_commit_timestamp_origin({alias}.xmin)).roident = {} or \
-             {alias}.xmin = pg_current_xact_id()::xid)",
+            "((pg_xact_commit_timestamp_origin({alias}.xmin)).roident = {} or {own})",
             self.origin
         )
     }
@@ -169,11 +183,12 @@ pub(super) fn updated_columns(map: &TableMap, sent: impl Fn(usize) -> bool) -> V
 }
 
 /// How an update protects what is newer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum UpdateGuard {
     /// The new row is whole: any older row may be replaced, if there is nothing to record.
     Older,
-    /// Large values are missing from the new row: only the same writer's row has the right ones.
+    /// Large values are missing from the new row: only a row that the source wrote as it stands
+    /// there has the right ones.
     SameWriter,
     /// The row is locked and the decision made.
     Decided,
@@ -235,10 +250,12 @@ pub(super) fn delete_decided(map: &TableMap) -> String {
     )
 }
 
-/// Tells who wrote the row when. Parameters: the key. Columns: micros, origin.
+/// Tells who wrote the row when. Parameters: the key. Columns: micros, origin, and whether this
+/// very transaction did.
 pub(super) fn see_row(map: &TableMap) -> String {
     format!(
-        "select {WRITTEN_MICROS}, {WRITTEN_ORIGIN} from {} x where {}",
+        "select {WRITTEN_MICROS}, {WRITTEN_ORIGIN}, (x.xmin = pg_current_xact_id()::xid)::text \
+         from {} x where {}",
         rows_of(map),
         key_matches(map, "x", 1)
     )

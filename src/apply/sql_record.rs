@@ -28,7 +28,7 @@ fn written(map: &TableMap) -> impl Iterator<Item = &str> {
 
 /// A `text[]` of names.
 fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let array = array_literal(names.map(str::as_bytes));
+    let array = array_literal(names.map(|name| Some(name.as_bytes())));
     format!("{}::text[]", literal(&String::from_utf8_lossy(&array)))
 }
 
@@ -95,13 +95,16 @@ fn time(guard: &Guard) -> String {
     format!("${}::timestamptz", 1 + guard.floors())
 }
 
-/// Rows that the source of a truncate did not know, and rows that it must spare. Parameters: the
-/// floors, the time.
+/// Rows that the source of a truncate did not know; and what it must spare, rows or a tombstone of
+/// the whole table. Parameters: the floors, the time.
 pub(super) fn judge_rows(map: &TableMap, guard: &Guard) -> String {
+    let older = guard.older("t", &time(guard));
     format!(
-        "select count(*) filter (where {})::text, count(*) filter (where not {})::text from {} t",
+        "select count(*) filter (where {})::text, (count(*) filter (where not {older}) + \
+         (select count(*) from mmrepl.tombstone t where t.relation = {} and t.key = '' \
+         and not {older}))::text from {} t",
         unknown_row(guard),
-        guard.older("t", &time(guard)),
+        map.table.oid,
         rows_of(map)
     )
 }

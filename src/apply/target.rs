@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::mapping::TableMap;
+use super::plan::Kind;
+use super::set_sql;
 use super::sql::{self, Guard, UpdateGuard};
 use super::sql_record;
 
@@ -55,6 +57,8 @@ pub struct Target {
     update: OnceLock<Sql>,
     /// Other updates, by the columns they write.
     updates: Mutex<HashMap<(Vec<usize>, UpdateGuard), Sql>>,
+    /// Statements for many rows.
+    sets: Mutex<HashMap<Kind, Sql>>,
 }
 
 impl Target {
@@ -68,6 +72,7 @@ impl Target {
             texts: Default::default(),
             update: OnceLock::new(),
             updates: Mutex::new(HashMap::new()),
+            sets: Mutex::new(HashMap::new()),
         }
     }
 
@@ -115,5 +120,21 @@ impl Target {
         }
         let mut updates = self.updates.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(updates.entry((columns.to_vec(), how)).or_insert_with(make))
+    }
+
+    /// The statement that writes many rows at once.
+    pub(super) fn set(&self, kind: &Kind) -> Sql {
+        let make = || match kind {
+            Kind::Delete => set_sql::delete(&self.map, &self.guard),
+            Kind::Update(columns, how) => set_sql::update(&self.map, columns, *how, &self.guard),
+            Kind::Insert => set_sql::insert(&self.map),
+        };
+        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = sets.get(kind) {
+            return Arc::clone(known);
+        }
+        let sql: Sql = make().into();
+        sets.insert(kind.clone(), Arc::clone(&sql));
+        sql
     }
 }

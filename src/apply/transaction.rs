@@ -196,8 +196,7 @@ impl Applier {
     fn count(&mut self, pieces: &[Piece]) {
         let rows = |piece: &Piece| piece.changes.iter().filter(|c| c.is_data()).count() as u64;
         self.counts.rows += pieces.iter().map(rows).sum::<u64>();
-        self.counts.transactions +=
-            pieces.iter().filter(|piece| piece.end.is_some()).count() as u64;
+        self.counts.transactions += pieces.iter().filter(|piece| wrote(piece)).count() as u64;
     }
 
     pub(super) async fn target(
@@ -377,6 +376,11 @@ impl Applier {
             .map(|outcome| lsn(first(outcome)).unwrap_or_default())
             .collect())
     }
+}
+
+/// The last piece of a transaction that wrote rows.
+fn wrote(piece: &Piece) -> bool {
+    piece.end.is_some() && piece.changes.iter().any(Change::is_data)
 }
 
 fn newest(pieces: &[Piece]) -> CommitTime {

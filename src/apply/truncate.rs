@@ -32,6 +32,7 @@ impl Applier {
         let time = stamp.time.to_string();
         let mut emptied = Vec::new();
         for target in targets {
+            // A newer truncate counts too: emptied again, the table would forget when.
             if self.record_truncate(target, stamp).await? {
                 self.delete_older(target, &time).await?;
             } else {

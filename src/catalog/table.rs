@@ -42,6 +42,9 @@ pub struct Column {
     pub name: String,
     /// The type as SQL (`format_type` with its modifier; schema-qualified outside `pg_catalog`).
     pub type_name: String,
+    /// The type without its modifier, for a cast from text that does what the type's input function
+    /// does; nothing where the cast is a function of its own.
+    pub cast_type: Option<String>,
     /// `pg_attribute.atttypid`.
     pub type_oid: u32,
     /// Whether NULL is refused.

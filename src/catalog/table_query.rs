@@ -19,10 +19,18 @@ from pg_catalog.pg_class c
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p') and c.relpersistence = 'p'";
 
+/// A domain is cast by way of its base type; one over another domain counts as not castable.
 const COLUMNS: &str = "
 select a.attrelid, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.atttypid,
-       a.attnotnull, a.atthasdef or a.attidentity <> '', a.attgenerated <> '', a.attidentity = 'a'
+       a.attnotnull, a.atthasdef or a.attidentity <> '', a.attgenerated <> '', a.attidentity = 'a',
+       case when b.typtype <> 'd' and not exists (
+                select from pg_catalog.pg_cast c
+                where c.castsource = 'pg_catalog.text'::pg_catalog.regtype
+                  and c.casttarget = b.oid and c.castmethod = 'f')
+            then pg_catalog.format_type(a.atttypid, -1) end
 from pg_catalog.pg_attribute a
+join pg_catalog.pg_type t on t.oid = a.atttypid
+join pg_catalog.pg_type b on b.oid = case when t.typtype = 'd' then t.typbasetype else t.oid end
 where a.attrelid = any($1) and a.attnum > 0 and not a.attisdropped
 order by a.attrelid, a.attnum";
 
@@ -138,6 +146,7 @@ pub(super) async fn columns(
             has_default: row.get(5),
             generated: row.get(6),
             identity_always: row.get(7),
+            cast_type: row.get(8),
         });
     }
     Ok(columns)

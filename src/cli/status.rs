@@ -123,6 +123,7 @@ mod tests {
             cluster: "shop".parse().unwrap(),
             at,
             links: Vec::new(),
+            nodes: Vec::new(),
         };
         assert_eq!(json(&status, true).lines().count(), 1);
         let read = |text: &str| serde_json::from_str::<ClusterStatus>(text).unwrap();

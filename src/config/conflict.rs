@@ -48,10 +48,12 @@ pub struct ConflictConfig {
     pub strategy: Strategy,
     /// How far clocks may differ before a link stops.
     pub max_clock_skew: Duration,
-    /// How long conflict records and tombstones are kept.
+    /// How long conflict records are kept.
     pub history: Duration,
     /// Conflicts recorded per link, table and minute before only a sample is.
     pub history_per_minute: u64,
+    /// How long the memory of deletes is kept at least.
+    pub tombstones: Duration,
     /// Rules of single tables, in the order of the file.
     pub tables: Vec<TableRule>,
 }

@@ -139,6 +139,7 @@ fn check_conflict(raw: RawConflict, problems: &mut Problems) -> Option<ConflictC
         parse_duration(&raw.max_clock_skew),
     );
     let history = problems.keep("conflict.history", parse_duration(&raw.history));
+    let tombstones = problems.keep("conflict.tombstones", parse_duration(&raw.tombstones));
     check_strategy("conflict.strategy", raw.strategy, problems);
     for twice in values_seen_twice(raw.table.iter().map(|rule| rule.name.as_str())) {
         problems.add(format!(
@@ -152,6 +153,7 @@ fn check_conflict(raw: RawConflict, problems: &mut Problems) -> Option<ConflictC
         max_clock_skew: skew?,
         history: history?,
         history_per_minute: raw.history_per_minute,
+        tombstones: tombstones?,
         tables,
     })
 }
@@ -231,6 +233,7 @@ mod tests {
         let config = Config::parse(TWO, &|_| None).unwrap();
         assert_eq!(config.conflict.max_clock_skew, Duration::from_secs(10));
         assert_eq!(config.conflict.history, Duration::from_secs(30 * 86_400));
+        assert_eq!(config.conflict.tombstones, Duration::from_secs(7 * 86_400));
         assert!(config.tables.matches("public", "t") && !config.tables.matches("other", "t"));
     }
 

@@ -226,9 +226,8 @@ impl Applying {
                     self.note(committed);
                     return Ok(());
                 }
-                Err(ApplyError::ClockBehind) if piece.first => {
-                    self.recover(ApplyError::ClockBehind, in_order, started)
-                        .await?;
+                Err(error @ ApplyError::ClockBehind { .. }) if piece.first => {
+                    self.recover(error, in_order, started).await?;
                 }
                 Err(error) => {
                     if second_try_may_help(&error) && !in_order {
@@ -256,7 +255,9 @@ impl Applying {
             .await
             .map_err(|source| self.failed(source))?;
         match error {
-            ApplyError::ClockBehind => self.wait_for_clock(started).await.map(|()| false),
+            ApplyError::ClockBehind { micros } => {
+                self.wait_for_clock(micros, started).await.map(|()| false)
+            }
             ApplyError::PositionMoved => Err(self.failed(error)),
             // In order, everything before the change that fails still gets through.
             error if !in_order && !passes_by_itself(&error) => Ok(true),
@@ -273,22 +274,20 @@ impl Applying {
         }
     }
 
-    async fn wait_for_clock(&mut self, started: Instant) -> Result<(), LinkError> {
-        let waited = started.elapsed();
+    /// The target's clock is `micros` behind the commit time of the next change. A clock that is
+    /// too far behind is not waited for: that would take as long, for every change.
+    async fn wait_for_clock(&mut self, micros: i64, started: Instant) -> Result<(), LinkError> {
         let link = &self.options.link;
-        if waited > self.options.max_clock_skew {
-            let oldest = self.monitor.oldest_unapplied();
-            let behind = oldest.map_or(0, |time| time.micros_since(CommitTime::now()) / 1000);
-            return Err(LinkError::ClockSkew {
-                from: link.from.clone(),
-                to: link.to.clone(),
-                behind_ms: behind.max(1),
-                waited_ms: self.options.max_clock_skew.as_millis(),
-            });
+        let allowed = self.options.max_clock_skew;
+        let behind = Duration::from_micros(micros.max(1).unsigned_abs());
+        if behind > allowed || started.elapsed() > allowed {
+            return Err(LinkError::clock_skew(link, behind, allowed));
         }
         let reason = format!(
-            "the clock of {} is behind the commit time of the next change from {}; waiting until it has passed",
-            link.to, link.from
+            "the clock of {} is {} ms behind the commit time of the next change from {}; waiting until it has passed",
+            link.to,
+            behind.as_millis().max(1),
+            link.from
         );
         self.monitor.set_state(LinkState::Waiting, Some(reason));
         sleep(CLOCK_POLL).await;

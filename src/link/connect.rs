@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use super::LinkContext;
 use super::error::LinkError;
 use super::history::{Witnesses, start_position};
+use super::probe::read_clock;
 use crate::apply::{Applier, Committed, Fetcher, Origins, Tables};
 use crate::catalog::CatalogError;
 use crate::catalog::link_control::read_paused;
@@ -79,6 +81,7 @@ pub(super) async fn connect(context: &LinkContext) -> Result<Ready, LinkError> {
         context.set_paused(true);
     }
     let target_control = open_control(context, target).await?;
+    check_clocks(context, &source_control, &target_control).await?;
     let source_server = server(source, &source_control).await?;
     let target_server = server(target, &target_control).await?;
     let origins = read_origins(context, &target_control).await?;
@@ -137,6 +140,28 @@ fn catalog_at(node: &NodeName) -> impl Fn(CatalogError) -> LinkError + '_ {
         node: node.clone(),
         source,
     }
+}
+
+/// A target whose clock is too far behind would have to wait for every change.
+async fn check_clocks(
+    context: &LinkContext,
+    source: &Client,
+    target: &Client,
+) -> Result<(), LinkError> {
+    let epoch = Instant::now();
+    let there = read_clock(&context.target, target, epoch).await?;
+    let here = read_clock(&context.source, source, epoch).await?;
+    let behind = here.ahead_of(&there);
+    let surely = Duration::from_micros((behind.micros - behind.doubt_micros).max(0).unsigned_abs());
+    if surely > context.max_clock_skew {
+        let measured = Duration::from_micros(behind.micros.unsigned_abs());
+        return Err(LinkError::clock_skew(
+            &context.link,
+            measured,
+            context.max_clock_skew,
+        ));
+    }
+    Ok(())
 }
 
 async fn server(node: &Node, client: &Client) -> Result<Server, LinkError> {

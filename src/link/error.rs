@@ -1,12 +1,14 @@
 //! Why a link is not streaming.
 
+use std::time::Duration;
+
 use super::history::HistoryError;
 use crate::apply::ApplyError;
 use crate::assemble::AssembleError;
 use crate::catalog::CatalogError;
 use crate::checkpoint::CheckpointError;
 use crate::error::{RetryClass, Retryable};
-use crate::ids::NodeName;
+use crate::ids::{LinkName, NodeName};
 use crate::pgoutput::DecodeError;
 use crate::wire::WireError;
 
@@ -66,17 +68,17 @@ pub enum LinkError {
     },
     /// The clocks are too far apart.
     #[error(
-        "the clock of {to} is still {behind_ms} ms behind the commit time of a change from {from} after {waited_ms} ms of waiting: set both servers' clocks (NTP), or raise max_clock_skew"
+        "the clock of {to} is {behind_ms} ms behind that of {from}, and max_clock_skew is {allowed_ms} ms: set both servers' clocks (NTP), or raise max_clock_skew"
     )]
     ClockSkew {
         /// The source.
         from: NodeName,
         /// The target.
         to: NodeName,
-        /// How far the target's clock is behind, in milliseconds.
+        /// How far the target's clock is behind, at least, in milliseconds.
         behind_ms: i64,
         /// `max_clock_skew`, in milliseconds.
-        waited_ms: u128,
+        allowed_ms: u128,
     },
     /// The checkpoint store failed.
     #[error(transparent)]
@@ -109,6 +111,16 @@ impl Retryable for LinkError {
 }
 
 impl LinkError {
+    /// The clock of the link's target is `behind` that of its source, more than is `allowed`.
+    pub(super) fn clock_skew(link: &LinkName, behind: Duration, allowed: Duration) -> Self {
+        Self::ClockSkew {
+            from: link.from.clone(),
+            to: link.to.clone(),
+            behind_ms: i64::try_from(behind.as_millis()).unwrap_or(i64::MAX).max(1),
+            allowed_ms: allowed.as_millis(),
+        }
+    }
+
     /// The table the error is about.
     pub fn relation(&self) -> Option<&str> {
         match self {

@@ -12,6 +12,7 @@
 mod alive;
 mod applying;
 mod checkpointing;
+mod clock;
 mod connect;
 mod error;
 mod history;

@@ -9,6 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_postgres::Client;
 
 use super::LinkContext;
+use super::clock::{Offsets, Reading, Watched};
 use super::connect::open_control;
 use super::error::LinkError;
 use crate::catalog::CatalogError;
@@ -32,7 +33,7 @@ pub(super) async fn run(context: LinkContext) {
         context,
         source: None,
         target: None,
-        clock_at: None,
+        clocks: Clocks::default(),
     };
     let mut tick = interval(PROBE_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -54,7 +55,29 @@ struct Probe {
     context: LinkContext,
     source: Option<Client>,
     target: Option<Client>,
-    clock_at: Option<Instant>,
+    clocks: Clocks,
+}
+
+/// What is known of both servers' clocks.
+struct Clocks {
+    /// Where monotonic time begins.
+    epoch: Instant,
+    compared_at: Option<Instant>,
+    offsets: Offsets,
+    source: Watched,
+    target: Watched,
+}
+
+impl Default for Clocks {
+    fn default() -> Self {
+        Self {
+            epoch: Instant::now(),
+            compared_at: None,
+            offsets: Offsets::default(),
+            source: Watched::default(),
+            target: Watched::default(),
+        }
+    }
 }
 
 impl Probe {
@@ -62,12 +85,10 @@ impl Probe {
         let source = connected(&self.context, &self.context.source, &mut self.source).await?;
         look_at_slot(&self.context, source).await?;
         look_at_pause(&self.context, source).await?;
-        if self.clock_at.is_none_or(|at| at.elapsed() >= CLOCK_EVERY) {
+        let compared = self.clocks.compared_at;
+        if compared.is_none_or(|at| at.elapsed() >= CLOCK_EVERY) {
             let target = connected(&self.context, &self.context.target, &mut self.target).await?;
-            let ahead = clock_ahead_ms(&self.context.target, target).await?
-                - clock_ahead_ms(&self.context.source, source).await?;
-            self.context.monitor.set_clock_offset_ms(ahead);
-            self.clock_at = Some(Instant::now());
+            compare_clocks(&self.context, &mut self.clocks, source, target).await?;
         }
         Ok(())
     }
@@ -117,18 +138,53 @@ async fn look_at_pause(context: &LinkContext, source: &Client) -> Result<(), Lin
     Ok(())
 }
 
-/// How far a server's clock is ahead of this machine's, in milliseconds; half a round trip is taken
-/// off, so the error is at most that.
-async fn clock_ahead_ms(node: &Node, client: &Client) -> Result<f64, LinkError> {
+/// Compares the clocks, and sees whether one was set back since the last time.
+async fn compare_clocks(
+    context: &LinkContext,
+    clocks: &mut Clocks,
+    source: &Client,
+    target: &Client,
+) -> Result<(), LinkError> {
+    let there = read_clock(&context.target, target, clocks.epoch).await?;
+    let here = read_clock(&context.source, source, clocks.epoch).await?;
+    clocks.compared_at = Some(Instant::now());
+    let best = clocks.offsets.note(there.ahead_of(&here));
+    let (offset, doubt) = best.as_millis();
+    context.monitor.set_clock_offset_ms(offset, doubt);
+    for (node, back) in [
+        (&context.source, clocks.source.note(here)),
+        (&context.target, clocks.target.note(there)),
+    ] {
+        let Some(back_ms) = back else { continue };
+        let name = &node.name;
+        let message = format!(
+            "the clock of {name} was set back by {back_ms} ms: what is written there counts as older than it is until the clock has caught up"
+        );
+        tracing::warn!(link = %context.link, node = %name, back_ms, "{message}");
+        context.monitor.notice(message);
+    }
+    Ok(())
+}
+
+/// Asks a server for its time; `epoch` is where monotonic time begins.
+pub(super) async fn read_clock(
+    node: &Node,
+    client: &Client,
+    epoch: Instant,
+) -> Result<Reading, LinkError> {
     let sql = "
         select (extract(epoch from pg_catalog.clock_timestamp()) * 1000000)::int8
                - 946684800000000";
-    let asked = CommitTime::now();
-    let row = client.query_one(sql, &[]).await;
+    // Parsed before, so that the round trip is that of the question alone.
+    let statement = client.prepare(sql).await;
+    let statement = statement.map_err(|e| at(node)(CatalogError::query("read the clock")(e)))?;
+    let asked = epoch.elapsed();
+    let row = client.query_one(&statement, &[]).await;
     let row = row.map_err(|e| at(node)(CatalogError::query("read the clock")(e)))?;
-    let round_trip = CommitTime::now().micros_since(asked);
-    let there = CommitTime::from_postgres_micros(row.get(0));
-    let ahead_micros = there.micros_since(asked.plus_micros(round_trip / 2));
-    #[allow(clippy::cast_precision_loss)] // an offset of 2^52 µs is 140 years
-    Ok(ahead_micros as f64 / 1000.0)
+    let doubt = epoch.elapsed().saturating_sub(asked) / 2;
+    Ok(Reading {
+        clock: CommitTime::from_postgres_micros(row.get(0)),
+        at: asked + doubt,
+        doubt,
+    })
 }

@@ -52,6 +52,8 @@ pub struct ServerOptions {
     pub password: Option<String>,
     /// Further settings; they win over those that every server gets.
     pub settings: Vec<(String, String)>,
+    /// Environment of the server, such as a clock of its own.
+    pub env: Vec<(String, String)>,
 }
 
 impl ServerOptions {
@@ -69,6 +71,13 @@ impl ServerOptions {
         self.settings.push((name.to_owned(), value.to_owned()));
         self
     }
+
+    /// Adds an environment variable.
+    #[must_use]
+    pub fn with_env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
 }
 
 /// A running (or stopped, or killed) server of ours. Dropping it stops it and removes its folder,
@@ -80,6 +89,7 @@ pub struct LocalServer {
     account: Option<Account>,
     port: u16,
     child: Option<Child>,
+    env: Vec<(String, String)>,
     keep: bool,
     _guard: Guard,
 }
@@ -101,6 +111,7 @@ impl LocalServer {
             account,
             port: free_port()?,
             child: None,
+            env: options.env.clone(),
             keep: false,
             _guard: Guard::server(dir),
         };
@@ -249,6 +260,7 @@ impl LocalServer {
         command
             .current_dir(&self.dir)
             .env("LC_ALL", "C")
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .env_remove("PGDATA");
         command
             .stdin(Stdio::null())

@@ -451,6 +451,7 @@ mod tests {
             cluster,
             at,
             links: links.collect(),
+            nodes: vec![],
         })
     }
 

@@ -45,10 +45,14 @@ pub async fn gather(config: &Config, data_dir: Option<PathBuf>) -> ClusterStatus
     )
     .await;
     let mut told: Vec<LinkStatus> = Vec::new();
+    let mut nodes = Vec::new();
     let mut silent: BTreeMap<NodeName, Silence> = BTreeMap::new();
     for (node, daemon) in config.nodes.iter().zip(daemons) {
         match daemon {
-            Ok(status) => told.extend(status.links),
+            Ok(status) => {
+                told.extend(status.links);
+                nodes.extend(status.nodes);
+            }
             Err(silence) => drop(silent.insert(node.name.clone(), silence)),
         }
     }
@@ -66,6 +70,7 @@ pub async fn gather(config: &Config, data_dir: Option<PathBuf>) -> ClusterStatus
         cluster: config.cluster.clone(),
         at: CommitTime::now(),
         links,
+        nodes,
     }
 }
 

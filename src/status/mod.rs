@@ -5,5 +5,6 @@ pub mod cluster;
 pub mod gather;
 pub mod model;
 pub mod monitor;
+pub mod node;
 mod rates;
 pub mod render;

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::node::NodeStatus;
 use crate::commit_time::CommitTime;
 use crate::ids::{ClusterName, LinkName, NodeName};
 use crate::lsn::Lsn;
@@ -18,6 +19,9 @@ pub struct ClusterStatus {
     pub at: CommitTime,
     /// The links, in the order of the configuration.
     pub links: Vec<LinkStatus>,
+    /// What the daemons that answered tell about their own nodes.
+    #[serde(default)]
+    pub nodes: Vec<NodeStatus>,
 }
 
 /// One direction of replication.
@@ -47,8 +51,14 @@ pub struct LinkStatus {
     pub rates: Rates,
     /// How far the target's clock is ahead of the source's, milliseconds.
     pub clock_offset_ms: Option<f64>,
+    /// The offset is known to within this, milliseconds.
+    #[serde(default)]
+    pub clock_uncertainty_ms: Option<f64>,
     /// The last error, also when it has passed.
     pub last_error: Option<LastError>,
+    /// What happened lately and is no error, such as a clock that was set back; the newest last.
+    #[serde(default)]
+    pub notices: Vec<Notice>,
     /// What the link holds in memory, and its limits; known to the daemon only.
     #[serde(default)]
     pub bounds: Option<Bounds>,
@@ -70,7 +80,9 @@ impl LinkStatus {
             totals: Totals::default(),
             rates: Rates::default(),
             clock_offset_ms: None,
+            clock_uncertainty_ms: None,
             last_error: None,
+            notices: Vec::new(),
             bounds: None,
         }
     }
@@ -274,6 +286,15 @@ pub struct LastError {
     pub retryable: bool,
 }
 
+/// Something that happened and is no error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// When.
+    pub at: CommitTime,
+    /// One sentence.
+    pub message: String,
+}
+
 /// What a link holds in memory, with the limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bounds {
@@ -467,7 +488,7 @@ mod tests {
         #[test]
         fn a_status_survives_json(link in link_status(), at in time()) {
             let status =
-                ClusterStatus { cluster: "shop".parse().unwrap(), at, links: vec![link] };
+                ClusterStatus { cluster: "shop".parse().unwrap(), at, links: vec![link], nodes: vec![] };
             let json = serde_json::to_string(&status).unwrap();
             prop_assert_eq!(serde_json::from_str::<ClusterStatus>(&json).unwrap(), status);
         }

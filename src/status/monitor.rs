@@ -1,13 +1,15 @@
 //! What one link tells about itself while it runs: counters that cost one atomic instruction on the
 //! hot path, and a snapshot that turns them into a [`LinkStatus`].
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
 use super::model::{
-    Bounds, Lag, LastError, LinkState, LinkStatus, LsnStatus, SlotStatus, StatusSource, Totals,
+    Bounds, Lag, LastError, LinkState, LinkStatus, LsnStatus, Notice, SlotStatus, StatusSource,
+    Totals,
 };
 use super::rates::{RateWindow, seconds};
 use crate::commit_time::CommitTime;
@@ -16,6 +18,8 @@ use crate::lsn::Lsn;
 
 /// "No commit waits", which no real commit time is.
 const NO_TIME: i64 = i64::MIN;
+/// How many notices are remembered.
+const NOTICES_MAX: usize = 8;
 
 /// The shared record of one link's doings; clones are the same record.
 #[derive(Clone, Debug)]
@@ -63,7 +67,10 @@ struct Slow {
     reason: Option<String>,
     slot: Option<SlotStatus>,
     clock_offset_ms: Option<f64>,
+    clock_uncertainty_ms: Option<f64>,
     last_error: Option<LastError>,
+    /// At most [`NOTICES_MAX`].
+    notices: VecDeque<Notice>,
     limits: Bounds,
     samples: RateWindow,
 }
@@ -81,7 +88,9 @@ impl LinkMonitor {
             reason: Some("the daemon connects to both servers and checks them".to_owned()),
             slot: None,
             clock_offset_ms: None,
+            clock_uncertainty_ms: None,
             last_error: None,
+            notices: VecDeque::new(),
             limits: Bounds::default(),
             samples: RateWindow::new(now),
         };
@@ -116,7 +125,9 @@ impl LinkMonitor {
             totals,
             rates: slow.samples.rates(now),
             clock_offset_ms: slow.clock_offset_ms,
+            clock_uncertainty_ms: slow.clock_uncertainty_ms,
             last_error: slow.last_error.clone(),
+            notices: slow.notices.iter().cloned().collect(),
             bounds: Some(self.bounds(slow.limits)),
             ..LinkStatus::new(
                 &self.inner.link,
@@ -270,9 +281,22 @@ impl LinkMonitor {
         Lsn::new(self.inner.positions.applied.load(Ordering::Relaxed))
     }
 
-    /// How far the target's clock is ahead of the source's, milliseconds.
-    pub fn set_clock_offset_ms(&self, offset: f64) {
-        self.slow().clock_offset_ms = Some(offset);
+    /// How far the target's clock is ahead of the source's, and to within how much that is known,
+    /// milliseconds.
+    pub fn set_clock_offset_ms(&self, offset: f64, uncertainty: f64) {
+        let mut slow = self.slow();
+        slow.clock_offset_ms = Some(offset);
+        slow.clock_uncertainty_ms = Some(uncertainty);
+    }
+
+    /// Notes something that happened and is no error; the oldest such note makes room.
+    pub fn notice(&self, message: String) {
+        let mut slow = self.slow();
+        if slow.notices.len() >= NOTICES_MAX {
+            slow.notices.pop_front();
+        }
+        let at = CommitTime::now();
+        slow.notices.push_back(Notice { at, message });
     }
 
     /// What waits between receiving and applying.
@@ -438,7 +462,7 @@ mod tests {
         monitor.add_reconnect();
         monitor.set_limits(1000, 64, 500);
         monitor.set_queue(7, 8);
-        monitor.set_clock_offset_ms(-0.5);
+        monitor.set_clock_offset_ms(-0.5, 0.1);
         let status = monitor.clone().snapshot(at(1.0));
         let totals = Totals {
             transactions: 1,

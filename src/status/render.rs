@@ -5,6 +5,7 @@ use std::fmt::Write;
 use comfy_table::{CellAlignment, Table};
 
 use super::model::{ClusterStatus, Lag, LinkState, LinkStatus, StatusSource};
+use super::node::NodeStatus;
 use crate::commit_time::CommitTime;
 
 const HEADERS: [&str; 11] = [
@@ -43,6 +44,9 @@ pub fn render(status: &ClusterStatus, color: bool) -> String {
         text.push_str(&paint_state(&line, link, color));
         text.push('\n');
         details(&mut text, link);
+    }
+    for node in &status.nodes {
+        about_node(&mut text, node);
     }
     legend(&mut text, status);
     text
@@ -105,6 +109,9 @@ fn details(text: &mut String, link: &LinkStatus) {
             &format!("WAL of slot {} is {}", slot.name, slot.wal_status),
         );
     }
+    for notice in &link.notices {
+        line(text, &format!("{}: {}", moment(notice.at), notice.message));
+    }
     if let Some(error) = &link.last_error
         && link
             .reason
@@ -128,6 +135,20 @@ fn details(text: &mut String, link: &LinkStatus) {
                 moment(error.at),
                 error.message
             ),
+        );
+    }
+}
+
+/// Tombstones that are kept longer than was asked for.
+fn about_node(text: &mut String, node: &NodeStatus) {
+    let Some(tombstones) = &node.tombstones else {
+        return;
+    };
+    if let Some(why) = &tombstones.waits_for {
+        let (node, kept) = (&node.node, tombstones.kept);
+        line(
+            text,
+            &format!("{node} keeps {kept} tombstones, some for longer than asked: {why}"),
         );
     }
 }
@@ -299,6 +320,7 @@ mod tests {
             cluster: "shop".parse().unwrap(),
             at: at(0),
             links,
+            nodes: vec![],
         }
     }
 

@@ -3,12 +3,21 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 mod bad_input;
+mod case_table;
+mod cases;
 mod chaos;
 mod check;
+mod clocks;
 mod conflicts;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod harness;
+mod histories;
+// The model's own language for histories; not all of it is used here.
+#[allow(dead_code)]
+#[path = "../model/history.rs"]
+mod history;
+mod housekeeping;
 mod init;
 mod init_rows;
 mod large;

@@ -358,6 +358,19 @@ fn updates(first_id: usize) -> String {
     all_cases().map(update).collect()
 }
 
+/// Enough rows of every type for one statement to write many of them.
+fn many_at_once() -> String {
+    let many = |(n, _): (usize, &Case)| {
+        format!(
+            "insert into t{n} select id + 1000 * g, v, vs from t{n}, generate_series(1, 4) g;
+             update t{n} set vs = array_append(vs, null) where id > 1000;
+             update t{n} set v = null where id > 3000;
+             delete from t{n} where id > 4000;\n"
+        )
+    };
+    all_cases().map(many).collect()
+}
+
 async fn every_type(majors: &[u32]) {
     let cluster = Cluster::running_with(ClusterOptions::majors(majors), &tables()).await;
     cluster.wait_streaming().await;
@@ -368,6 +381,8 @@ async fn every_type(majors: &[u32]) {
     // Each side changes the rows of the other.
     cluster.east().sql(&updates(101)).await;
     cluster.west().sql(&updates(1)).await;
+    cluster.wait_equal().await;
+    cluster.east().sql(&many_at_once()).await;
     cluster.wait_equal().await;
 }
 on_every_major!(every_type_goes_both_ways, super::every_type);

@@ -4,9 +4,11 @@
 //! all tests of this process, or on servers of its own when it kills or configures them. Nothing
 //! sleeps and hopes: everything waits for a condition with a generous limit ([`wait`]).
 
+pub mod clock;
 pub mod cluster;
 pub mod compare;
 pub mod daemon;
+pub mod links;
 pub mod options;
 pub mod pg;
 pub mod pool;

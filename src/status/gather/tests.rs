@@ -13,6 +13,7 @@ use crate::local::{LocalServer, ServerOptions};
 use crate::status::cluster::Verdict;
 use crate::status::model::{LinkState, StatusSource};
 use crate::status::monitor::LinkMonitor;
+use crate::status::node::NodeMonitor;
 
 struct Nothing;
 
@@ -37,9 +38,10 @@ async fn daemon(node: &str, links: &[&str]) -> (SocketAddr, CancellationToken) {
     for link in &links {
         link.set_state(LinkState::Streaming, None);
     }
-    let (cluster, node) = ("shop".parse().unwrap(), node.parse().unwrap());
+    let (cluster, node) = ("shop".parse().unwrap(), node.parse::<NodeName>().unwrap());
     let state = AdminState {
         cluster,
+        about_node: NodeMonitor::new(node.clone()),
         node,
         links,
         control: Arc::new(Nothing),

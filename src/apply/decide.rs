@@ -1,0 +1,91 @@
+//! Which statement tries a row without a look, and what becomes of a row it did not take. Pure.
+
+use super::group::{Put, RowChange, RowOp};
+use super::sql::UpdateGuard;
+use crate::commit_time::CommitTime;
+use crate::conflict::{Incoming, Local, Verdict, Version, Write, resolve};
+use crate::ids::NodeName;
+
+/// The guarded statement that takes a row if nothing newer is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt {
+    /// Delete the row where it is older.
+    DeleteOlder,
+    /// Insert where no row is.
+    InsertNew,
+    /// Update the row under this guard.
+    Update(UpdateGuard),
+    /// No such statement: the row must be settled.
+    Settle,
+}
+
+/// What becomes of a row, once it is known what the target holds for its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// What the target holds is newer and stays.
+    Discard,
+    /// The row goes.
+    Delete,
+    /// There is no row; the tombstone stays.
+    LeaveTombstone,
+    /// The values that were sent replace those of the row; the others it has are the right ones.
+    Overwrite,
+    /// What was not sent is fetched from the source, then the row is written whole.
+    Complete,
+    /// A value in the net change may be one that the source had lost to a write on the target:
+    /// only change by change does it come out right.
+    Overtaken,
+}
+
+/// Picks the first attempt.
+pub fn attempt(row: &RowChange) -> Attempt {
+    let put = match &row.op {
+        RowOp::Delete(_) => return Attempt::DeleteOlder,
+        RowOp::Put(put) => put,
+    };
+    if put.insert && !row.target.map.table.can_skip_duplicates {
+        return Attempt::Settle;
+    }
+    match (put.is_whole(), put.insert, put.moved) {
+        (true, true, _) => Attempt::InsertNew,
+        (true, false, _) => Attempt::Update(UpdateGuard::Older),
+        (false, _, true) => Attempt::Settle,
+        (false, _, false) => Attempt::Update(UpdateGuard::SameWriter),
+    }
+}
+
+/// Decides a change of the link's `source` against what the target holds for its key.
+pub fn decide(row: &RowChange, local: &Local, source: &NodeName) -> Decision {
+    if !wins(row, row.time, local, source) {
+        return Decision::Discard;
+    }
+    match &row.op {
+        RowOp::Delete(_) if local.row.is_some() => Decision::Delete,
+        RowOp::Delete(_) => Decision::LeaveTombstone,
+        RowOp::Put(_) if !wins(row, row.since, local, source) => Decision::Overtaken,
+        RowOp::Put(put) if has_the_rest(row, put, local, source) => Decision::Overwrite,
+        RowOp::Put(_) => Decision::Complete,
+    }
+}
+
+fn wins(row: &RowChange, time: CommitTime, local: &Local, source: &NodeName) -> bool {
+    let write = match row.op {
+        RowOp::Put(_) => Write::Put,
+        RowOp::Delete(_) => Write::Delete,
+    };
+    let node = source.clone();
+    let version = Version { time, node };
+    resolve(&Incoming { write, version }, local) == Verdict::Apply
+}
+
+/// True when the target's row holds what the source did not send: the source wrote it, and no
+/// third node can have written the source's row in between.
+fn has_the_rest(row: &RowChange, put: &Put, local: &Local, source: &NodeName) -> bool {
+    !put.moved && row.target.guard().pair && wrote(source, local)
+}
+
+/// True when the link's source wrote the target's row.
+pub(super) fn wrote(source: &NodeName, local: &Local) -> bool {
+    let writer = |row: &Option<Version>| row.as_ref().map(|version| version.node.clone());
+    local.row.as_ref().and_then(writer).as_ref() == Some(source)
+}

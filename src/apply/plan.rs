@@ -1,0 +1,163 @@
+//! Which statements write a segment: chosen by counting rows. Pure.
+//!
+//! Rows of one table that need the same statement are written together when there are enough of
+//! them. Deletes go first and inserts last: a unique value that moves is free before it is taken.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::decide::{Attempt, attempt};
+use super::group::{Entry, Put, RowChange, RowOp};
+use super::set_sql;
+use super::sql::{self, UpdateGuard};
+use super::target::Target;
+use crate::pgoutput::Value;
+
+/// Fewer rows than this are not worth a statement of their own.
+const SET_ROWS_MIN: usize = 5;
+/// More rows than this in one statement make the server choose worse plans.
+const SET_ROWS_MAX: usize = 500;
+/// A statement's arrays hold at most about this many bytes of values.
+const SET_BYTES_MAX: usize = 1024 * 1024;
+
+/// The statement that takes a row if nothing newer is there.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// Guarded delete.
+    Delete,
+    /// Guarded update of these columns.
+    Update(Vec<usize>, UpdateGuard),
+    /// Insert of a row that is not there.
+    Insert,
+}
+
+/// Rows of one table that one statement writes.
+#[derive(Debug)]
+pub(super) struct RowSet<'a> {
+    /// The table.
+    pub(super) target: &'a Arc<Target>,
+    /// The statement.
+    pub(super) kind: Kind,
+    /// The rows.
+    pub(super) rows: Vec<&'a RowChange>,
+    /// The same, as entries.
+    pub(super) entries: Vec<&'a Entry>,
+}
+
+/// How the entries of a segment are written, in this order.
+#[derive(Debug, Default)]
+pub(super) struct Plan<'a> {
+    /// Deletes and updates of many rows.
+    pub(super) first: Vec<RowSet<'a>>,
+    /// One statement each.
+    pub(super) singles: Vec<(&'a Entry, Option<Kind>)>,
+    /// Inserts of many rows.
+    pub(super) last: Vec<RowSet<'a>>,
+    /// No statement can take them: they are settled.
+    pub(super) settle: Vec<&'a RowChange>,
+}
+
+/// The statement for one row; `None` where it must be settled.
+fn kind_of(row: &RowChange) -> Option<Kind> {
+    match (attempt(row), &row.op) {
+        (Attempt::DeleteOlder, _) => Some(Kind::Delete),
+        (Attempt::InsertNew, _) => Some(Kind::Insert),
+        (Attempt::Update(how), RowOp::Put(put)) => Some(Kind::Update(columns(row, put), how)),
+        (Attempt::Settle | Attempt::Update(_), _) => None,
+    }
+}
+
+fn columns(row: &RowChange, put: &Put) -> Vec<usize> {
+    let sent = |index: usize| put.values.0[index] != Value::Unchanged;
+    sql::updated_columns(&row.target.map, sent)
+}
+
+/// Sorts the entries of a segment.
+pub(super) fn plan(entries: &[Entry]) -> Plan<'_> {
+    let mut plan = Plan::default();
+    let mut places: HashMap<(*const Target, Kind), usize> = HashMap::new();
+    let mut sets: Vec<RowSet<'_>> = Vec::new();
+    for entry in entries {
+        let Entry::Row(row) = entry else {
+            plan.singles.push((entry, None));
+            continue;
+        };
+        match kind_of(row) {
+            None => plan.settle.push(row),
+            Some(kind) if !can_batch(row, &kind) => plan.singles.push((entry, Some(kind))),
+            Some(kind) => {
+                let place = (Arc::as_ptr(&row.target), kind.clone());
+                let index = *places.entry(place).or_insert_with(|| {
+                    sets.push(RowSet::new(&row.target, kind));
+                    sets.len() - 1
+                });
+                sets[index].rows.push(row);
+                sets[index].entries.push(entry);
+            }
+        }
+    }
+    sets.sort_by(|a, b| a.kind.cmp(&b.kind));
+    for set in sets {
+        plan.add(set);
+    }
+    plan
+}
+
+fn can_batch(row: &RowChange, kind: &Kind) -> bool {
+    let writes = !matches!(kind, Kind::Update(columns, _) if columns.is_empty());
+    writes && set_sql::can_batch(&row.target.map)
+}
+
+impl<'a> Plan<'a> {
+    fn add(&mut self, set: RowSet<'a>) {
+        let list = if set.kind == Kind::Insert {
+            &mut self.last
+        } else {
+            &mut self.first
+        };
+        let (mut rows, mut entries) = (set.rows, set.entries);
+        while !rows.is_empty() {
+            let count = take(&rows);
+            let (rest, left) = (rows.split_off(count), entries.split_off(count));
+            list.push(RowSet {
+                rows,
+                entries,
+                ..RowSet::new(set.target, set.kind.clone())
+            });
+            (rows, entries) = (rest, left);
+        }
+    }
+}
+
+/// How many of the rows fit one statement; at least one.
+fn take(rows: &[&RowChange]) -> usize {
+    let mut bytes = 0;
+    let fitting = rows.iter().take(SET_ROWS_MAX).take_while(|row| {
+        bytes += bytes_of(row);
+        bytes <= SET_BYTES_MAX
+    });
+    fitting.count().max(1)
+}
+
+fn bytes_of(row: &RowChange) -> usize {
+    match &row.op {
+        RowOp::Put(put) => put.values.wire_bytes(),
+        RowOp::Delete(_) => row.key.iter().map(bytes::Bytes::len).sum(),
+    }
+}
+
+impl<'a> RowSet<'a> {
+    fn new(target: &'a Arc<Target>, kind: Kind) -> Self {
+        Self {
+            target,
+            kind,
+            rows: Vec::new(),
+            entries: Vec::new(),
+        }
+    }
+
+    /// Whether there are enough rows for one statement to pay.
+    pub(super) fn pays(&self) -> bool {
+        self.rows.len() >= SET_ROWS_MIN
+    }
+}

@@ -1,0 +1,125 @@
+//! The SQL that writes many rows of one table at once. Pure.
+//!
+//! Each parameter is an array of texts, one for each column, and each element is cast to the
+//! column's type without a length (the table's own length then checks the value; an explicit cast
+//! would cut it). Only columns whose cast from text is their input function take part; see
+//! `Column::cast_type`.
+
+use postgres_protocol::escape::escape_identifier as quote;
+
+use super::mapping::TableMap;
+use super::sql::{Guard, UpdateGuard};
+use crate::catalog::table::KeyColumn;
+
+/// Whether rows of the table can be written by these statements at all.
+pub(super) fn can_batch(map: &TableMap) -> bool {
+    let castable = |name: &str| {
+        map.table
+            .column(name)
+            .is_some_and(|c| c.cast_type.is_some())
+    };
+    let written = map
+        .columns
+        .iter()
+        .filter(|column| column.written || column.in_key);
+    map.key.is_some()
+        && map.table.can_skip_duplicates
+        && written.into_iter().all(|column| castable(&column.name))
+}
+
+/// `u.name::type`, for a column of the table.
+fn value(map: &TableMap, name: &str, element: &str) -> String {
+    let cast = map
+        .table
+        .column(name)
+        .and_then(|column| column.cast_type.as_deref());
+    format!("u.{element}::{}", cast.unwrap_or("text"))
+}
+
+fn key_of(map: &TableMap) -> &[KeyColumn] {
+    map.table
+        .key
+        .as_ref()
+        .map_or(&[], |key| key.columns.as_slice())
+}
+
+/// `unnest($1::timestamptz[], …, $2::text[], …) u(f1, …, e0, e1, …)`: the floors, the columns.
+fn elements(floors: usize, columns: usize) -> String {
+    let floor_arrays = (1..=floors).map(|n| format!("${n}::timestamptz[]"));
+    let arrays = (1..=columns).map(|n| format!("${}::text[]", floors + n));
+    let arrays: Vec<String> = floor_arrays.chain(arrays).collect();
+    let floor_names = (1..=floors).map(|n| format!("f{n}"));
+    let names: Vec<String> = floor_names
+        .chain((0..columns).map(|n| format!("e{n}")))
+        .collect();
+    format!("unnest({}) u({})", arrays.join(", "), names.join(", "))
+}
+
+/// The guard of one row with its floors.
+fn takes(guard: &Guard) -> String {
+    guard.takes_above("t", |n| format!("u.f{n}"))
+}
+
+/// `t.key = u.e0::type and …`; the key's columns are the first elements.
+fn key_matches(map: &TableMap) -> String {
+    let terms = key_of(map).iter().enumerate().map(|(index, column)| {
+        let element = value(map, &column.name, &format!("e{index}"));
+        format!("t.{} {} {element}", quote(&column.name), column.equality)
+    });
+    terms.collect::<Vec<_>>().join(" and ")
+}
+
+/// Deletes rows by key where there is nothing to decide. Parameters: the floors, the key's columns.
+pub(super) fn delete(map: &TableMap, guard: &Guard) -> String {
+    format!(
+        "delete from {} t using {} where {} and {}",
+        map.table.only(),
+        elements(guard.floors(), key_of(map).len()),
+        key_matches(map),
+        takes(guard)
+    )
+}
+
+/// Updates `columns` by key. Parameters: the floors (`Older` only), the key's columns, the columns.
+pub(super) fn update(map: &TableMap, columns: &[usize], how: UpdateGuard, guard: &Guard) -> String {
+    let keys = key_of(map).len();
+    let set = columns.iter().enumerate().map(|(position, index)| {
+        let name = &map.columns[*index].name;
+        let element = value(map, name, &format!("e{}", keys + position));
+        format!("{} = {element}", quote(name))
+    });
+    let (floors, condition) = match how {
+        UpdateGuard::SameWriter => (0, guard.same_writer("t")),
+        UpdateGuard::Older | UpdateGuard::Decided => (guard.floors(), takes(guard)),
+    };
+    format!(
+        "update {} t set {} from {} where {} and {condition}",
+        map.table.only(),
+        set.collect::<Vec<_>>().join(", "),
+        elements(floors, keys + columns.len()),
+        key_matches(map)
+    )
+}
+
+/// Inserts rows that are not there yet. Parameters: every written column.
+pub(super) fn insert(map: &TableMap) -> String {
+    let written: Vec<&str> = map
+        .columns
+        .iter()
+        .filter(|column| column.written)
+        .map(|column| column.name.as_str())
+        .collect();
+    let names: Vec<String> = written.iter().map(|name| quote(name)).collect();
+    let values: Vec<String> = written
+        .iter()
+        .enumerate()
+        .map(|(n, name)| value(map, name, &format!("e{n}")))
+        .collect();
+    format!(
+        "insert into {} ({}) overriding system value select {} from {} on conflict do nothing",
+        map.table.qualified(),
+        names.join(", "),
+        values.join(", "),
+        elements(0, written.len())
+    )
+}

@@ -1,0 +1,116 @@
+//! What housekeeping asks servers, one statement each.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use super::sweep::Look;
+use crate::catalog::CatalogError;
+use crate::catalog::position::read_positions;
+use crate::commit_time::CommitTime;
+use crate::lsn::Lsn;
+
+/// Tombstones are counted exactly up to here, then estimated by the server's statistics.
+const COUNT_MAX: i64 = 100_000;
+/// The prefix of the messages that mark a place in a node's WAL.
+const MARK_PREFIX: &str = "mmrepl.sweep";
+
+/// The tombstones on this node's server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// How many.
+    pub count: u64,
+    /// When the oldest was left.
+    pub oldest: Option<CommitTime>,
+    /// Whether the oldest is older than the retention.
+    pub expired: bool,
+    /// Every transaction with a number below this one has ended.
+    pub ended_before: i64,
+}
+
+const KEPT: &str = "
+select case when c.exact > $1::int8
+            then greatest(c.exact, pg_catalog.pg_stat_get_live_tuples('mmrepl.tombstone'::regclass))
+            else c.exact end,
+       (extract(epoch from o.at) * 1000000)::int8 - 946684800000000,
+       coalesce(o.at < pg_catalog.now() - $2::int8 * interval '1 microsecond', false),
+       pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::int8
+from (select pg_catalog.count(*) as exact
+      from (select from mmrepl.tombstone limit $1::int8 + 1) counted) c,
+     (select pg_catalog.min(left_at) as at from mmrepl.tombstone) o";
+
+/// Looks at the tombstones of the server; `retention` says which are old.
+pub(super) async fn kept(client: &Client, retention: Duration) -> Result<Kept, CatalogError> {
+    let row = client
+        .query_one(KEPT, &[&COUNT_MAX, &micros(retention)])
+        .await
+        .map_err(CatalogError::query("count the tombstones"))?;
+    let (count, oldest): (i64, Option<i64>) = (row.get(0), row.get(1));
+    Ok(Kept {
+        count: u64::try_from(count).unwrap_or(0),
+        oldest: oldest.map(CommitTime::from_postgres_micros),
+        expired: row.get(2),
+        ended_before: row.get(3),
+    })
+}
+
+const HISTORY: &str = "
+select (pg_catalog.pg_control_system()).system_identifier::text || '/'
+           || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8),
+       pg_catalog.pg_current_wal_insert_lsn()::text";
+
+/// Looks at a node: what it has applied, and then how far its own WAL goes.
+pub(super) async fn look(client: &Client) -> Result<Look, CatalogError> {
+    let positions = read_positions(client).await?;
+    let row = client.query_one(HISTORY, &[]).await;
+    let row = row.map_err(CatalogError::query("read the WAL position"))?;
+    let applied = positions
+        .into_iter()
+        .map(|position| (position.source, position.end_lsn));
+    Ok(Look {
+        history: row.get(0),
+        applied: applied.collect(),
+        written: CatalogError::parse("the WAL position", row.get(1))?,
+    })
+}
+
+/// Writes a mark into the node's WAL that every link from there passes on (a transaction with
+/// nothing but a logical message, manual 9.27.6), and says where.
+pub(super) async fn mark(client: &Client) -> Result<Lsn, CatalogError> {
+    let sql = "select pg_catalog.pg_logical_emit_message(true, $1, '')::text";
+    let row = client.query_one(sql, &[&MARK_PREFIX]).await;
+    let row = row.map_err(CatalogError::query("mark a place in the WAL"))?;
+    CatalogError::parse("pg_logical_emit_message", row.get(0))
+}
+
+/// Deletes one batch of tombstones: older than `$1` microseconds, of a transaction before `$2`.
+///
+/// `xmin` has 32 bits. The distance to `$2` is taken modulo 2^32 and is right while `$2` is fresh,
+/// which the last condition makes sure of; a tombstone whose number came round again is kept.
+/// A tombstone that somebody is writing is left for the next time, so nothing is waited for.
+const PRUNE: &str = "
+delete from mmrepl.tombstone where ctid = any (array(
+    select t.ctid from mmrepl.tombstone t
+    where t.left_at < pg_catalog.now() - $1::int8 * interval '1 microsecond'
+      and ((($2::int8 - t.xmin::text::int8) % 4294967296) + 4294967296) % 4294967296
+          between 1 and 2147483647
+      and pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::int8 - $2::int8
+          between 0 and 1000000000
+    order by t.left_at limit $3 for update skip locked))";
+
+/// Deletes at most `batch` tombstones; says how many.
+pub(super) async fn prune(
+    client: &Client,
+    retention: Duration,
+    before: i64,
+    batch: i64,
+) -> Result<u64, CatalogError> {
+    client
+        .execute(PRUNE, &[&micros(retention), &before, &batch])
+        .await
+        .map_err(CatalogError::query("prune tombstones"))
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,88 @@
+//! What a daemon tells about its own node, beside its links.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::commit_time::CommitTime;
+use crate::ids::NodeName;
+
+/// One node, as its daemon sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// The node.
+    pub node: NodeName,
+    /// The memory of deletes on its server; nothing until it was looked at.
+    pub tombstones: Option<TombstoneStatus>,
+}
+
+/// The tombstones on one server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TombstoneStatus {
+    /// How many there are; the server's own estimate beyond 100,000.
+    pub kept: u64,
+    /// When the oldest was left.
+    pub oldest: Option<CommitTime>,
+    /// Pruned since the daemon started.
+    pub pruned: u64,
+    /// When some were last pruned.
+    pub pruned_at: Option<CommitTime>,
+    /// Why tombstones older than the retention are still there.
+    pub waits_for: Option<String>,
+}
+
+/// The shared record of one node; clones are the same record.
+#[derive(Clone, Debug)]
+pub struct NodeMonitor {
+    inner: Arc<Mutex<NodeStatus>>,
+}
+
+impl NodeMonitor {
+    /// A node that was not looked at yet.
+    pub fn new(node: NodeName) -> Self {
+        let tombstones = None;
+        Self {
+            inner: Arc::new(Mutex::new(NodeStatus { node, tombstones })),
+        }
+    }
+
+    /// What is known.
+    pub fn snapshot(&self) -> NodeStatus {
+        self.lock().clone()
+    }
+
+    /// Notes how many tombstones there are and when the oldest was left.
+    pub fn set_tombstones(&self, kept: u64, oldest: Option<CommitTime>) {
+        self.tombstones(|tombstones| {
+            tombstones.kept = kept;
+            tombstones.oldest = oldest;
+        });
+    }
+
+    /// Counts pruned tombstones.
+    pub fn add_pruned(&self, count: u64, now: CommitTime) {
+        self.tombstones(|tombstones| {
+            tombstones.pruned += count;
+            tombstones.pruned_at = Some(now);
+        });
+    }
+
+    /// Says why expired tombstones stay, or that none do. True when that is new.
+    pub fn set_waits_for(&self, reason: Option<String>) -> bool {
+        let mut new = false;
+        self.tombstones(|tombstones| {
+            new = tombstones.waits_for != reason;
+            tombstones.waits_for = reason;
+        });
+        new
+    }
+
+    fn tombstones(&self, change: impl FnOnce(&mut TombstoneStatus)) {
+        change(self.lock().tombstones.get_or_insert_default());
+    }
+
+    /// A panic elsewhere leaves plain values here, so a poisoned lock is still good.
+    fn lock(&self) -> MutexGuard<'_, NodeStatus> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,286 @@
+//! Random histories on real servers: written while the links are paused, then while they run.
+//!
+//! The generator is the model's. Many histories share a cluster and its pauses. Either each has a
+//! table of its own, or all of them are in one table, each with keys of its own: then groups have
+//! enough rows for the statements that write many of them at once.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use crate::history::{self, KEYS, Step, Write};
+use crate::support::pg::TextRow;
+use crate::support::wait::ensure;
+use crate::support::{Cluster, ClusterOptions, Rng, pg, pool, wait_until};
+
+/// What follows on each round of writing apart.
+enum Then {
+    /// One link, to the first node, applies what there is; the others go on waiting.
+    LetThrough(&'static str),
+    /// All links apply everything.
+    Together,
+}
+
+/// The rounds; after them comes one in which the links run all the time.
+const APART: [Then; 4] = [
+    Then::LetThrough("west"),
+    Then::Together,
+    Then::LetThrough("north"),
+    Then::Together,
+];
+/// All rounds of writing.
+const ROUNDS: usize = APART.len() + 1;
+/// How long nodes may take to become equal once everything is applied.
+const EQUAL_LIMIT: Duration = Duration::from_secs(30);
+
+/// Where the rows of a history are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    OwnTable,
+    SharedTable,
+}
+
+/// The transactions of one history, by round.
+struct Written {
+    table: String,
+    /// Added to the history's keys.
+    first_key: usize,
+    rounds: Vec<Vec<Step>>,
+}
+
+impl Written {
+    fn random(number: usize, place: Place, nodes: u8, rng: &mut Rng) -> Self {
+        let mut round = || -> Vec<Step> {
+            let commits = 1 + rng.below(4);
+            let mut below = |bound| rng.below(bound);
+            (0..commits)
+                .map(|_| history::commit(&mut below, nodes))
+                .collect()
+        };
+        let rounds = (0..ROUNDS).map(|_| round()).collect();
+        let (table, first_key) = match place {
+            Place::OwnTable => (format!("h{number}"), 0),
+            Place::SharedTable => ("h".to_owned(), number * 10),
+        };
+        Self {
+            table,
+            first_key,
+            rounds,
+        }
+    }
+
+    /// A quarter of the tables send whole old rows.
+    fn create(&self, number: usize) -> String {
+        let name = &self.table;
+        let mut sql = format!(
+            "create table if not exists {name}
+                 (id int primary key, small text not null, large text not null);
+             alter table {name} alter column large set storage external;"
+        );
+        if number % 4 == 3 && self.first_key == 0 {
+            let _ = write!(sql, "alter table {name} replica identity full;");
+        }
+        sql
+    }
+
+    fn history(&self) -> String {
+        let mut text = String::new();
+        for (round, steps) in self.rounds.iter().enumerate() {
+            let _ = writeln!(
+                text,
+                "{} from {} round {round}:",
+                self.table, self.first_key
+            );
+            for step in steps {
+                let _ = writeln!(text, "  {step}");
+            }
+        }
+        text
+    }
+
+    /// One statement. Large values are stored out of line, uncompressed.
+    fn sql(&self, write: Write, fresh: u32) -> String {
+        let table = &self.table;
+        let large = format!("repeat('.', 2500) || {fresh}");
+        let at = |key: u8| self.first_key + usize::from(key);
+        match write {
+            Write::Put(key) => format!(
+                "insert into {table} values ({}, {fresh}, {large})
+                 on conflict (id) do update set small = excluded.small, large = excluded.large",
+                at(key)
+            ),
+            Write::Small(key) => {
+                format!("update {table} set small = {fresh} where id = {}", at(key))
+            }
+            Write::Large(key) => {
+                format!("update {table} set large = {large} where id = {}", at(key))
+            }
+            Write::Move(from, to) => format!(
+                "update {table} set id = {1} where id = {0}
+                 and not exists (select from {table} where id = {1})",
+                at(from),
+                at(to)
+            ),
+            Write::Delete(key) => format!("delete from {table} where id = {}", at(key)),
+            Write::Truncate if table == "h" => {
+                format!(
+                    "delete from h where id between {} and {}",
+                    at(0),
+                    at(KEYS - 1)
+                )
+            }
+            Write::Truncate => format!("truncate {table}"),
+        }
+    }
+
+    fn holds(&self, row: &TextRow) -> bool {
+        let key: usize = row[1].as_deref().unwrap().parse().unwrap();
+        let keys = self.first_key..self.first_key + usize::from(KEYS);
+        row[0].as_deref() == Some(&self.table) && keys.contains(&key)
+    }
+}
+
+/// The cluster under test with a session on each node.
+struct Scene {
+    cluster: Cluster,
+    clients: Vec<Client>,
+    histories: Vec<Written>,
+    fresh: u32,
+}
+
+impl Scene {
+    async fn new(majors: &[u32], (place, count): (Place, usize), mut rng: Rng) -> Self {
+        let nodes = u8::try_from(majors.len()).expect("three at most");
+        let histories: Vec<Written> = (0..count)
+            .map(|number| Written::random(number, place, nodes, &mut rng))
+            .collect();
+        let created = histories.iter().enumerate();
+        let schema: String = created.map(|(number, own)| own.create(number)).collect();
+        let cluster = Cluster::running_with(ClusterOptions::majors(majors), &schema).await;
+        cluster.wait_streaming().await;
+        let mut clients = Vec::new();
+        for node in &cluster.nodes {
+            clients.push(node.client().await);
+        }
+        Self {
+            cluster,
+            clients,
+            histories,
+            fresh: 0,
+        }
+    }
+
+    async fn write(&mut self, round: usize) {
+        for own in &self.histories {
+            for step in &own.rounds[round] {
+                let Step::Commit(node, writes) = step else {
+                    continue;
+                };
+                let mut transaction = "begin;".to_owned();
+                for write in writes {
+                    self.fresh += 1;
+                    transaction += &own.sql(*write, self.fresh);
+                    transaction += ";";
+                }
+                transaction += "commit";
+                pg::execute(&self.clients[usize::from(*node)], &transaction).await;
+            }
+        }
+    }
+
+    async fn play(&mut self) {
+        self.cluster.pause_all().await;
+        for (round, then) in APART.iter().enumerate() {
+            self.write(round).await;
+            match then {
+                Then::LetThrough(from) => {
+                    let nodes = &self.cluster.nodes;
+                    let known = nodes.iter().any(|node| node.name == *from);
+                    let from = if known { from } else { "west" };
+                    self.cluster.let_through(from, "east").await;
+                }
+                Then::Together => {
+                    self.cluster.resume_all().await;
+                    self.wait_equal(round).await;
+                    self.cluster.pause_all().await;
+                }
+            }
+        }
+        self.cluster.resume_all().await;
+        self.write(ROUNDS - 1).await;
+        self.wait_equal(ROUNDS - 1).await;
+    }
+
+    async fn wait_equal(&self, round: usize) {
+        self.cluster.settle().await;
+        let what = format!("nodes to be equal after round {round}");
+        wait_until(&what, EQUAL_LIMIT, async || self.compare().await).await;
+    }
+
+    async fn rows(&self, node: usize) -> Vec<TextRow> {
+        let tables: BTreeSet<&str> = self
+            .histories
+            .iter()
+            .map(|own| own.table.as_str())
+            .collect();
+        let of =
+            |table: &str| format!("select '{table}', id, small, right(large, -2500) from {table}");
+        let all: Vec<String> = tables.into_iter().map(of).collect();
+        let query = all.join(" union all ") + " order by 1, 2";
+        pg::rows(&self.clients[node], &query).await
+    }
+
+    async fn compare(&self) -> Result<(), String> {
+        let first = self.rows(0).await;
+        for (node, other) in self.cluster.nodes.iter().enumerate().skip(1) {
+            let rows = self.rows(node).await;
+            ensure(rows == first, || self.report(&first, &rows, other.name))?;
+        }
+        Ok(())
+    }
+
+    fn report(&self, first: &[TextRow], other: &[TextRow], name: &str) -> String {
+        let mut text = String::new();
+        for own in &self.histories {
+            let of = |rows: &[TextRow]| -> Vec<TextRow> {
+                rows.iter().filter(|row| own.holds(row)).cloned().collect()
+            };
+            let (here, there) = (of(first), of(other));
+            if here != there {
+                let history = own.history();
+                let _ = writeln!(text, "{history}east: {here:?}\n{name}: {there:?}");
+            }
+        }
+        text
+    }
+}
+
+async fn play(nodes: usize, what: (Place, usize), seed: u64) {
+    let majors = vec![pool::usual_major(); nodes];
+    Scene::new(&majors, what, Rng::from_env(seed))
+        .await
+        .play()
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_end_equal() {
+    play(2, (Place::OwnTable, 120), 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_end_equal_in_one_table() {
+    play(2, (Place::SharedTable, 240), 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_end_equal() {
+    play(3, (Place::OwnTable, 40), 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_end_equal_in_one_table() {
+    play(3, (Place::SharedTable, 100), 6).await;
+}

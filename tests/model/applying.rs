@@ -1,0 +1,282 @@
+//! One target transaction of a link, decided by the product's own code.
+//!
+//! What `apply::rows`, `apply::settle`, `apply::truncate` and `apply::in_order` do with SQL is done
+//! here to a [`State`]; which statement is tried, what the group's net changes are and what is
+//! decided about a row comes from `mmrepl::apply::pure` and `mmrepl::conflict`.
+
+use std::sync::Arc;
+
+use mmrepl::apply::pure::{
+    Attempt, Decision, Entry, GroupBuilder, RowChange, RowOp, Segment, Stamp as Made, Target,
+    UpdateGuard, attempt, decide, entries_of,
+};
+use mmrepl::assemble::{Change, Piece};
+use mmrepl::commit_time::CommitTime;
+use mmrepl::conflict::{Local, Version};
+use mmrepl::ids::NodeName;
+use mmrepl::pgoutput::{Tuple, Value};
+
+use crate::node::{Row, Stamp, State};
+use crate::table::{column, number, text};
+
+/// Why a transaction was rolled back.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum RolledBack {
+    /// A newer delete covers a key just inserted; in order it will be seen.
+    Overtaken,
+}
+
+/// A target transaction under way. Its `state` is thrown away when it fails.
+pub(crate) struct Applying<'a> {
+    pub(crate) state: State,
+    names: &'a [NodeName],
+    source: u8,
+    /// The source's rows at this moment.
+    source_state: &'a State,
+    target: &'a Arc<Target>,
+    inserted: Vec<(usize, CommitTime)>,
+}
+
+/// What the source had seen decides what is recorded, not what wins: the model leaves it out.
+fn made(time: CommitTime) -> Made {
+    let seen = Arc::default();
+    Made { time, seen }
+}
+
+fn key_of(row: &RowChange) -> usize {
+    usize::from(number(&row.key[0]))
+}
+
+impl<'a> Applying<'a> {
+    pub(crate) fn begin(
+        state: State,
+        names: &'a [NodeName],
+        (source, source_state): (u8, &'a State),
+        target: &'a Arc<Target>,
+    ) -> Self {
+        Self {
+            state,
+            names,
+            source,
+            source_state,
+            target,
+            inserted: Vec::new(),
+        }
+    }
+
+    /// `Applier::apply_group`.
+    pub(crate) fn group(mut self, pieces: &[Piece]) -> Result<State, RolledBack> {
+        let changes = pieces.iter().flat_map(|piece| {
+            let time = piece.header.commit_time;
+            piece.changes.iter().map(move |change| (change, time))
+        });
+        self.write_grouped(changes)?;
+        Ok(self.state)
+    }
+
+    /// `Applier::apply_part` for every change.
+    pub(crate) fn in_parts(mut self, piece: &Piece) -> Result<State, RolledBack> {
+        for change in &piece.changes {
+            self.write_grouped(std::iter::once((change, piece.header.commit_time)))?;
+        }
+        Ok(self.state)
+    }
+
+    fn write_grouped<'c>(
+        &mut self,
+        changes: impl Iterator<Item = (&'c Change, CommitTime)>,
+    ) -> Result<(), RolledBack> {
+        let mut group = GroupBuilder::default();
+        for (change, time) in changes {
+            match change {
+                Change::Truncate { .. } => {
+                    group.truncate(vec![Arc::clone(self.target)], made(time));
+                }
+                _ => group.row(change, self.target, &made(time)).unwrap(),
+            }
+        }
+        for segment in group.finish() {
+            match segment {
+                Segment::Rows(entries) => self.write_rows(&entries)?,
+                Segment::Truncate(_, made) => self.truncate(made.time),
+            }
+        }
+        Ok(())
+    }
+
+    /// `Applier::apply_in_order`.
+    pub(crate) fn in_order(mut self, piece: &Piece) -> Result<State, RolledBack> {
+        let time = piece.header.commit_time;
+        for change in &piece.changes {
+            if let Change::Truncate { .. } = change {
+                self.truncate(time);
+                continue;
+            }
+            for entry in entries_of(change, self.target, &made(time)).unwrap() {
+                self.settle(entry.row().unwrap())?;
+            }
+        }
+        self.refuse_deleted()?;
+        Ok(self.state)
+    }
+
+    fn write_rows(&mut self, entries: &[Entry]) -> Result<(), RolledBack> {
+        let rows: Vec<&RowChange> = entries.iter().map(|entry| entry.row().unwrap()).collect();
+        let refused: Vec<&&RowChange> = rows.iter().filter(|row| !self.takes(row)).collect();
+        for row in refused {
+            self.settle(row)?;
+        }
+        self.refuse_deleted()
+    }
+
+    /// Tries the guarded statement; true when it took the row.
+    fn takes(&mut self, row: &RowChange) -> bool {
+        let key = key_of(row);
+        let there = self.state.rows[key];
+        match (attempt(row), &row.op, there) {
+            (Attempt::DeleteOlder, _, Some(local)) if self.is_older(local.stamp, row.time) => {
+                self.state.remove(key);
+            }
+            (Attempt::InsertNew, RowOp::Put(put), None) => {
+                self.put(key, &put.values);
+                self.inserted.push((key, row.since));
+            }
+            (Attempt::Update(how), RowOp::Put(put), Some(local)) => {
+                let taken = match how {
+                    UpdateGuard::Older => self.is_older(local.stamp, row.since),
+                    UpdateGuard::SameWriter => self.is_same_writer(local.stamp),
+                    UpdateGuard::Decided => true,
+                };
+                if taken {
+                    self.put(key, &put.values);
+                }
+                return taken;
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// `Guard::takes` leaves more to be settled, with the same end.
+    fn is_older(&self, stamp: Stamp, time: CommitTime) -> bool {
+        let incoming = Version {
+            time,
+            node: self.names[usize::from(self.source)].clone(),
+        };
+        incoming.wins_over(self.version(stamp).as_ref())
+    }
+
+    /// `Guard::same_writer`.
+    fn is_same_writer(&self, stamp: Stamp) -> bool {
+        match stamp {
+            Stamp::Own => true,
+            Stamp::At(_, node) => self.target.guard().pair && node == self.source,
+        }
+    }
+
+    fn version(&self, stamp: Stamp) -> Option<Version> {
+        match stamp {
+            Stamp::Own => None,
+            Stamp::At(micros, node) => Some(Version {
+                time: CommitTime::from_postgres_micros(micros),
+                node: self.names[usize::from(node)].clone(),
+            }),
+        }
+    }
+
+    /// Writes what was sent over what is there.
+    fn put(&mut self, key: usize, values: &Tuple) {
+        let before = self.state.rows[key];
+        let kept = |value: Option<u16>, old: Option<u16>| value.or(old).expect("a whole row");
+        self.state.rows[key] = Some(Row {
+            small: kept(column(values, 1), before.map(|row| row.small)),
+            large: kept(column(values, 2), before.map(|row| row.large)),
+            stamp: Stamp::Own,
+        });
+    }
+
+    fn local(&self, key: usize) -> Local {
+        let tombstones = [self.state.tombstones[key], self.state.emptied];
+        Local {
+            row: self.state.rows[key].map(|row| self.version(row.stamp)),
+            tombstones: tombstones
+                .into_iter()
+                .flatten()
+                .map(|s| self.version(s))
+                .collect(),
+        }
+    }
+
+    /// `Applier::settle`.
+    fn settle(&mut self, row: &RowChange) -> Result<(), RolledBack> {
+        let key = key_of(row);
+        let local = self.local(key);
+        let source = &self.names[usize::from(self.source)];
+        match (decide(row, &local, source), &row.op) {
+            (Decision::Delete, _) => self.state.remove(key),
+            (Decision::LeaveTombstone, _) => self.state.tombstones[key] = Some(Stamp::Own),
+            (Decision::Overwrite, RowOp::Put(put)) => self.put(key, &put.values),
+            (Decision::Complete, RowOp::Put(put)) => {
+                if let Some(values) = self.fetched(key, &put.values) {
+                    self.put(key, &values);
+                    if local.row.is_none() {
+                        self.inserted.push((key, row.since));
+                    }
+                }
+            }
+            (Decision::Overtaken, _) => return Err(RolledBack::Overtaken),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// `Fetcher::complete`: from the source's row as it is now.
+    fn fetched(&self, key: usize, values: &Tuple) -> Option<Tuple> {
+        let mut values = values.clone();
+        if values.0[2] == Value::Unchanged {
+            values.0[2] = text(self.source_state.rows[key]?.large);
+        }
+        Some(values)
+    }
+
+    /// `Applier::refuse_deleted`.
+    fn refuse_deleted(&mut self) -> Result<(), RolledBack> {
+        let inserted = std::mem::take(&mut self.inserted);
+        let deleted_later = |(key, time): &(usize, CommitTime)| {
+            let tombstones = [self.state.tombstones[*key], self.state.emptied];
+            tombstones
+                .into_iter()
+                .flatten()
+                .any(|stamp| !self.is_older(stamp, *time))
+        };
+        if inserted.iter().any(deleted_later) {
+            return Err(RolledBack::Overtaken);
+        }
+        Ok(())
+    }
+
+    /// `Applier::truncate`.
+    fn truncate(&mut self, time: CommitTime) {
+        let older = |state: &State, key: usize, me: &Self| {
+            state.rows[key].is_none_or(|row| me.is_older(row.stamp, time))
+        };
+        let newer_left = (0..self.state.rows.len()).any(|key| !older(&self.state, key, self));
+        let is_older = |stamp| self.is_older(stamp, time);
+        if !newer_left && self.state.emptied.is_none_or(is_older) {
+            self.state.truncate();
+            return;
+        }
+        for key in 0..self.state.rows.len() {
+            if self.state.rows[key].is_some() && older(&self.state, key, self) {
+                self.state.remove(key);
+            }
+        }
+        if self
+            .state
+            .emptied
+            .is_none_or(|stamp| self.is_older(stamp, time))
+        {
+            self.state.emptied = Some(Stamp::Own);
+        }
+    }
+}

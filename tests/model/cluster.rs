@@ -1,0 +1,251 @@
+//! Plays a history on nodes in memory and says whether they end equal.
+
+use std::cmp::Ordering;
+use std::fmt::Write as _;
+use std::sync::{Arc, LazyLock};
+
+use mmrepl::apply::pure::Target;
+use mmrepl::ids::NodeName;
+
+use crate::applying::Applying;
+use crate::history::{History, How, Link, NAMES, Step, Write};
+use crate::node::{Effect, KEY_COUNT, Node, Stamp, State};
+use crate::table;
+
+static NODE_NAMES: LazyLock<Vec<NodeName>> =
+    LazyLock::new(|| NAMES.iter().map(|name| name.parse().unwrap()).collect());
+
+/// By size of the cluster (two nodes, more) and replica identity (default, full).
+static TARGETS: LazyLock<[[Arc<Target>; 2]; 2]> =
+    LazyLock::new(|| [true, false].map(|pair| [false, true].map(|full| table::target(pair, full))));
+
+/// The newest write of a key by any application: what every node must have in the end.
+#[derive(Clone, Copy, Debug)]
+struct Newest {
+    time: i64,
+    node: u8,
+    values: Option<(u16, u16)>,
+}
+
+/// Two or three nodes.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    nodes: Vec<Node>,
+    /// True time; the clocks are ahead of it.
+    now: i64,
+    ahead: [u8; 3],
+    target: &'static Arc<Target>,
+    newest: [Option<Newest>; KEY_COUNT],
+    fresh: u16,
+}
+
+impl Cluster {
+    pub(crate) fn new(nodes: u8, full: bool, ahead: [u8; 3]) -> Self {
+        Self {
+            nodes: vec![Node::default(); usize::from(nodes)],
+            now: 1,
+            ahead,
+            target: &TARGETS[usize::from(nodes > 2)][usize::from(full)],
+            newest: [None; KEY_COUNT],
+            fresh: 0,
+        }
+    }
+
+    fn clock(&self, node: u8) -> i64 {
+        self.now + i64::from(self.ahead[usize::from(node)])
+    }
+
+    fn is_pair(&self) -> bool {
+        self.nodes.len() == 2
+    }
+
+    pub(crate) fn step(&mut self, step: &Step) {
+        match step {
+            Step::Commit(node, writes) => self.commit(*node, writes),
+            Step::Deliver(link, most, how) => {
+                self.deliver(*link, usize::from(*most), *how);
+            }
+            Step::Tick(ticks) => self.tick(*ticks),
+            Step::Crash(node) => {
+                let node = &mut self.nodes[usize::from(*node)];
+                node.state = node.flushed;
+            }
+            Step::Flush(node) => {
+                let node = &mut self.nodes[usize::from(*node)];
+                node.flushed = node.state;
+            }
+            Step::Again(link) => self.deliver_again(*link),
+        }
+    }
+
+    pub(crate) fn tick(&mut self, ticks: u8) {
+        self.now += i64::from(ticks);
+    }
+
+    pub(crate) fn commit(&mut self, node: u8, writes: &[Write]) {
+        let time = self.clock(node);
+        let relation = &self.target.map.relation;
+        let effects =
+            self.nodes[usize::from(node)].commit((time, node), writes, relation, &mut self.fresh);
+        for effect in effects {
+            self.remember((time, node), effect);
+        }
+    }
+
+    /// An independent statement of the rule: the later write wins, ties go to the later name.
+    fn remember(&mut self, (time, node): (i64, u8), (key, values): Effect) {
+        let name = |node: u8| NAMES[usize::from(node)];
+        let known = &mut self.newest[key];
+        let wins = known.is_none_or(|known| {
+            let order = time.cmp(&known.time).then(name(node).cmp(name(known.node)));
+            order != Ordering::Less
+        });
+        if wins {
+            *known = Some(Newest { time, node, values });
+        }
+    }
+
+    /// Applies what waits on a link, up to `most` transactions.
+    pub(crate) fn deliver(&mut self, link: Link, most: usize, how: How) {
+        let (from, to) = (usize::from(link.from), usize::from(link.to));
+        let position = self.nodes[to].state.positions[from];
+        let end = self.nodes[from]
+            .wal
+            .len()
+            .min(position.saturating_add(most));
+        let merged = self.is_pair() && how == How::Grouped;
+        let mut next = position;
+        while next < end {
+            let until = if merged { end } else { next + 1 };
+            if self.apply(link, (next, until), how).is_none() {
+                for single in next..until {
+                    self.apply(link, (single, single + 1), How::InOrder)
+                        .expect("in order nothing is overtaken");
+                }
+            }
+            next = until;
+        }
+    }
+
+    /// One target transaction; nothing when it was rolled back.
+    fn apply(&mut self, link: Link, (first, until): (usize, usize), how: How) -> Option<()> {
+        let (from, to) = (usize::from(link.from), usize::from(link.to));
+        let pieces = &self.nodes[from].wal[first..until];
+        let times = pieces
+            .iter()
+            .map(|piece| piece.header.commit_time.as_postgres_micros());
+        let newest = times.max()?;
+        // The clock rule: the link waits.
+        self.now += (newest + 1 - self.clock(link.to)).max(0);
+        let (source, target) = (&self.nodes[from], &self.nodes[to]);
+        let seen = (link.from, &source.state);
+        let applying = Applying::begin(target.state, &NODE_NAMES, seen, self.target);
+        let applied = match how {
+            How::Grouped => applying.group(pieces),
+            How::InOrder => applying.in_order(&pieces[0]),
+            How::InParts => applying.in_parts(&pieces[0]),
+        };
+        let mut state: State = applied.ok()?;
+        // `mmrepl.advance_position` refuses a position that is not ahead.
+        if until <= state.positions[from] {
+            return None;
+        }
+        state.positions[from] = until;
+        state.stamp(newest, link.from);
+        self.nodes[to].state = state;
+        Some(())
+    }
+
+    fn deliver_again(&mut self, link: Link) {
+        let (from, to) = (usize::from(link.from), usize::from(link.to));
+        let before = self.nodes[to].state;
+        let Some(last) = before.positions[from].checked_sub(1) else {
+            return;
+        };
+        assert_eq!(
+            self.apply(link, (last, last + 1), How::Grouped),
+            None,
+            "applied twice"
+        );
+        assert_eq!(self.nodes[to].state, before);
+    }
+
+    /// Delivers everything, and says how the nodes differ from each other or from the rule.
+    pub(crate) fn end(&mut self) -> Result<(), String> {
+        self.tick(100);
+        let nodes = u8::try_from(self.nodes.len()).expect("three at most");
+        for (from, to) in (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to))) {
+            if from != to {
+                self.deliver(Link { from, to }, usize::MAX, How::Grouped);
+            }
+        }
+        let wanted = self
+            .newest
+            .map(|newest| newest.and_then(|newest| newest.values));
+        let equal = self.nodes.iter().all(|node| node.state.values() == wanted);
+        if equal && (self.is_pair() || self.versions_agree()) {
+            Ok(())
+        } else {
+            Err(self.report())
+        }
+    }
+
+    /// In a mesh, where nothing is merged, every node also has every version.
+    fn versions_agree(&self) -> bool {
+        let versions = |node: &Node| {
+            let version = |key: usize| version(&node.state, key);
+            std::array::from_fn::<_, KEY_COUNT, _>(version)
+        };
+        let first = versions(&self.nodes[0]);
+        self.nodes[1..].iter().all(|node| versions(node) == first)
+    }
+
+    fn report(&self) -> String {
+        let mut text = String::new();
+        for (name, node) in NAMES.iter().zip(&self.nodes) {
+            let _ = writeln!(text, "{name}: {}", rows(&node.state));
+        }
+        for (key, newest) in self.newest.iter().enumerate() {
+            if let Some(newest) = newest {
+                let (time, node) = (newest.time, NAMES[usize::from(newest.node)]);
+                let _ = writeln!(
+                    text,
+                    "newest of {key}: {:?} at {time} by {node}",
+                    newest.values
+                );
+            }
+        }
+        text
+    }
+}
+
+/// When and where the key was last written: its row, else its newest tombstone.
+fn version(state: &State, key: usize) -> Option<(i64, &'static str)> {
+    let named = |stamp: Stamp| match stamp {
+        Stamp::At(time, node) => (time, NAMES[usize::from(node)]),
+        Stamp::Own => unreachable!("no transaction is under way"),
+    };
+    match state.rows[key] {
+        Some(row) => Some(named(row.stamp)),
+        None => [state.tombstones[key], state.emptied]
+            .into_iter()
+            .flatten()
+            .map(named)
+            .max(),
+    }
+}
+
+fn rows(state: &State) -> String {
+    let rows = state.rows.iter().enumerate();
+    let shown = rows.filter_map(|(key, row)| {
+        row.map(|row| format!("{key} = ({}, {}) {:?}", row.small, row.large, row.stamp))
+    });
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+/// Plays a history to its end.
+pub(crate) fn play(history: &History) -> Result<(), String> {
+    let mut cluster = Cluster::new(history.nodes, history.full, history.ahead);
+    history.steps.iter().for_each(|step| cluster.step(step));
+    cluster.end()
+}
