@@ -96,7 +96,7 @@ pub async fn run(context: LinkContext, stop: CancellationToken) {
         transient: Backoff::transient(),
         blocked: Backoff::blocked(),
     };
-    link.run().await;
+    Box::pin(link.run()).await;
     link.context.monitor.set_state(
         LinkState::Stopped,
         Some("the daemon is stopping".to_owned()),

@@ -173,7 +173,7 @@ const CASES: [Case; 8] = [
     },
     Case {
         name: "update_update",
-        before: r#"insert into t values (1, 'old', 'b', 1)"#,
+        before: "insert into t values (1, 'old', 'b', 1)",
         east: r#"update t set v = E'ea\\st "q", {x}', n = 2"#,
         west: "update t set v = null where id = 1",
         on_east: "update_update applied",
