@@ -5,7 +5,7 @@
 //!                                           │ what they did not take
 //!                                           ▼
 //!                                         settle: lock, look, conflict::resolve, write
-//! begin, clock check ── rows … ── no newer delete? ── position row ── marker ── stamp ── commit
+//! begin, clock check ── rows … ── no newer delete? ── position row, marker, stamp ── commit
 //! ```
 //!
 //! Everything between `begin` and `commit` is one transaction on the target, the row in
@@ -14,10 +14,11 @@
 //!
 //! A guarded statement takes a row only where the row is older than the change and the source knew
 //! it; that needs no look before the write. The few rows it does not take are settled in the same
-//! transaction, and conflicts recorded. When a group fails as a whole (a unique value that moves between rows, a
-//! concurrent delete), it is rolled back and applied again *in order*: every source transaction
-//! by itself, every change one by one.
+//! transaction, and conflicts recorded. When a group fails as a whole (a unique value that moves
+//! between rows, a concurrent delete), it is rolled back and applied again *in order*: every source
+//! transaction by itself, every change one by one.
 
+mod crossing;
 mod decide;
 mod error;
 mod fetch;

@@ -3,7 +3,7 @@
 //! Rows of one table that need the same statement are written together when there are enough of
 //! them. Deletes go first and inserts last: a unique value that moves is free before it is taken.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::decide::{Attempt, attempt};
@@ -109,6 +109,20 @@ fn can_batch(row: &RowChange, kind: &Kind) -> bool {
 }
 
 impl<'a> Plan<'a> {
+    /// The tables that its statements insert into, each once.
+    pub(super) fn inserted_into(&self) -> impl Iterator<Item = &'a Arc<Target>> {
+        let singles = self.singles.iter().filter_map(|(entry, kind)| {
+            let row = entry.row()?;
+            (*kind == Some(Kind::Insert)).then_some(&row.target)
+        });
+        let sets = self.last.iter().map(|set| set.target);
+        let tables: BTreeMap<u32, &'a Arc<Target>> = singles
+            .chain(sets)
+            .map(|target| (target.map.table.oid, target))
+            .collect();
+        tables.into_values()
+    }
+
     fn add(&mut self, set: RowSet<'a>) {
         let list = if set.kind == Kind::Insert {
             &mut self.last

@@ -1,5 +1,6 @@
 //! The fast way: guarded statements, all of a segment in one round trip.
 
+use super::crossing::push_insert_lock;
 use super::error::ApplyError;
 use super::floors::Floors;
 use super::group::{Entry, Put, RowChange, RowOp, WholeRowChange};
@@ -72,7 +73,11 @@ impl Applier {
         let mut pushed = Vec::new();
         let opening = self.opening();
         let mut batch = self.session.batch();
-        let prefix = opening.push(&mut batch)?;
+        let mut prefix = opening.push(&mut batch)?;
+        for target in plan.inserted_into() {
+            prefix += push_insert_lock(&mut batch, target)
+                .map_err(|source| ApplyError::target(source, Some(target.map.label())))?;
+        }
         let floors = &mut self.floors;
         for set in &plan.first {
             push_set(&mut batch, set, &mut pushed, floors)?;

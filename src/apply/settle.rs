@@ -2,6 +2,7 @@
 //!
 //! What was decided between writes that did not know of each other is recorded (`conflict`).
 
+use super::crossing::push_insert_lock;
 use super::decide::{Decision, decide};
 use super::error::ApplyError;
 use super::group::{Put, RowChange, RowOp};
@@ -68,7 +69,14 @@ impl Applier {
         if concerned.is_empty() {
             return Ok(done);
         }
-        let locals = self.look(&concerned, Statement::LockRow).await?;
+        let mut locals = self.look(&concerned, Statement::LockRow).await?;
+        let looked = concerned
+            .iter()
+            .copied()
+            .zip(locals.iter().map(|seen| &seen.0));
+        if self.wait_for_inserts(looked).await? {
+            locals = self.look(&concerned, Statement::LockRow).await?;
+        }
         let mut settled = Vec::with_capacity(concerned.len());
         for (row, (local, _)) in concerned.into_iter().zip(&locals) {
             let act = self.act(row, local).await?;
@@ -228,7 +236,10 @@ fn push(batch: &mut Batch<'_>, row: &RowChange, act: &Act) -> Result<(), WireErr
             parameters.extend(values);
             batch.push(&sql, &parameters)
         }
-        Act::Insert(values) => batch.push(target.sql(Statement::Insert), &written(target, values)),
+        Act::Insert(values) => {
+            push_insert_lock(batch, target)?;
+            batch.push(target.sql(Statement::Insert), &written(target, values))
+        }
         Act::Replace(values) => {
             batch.push(target.sql(Statement::Delete), &keyed(row))?;
             batch.push(target.sql(Statement::Insert), &written(target, values))

@@ -61,7 +61,8 @@ pub(super) fn record(map: &TableMap, guard: &Guard, origin_of_rival: &str) -> St
          select $1, $2, {schema}, {table}, {}, $3::text[], $4, {RULE}, $5, \
          $6::text[], $7::text[], $8::timestamptz, {}, \
          l.names, l.vals, $9::timestamptz, $10, {origin_of_rival} \
-         from (select 1) one left join (select {} as names, {} as vals from {} t where {}) l on true",
+         from (select 1) one \
+         left join (select {} as names, {} as vals from {} t where {}) l on true",
         key_names(map),
         guard.origin,
         names(written(map)),

@@ -88,8 +88,8 @@ pub async fn read_seen(
     Ok(seen)
 }
 
-/// What a node says of itself when a slot was made on it: its clock in seconds since 1970, and what it
-/// had applied from the other nodes, both as text for [`RESET_POSITION`].
+/// What a node says of itself when a slot was made on it: its clock in seconds since 1970, and what
+/// it had applied from the other nodes, both as text for [`RESET_POSITION`].
 pub const KNOWN_NOW: &str = "
 select extract(epoch from pg_catalog.clock_timestamp())::text,
        (select pg_catalog.jsonb_object_agg(source,
@@ -101,7 +101,8 @@ select extract(epoch from pg_catalog.clock_timestamp())::text,
 pub const RESET_POSITION: &str = "
 insert into mmrepl.apply_position
     (source, commit_lsn, end_lsn, commit_time, source_system_id, source_timeline, began, seen)
-values ($1, $2::text::pg_lsn, $2::text::pg_lsn, null, $3, $4, pg_catalog.to_timestamp($5::text::float8), $6::text::jsonb)
+values ($1, $2::text::pg_lsn, $2::text::pg_lsn, null, $3, $4,
+        pg_catalog.to_timestamp($5::text::float8), $6::text::jsonb)
 on conflict (source) do update set
     commit_lsn = excluded.commit_lsn, end_lsn = excluded.end_lsn, commit_time = null,
     source_system_id = excluded.source_system_id, source_timeline = excluded.source_timeline,

@@ -4,9 +4,9 @@
 //! nodes, neither made with the other's in view. Everyday back-and-forth edits are none.
 //!
 //! ```text
-//! west's WAL    ── change a ──── row of b ─ marker "applied east up to t" ─ commit ──── change c ──▶
-//!                    │                          ▲                                          │
-//!                    │ did not know b           │ b was made on east at t                  │ knew b
+//! west's WAL  ── change a ─── row of b ─ marker "applied east up to t" ─ commit ── change c ──▶
+//!                  │                         ▲                                       │
+//!                  │ did not know b          │ b was made on east at t               │ knew b
 //! ```
 //!
 //! The target of a change asks: had the source applied the write that my row has now, when it made

@@ -9,6 +9,7 @@ mod chaos;
 mod check;
 mod clocks;
 mod conflicts;
+mod crossing;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod harness;
