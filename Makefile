@@ -22,13 +22,15 @@ demo-script:
 test: servers lint
 	MMREPL_REQUIRE_MAJORS=1 $(CARGO) test --all-features --no-fail-fast
 
-# The long forms: 200 faults, a minute of pgbench at scale 10, 2 million rows, 5000 tables; millions
-# of histories in the model.
+# The long forms: 200 faults, a minute of pgbench at scale 10, 2 million rows, 5000 tables, 10,000
+# edits in turn and as many at once; millions of histories in the model.
 soak: servers
 	MMREPL_MODEL_HISTORIES=1000000 MMREPL_MODEL_EXHAUSTIVE=1 $(CARGO) test --release --test model
 	MMREPL_CHAOS_FAULTS=$${MMREPL_CHAOS_FAULTS:-200} MMREPL_PGBENCH_SECONDS=60 MMREPL_LARGE=1 \
+		MMREPL_CONFLICT_ROUNDS=10000 MMREPL_CONFLICT_EDITS=10000 \
 		RUST_TEST_THREADS=1 $(CARGO) test --release --all-features --test it -- \
-		--nocapture chaos:: pgbench:: large::
+		--nocapture chaos:: pgbench:: large:: \
+		back_and_forth_edits_are_no_conflict::pg18 every_concurrent_edit_is_recorded::pg18
 
 # The same backlogs through the server's own subscription and through mmrepl, side by side.
 bench: servers

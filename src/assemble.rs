@@ -34,13 +34,15 @@ mod streamed;
 mod tests;
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 pub use change::Change;
 pub use error::AssembleError;
-pub use piece::{Piece, PieceLimits, TxEnd, TxHeader};
+pub use piece::{Piece, PieceLimits, SeenRuns, TxEnd, TxHeader};
 
+use crate::conflict::Seen;
 use crate::lsn::Lsn;
 use crate::pgoutput::{LogicalMessage, Message, RelationMessage};
 use crate::relation::RelationCache;
@@ -87,6 +89,7 @@ pub struct Assembler {
     relations: RelationCache,
     streams: Streams,
     state: State,
+    seen: Arc<Seen>,
 }
 
 #[derive(Debug)]
@@ -128,6 +131,15 @@ impl Assembler {
             relations: RelationCache::default(),
             streams: Streams::new(Self::STREAM_BUDGET_BYTES),
             state: State::Idle,
+            seen: Arc::default(),
+        }
+    }
+
+    /// What the source had applied from other nodes when it made the change that is fed next, or
+    /// ended the transaction whose end is fed next.
+    pub fn source_had_seen(&mut self, seen: &Arc<Seen>) {
+        if !Arc::ptr_eq(&self.seen, seen) {
+            self.seen = Arc::clone(seen);
         }
     }
 
@@ -280,7 +292,7 @@ impl Assembler {
                 Ok(if dropped {
                     Assembled::Skipped { end }
                 } else {
-                    builder.finish(end)
+                    builder.finish(end, &self.seen)
                 })
             }
             _ => Err(misplaced),
@@ -337,11 +349,12 @@ impl Assembler {
             (State::Plain { dropped: true, .. }, None) => Ok(Assembled::Nothing),
             (State::Plain { builder, .. }, None) => {
                 let change = Change::resolve(message, |id| self.relations.get(id).cloned())?;
-                let full = change.and_then(|change| builder.push(change, self.limits));
+                let full = change.and_then(|change| builder.push(change, &self.seen, self.limits));
                 Ok(full.map_or(Assembled::Nothing, Assembled::Piece))
             }
             (State::Block { top }, Some(xid)) => {
-                self.streams.push(*top, xid, message, &self.relations)?;
+                self.streams
+                    .push((*top, xid), message, &self.relations, &self.seen)?;
                 Ok(Assembled::Nothing)
             }
             _ => Err(self.misplaced(message.name())),
@@ -385,7 +398,7 @@ impl Assembler {
     }
 
     fn stream_commit(&mut self, header: TxHeader, end: TxEnd) -> Result<Assembled, AssembleError> {
-        let (described, finished) = self.streams.commit(header, end)?;
+        let (described, finished) = self.streams.commit(header, end, &self.seen)?;
         self.relations.merge(described);
         let Some(finished) = finished else {
             return Ok(Assembled::Skipped { end });

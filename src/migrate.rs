@@ -22,11 +22,18 @@ pub struct Migration {
 }
 
 /// Every migration in order.
-pub const MIGRATIONS: [Migration; 1] = [Migration {
-    number: 1,
-    name: "001_base",
-    sql: include_str!("../migrations/001_base.sql"),
-}];
+pub const MIGRATIONS: [Migration; 2] = [
+    Migration {
+        number: 1,
+        name: "001_base",
+        sql: include_str!("../migrations/001_base.sql"),
+    },
+    Migration {
+        number: 2,
+        name: "002_conflict",
+        sql: include_str!("../migrations/002_conflict.sql"),
+    },
+];
 
 /// Held while a server is migrated. The number is the text `mmrepl` in ASCII.
 const ADVISORY_LOCK: i64 = 0x6D6D_7265_706C;

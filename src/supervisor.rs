@@ -12,6 +12,7 @@ use crate::admin::{self, AdminState, PauseControl, PeerDaemons};
 use crate::catalog::link_control::set_paused;
 use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::config::{Config, ConfigError, Node};
+use crate::history::prune;
 use crate::housekeeping;
 use crate::ids::{LinkName, NodeName};
 use crate::link::{self, GROUP_ROWS_MAX, LinkContext, QUEUE_BYTES_MAX, QUEUE_PIECES_MAX};
@@ -54,6 +55,9 @@ pub async fn run(
     for context in contexts {
         links.spawn(link::run(context, stop.clone()));
     }
+    let keep = config.conflict.history;
+    let pruning = prune::run(config.cluster.clone(), own.clone(), keep, stop.clone());
+    links.spawn(pruning);
     links.spawn(housekeeping::run(
         config,
         own.clone(),
@@ -98,6 +102,7 @@ fn contexts(
             target: config.node(&link.to)?.clone(),
             nodes: nodes.clone(),
             max_clock_skew: config.conflict.max_clock_skew,
+            recorded_per_minute: config.conflict.history_per_minute,
             checkpoints: checkpoints.clone(),
             monitor: monitor(link.clone()),
             link,

@@ -13,6 +13,7 @@ use super::error::ApplyError;
 use super::group::Put;
 use super::mapping::{KeyValues, TableMap};
 use super::sql;
+use crate::commit_time::CommitTime;
 use crate::config::conninfo::ConnInfo;
 use crate::pgoutput::{Tuple, Value};
 use crate::wire::Session;
@@ -41,26 +42,47 @@ impl Fetcher {
         key: &KeyValues,
         put: &Put,
     ) -> Result<Option<Tuple>, ApplyError> {
-        let missing: Vec<usize> = (0..put.values.0.len())
-            .filter(|index| put.values.0[*index] == Value::Unchanged)
-            .collect();
+        let missing = missing_of(&put.values);
         if missing.is_empty() {
             return Ok(Some(put.values.clone()));
         }
-        let row = self.read(map, key, &missing).await.map_err(|source| {
-            self.session = None;
-            ApplyError::Fetch {
-                table: map.label(),
-                source,
-            }
-        })?;
+        let row = self.read(map, (key, None), &missing).await;
+        let row = row.map_err(|source| self.failed(map, source))?;
         Ok(row.map(|row| filled(&put.values, &missing, row)))
+    }
+
+    /// `values` with what is missing filled in, if the source's row is still the one that was
+    /// written at `time`; else as they are. For the history: never a value of another write.
+    pub async fn complete_exactly(
+        &mut self,
+        map: &TableMap,
+        (key, time): (&KeyValues, CommitTime),
+        values: Tuple,
+    ) -> Result<Tuple, ApplyError> {
+        let missing = missing_of(&values);
+        if missing.is_empty() {
+            return Ok(values);
+        }
+        let row = self.read(map, (key, Some(time)), &missing).await;
+        let row = row.map_err(|source| self.failed(map, source))?;
+        Ok(match row {
+            Some(row) => filled(&values, &missing, row),
+            None => values,
+        })
+    }
+
+    fn failed(&mut self, map: &TableMap, source: crate::wire::WireError) -> ApplyError {
+        self.session = None;
+        ApplyError::Fetch {
+            table: map.label(),
+            source,
+        }
     }
 
     async fn read(
         &mut self,
         map: &TableMap,
-        key: &KeyValues,
+        (key, written_at): (&KeyValues, Option<CommitTime>),
         columns: &[usize],
     ) -> Result<Option<Vec<Option<Bytes>>>, crate::wire::WireError> {
         if self.session.is_none() {
@@ -68,16 +90,25 @@ impl Fetcher {
             self.session = Some(session);
         }
         let session = self.session.as_mut().expect("opened just above");
-        let sql: Arc<str> = sql::fetch(map, columns).into();
+        let time = written_at.map(|time| time.to_string());
+        let sql: Arc<str> = sql::fetch(map, columns, time.is_some()).into();
         let mut batch = session.batch();
-        let key: Vec<Option<&[u8]>> = key.iter().map(|value| Some(value.as_ref())).collect();
-        batch.push(&sql, &key)?;
+        let key = key.iter().map(|value| Some(value.as_ref()));
+        let time = time.as_ref().map(|time| Some(time.as_bytes()));
+        let parameters: Vec<Option<&[u8]>> = key.chain(time).collect();
+        batch.push(&sql, &parameters)?;
         let outcomes = batch.run().await.map_err(|failed| failed.error)?;
         Ok(outcomes
             .into_iter()
             .next()
             .and_then(|outcome| outcome.rows.into_iter().next()))
     }
+}
+
+fn missing_of(values: &Tuple) -> Vec<usize> {
+    let columns = values.0.iter().enumerate();
+    let missing = columns.filter(|(_, value)| **value == Value::Unchanged);
+    missing.map(|(index, _)| index).collect()
 }
 
 fn filled(values: &Tuple, missing: &[usize], row: Vec<Option<Bytes>>) -> Tuple {

@@ -13,6 +13,7 @@ use super::mapping::KeyValues;
 use super::target::Target;
 use crate::assemble::Change;
 use crate::commit_time::CommitTime;
+use crate::conflict::{Made, Seen};
 use crate::pgoutput::{OldImage, Tuple, Value};
 
 /// The new state of a row.
@@ -52,6 +53,15 @@ pub enum RowOp {
     Delete(Option<Tuple>),
 }
 
+/// When a change was made, and what its source had seen by then.
+#[derive(Debug, Clone)]
+pub struct Stamp {
+    /// Commit time.
+    pub time: CommitTime,
+    /// What the source had applied from other nodes.
+    pub seen: Arc<Seen>,
+}
+
 /// The net change of one key.
 #[derive(Debug, Clone)]
 pub struct RowChange {
@@ -61,6 +71,11 @@ pub struct RowChange {
     pub key: KeyValues,
     /// What happens to it.
     pub op: RowOp,
+    /// What the source did: the first of several writes of the key.
+    pub made: Made,
+    /// What the source had seen at the first write: what it applied between the writes, it made
+    /// the first one without, and so did the target.
+    pub seen: Arc<Seen>,
     /// Commit time of the (last) write.
     pub time: CommitTime,
     /// Commit time of the oldest write that a value was taken from. Between that one and the last
@@ -94,15 +109,15 @@ pub enum Entry {
 pub enum Segment {
     /// Rows, each key once.
     Rows(Vec<Entry>),
-    /// Tables emptied at a time.
-    Truncate(Vec<Arc<Target>>, CommitTime),
+    /// Tables emptied.
+    Truncate(Vec<Arc<Target>>, Stamp),
 }
 
 /// Turns one row change into entries: two where an update changed the key.
 pub fn entries_of(
     change: &Change,
     target: &Arc<Target>,
-    time: CommitTime,
+    stamp: &Stamp,
 ) -> Result<Vec<Entry>, ApplyError> {
     if let Change::Insert { new, .. } | Change::Update { new, .. } = change {
         target.map.check_missing(new)?;
@@ -113,13 +128,15 @@ pub fn entries_of(
             .map(Entry::WholeRow)
             .collect());
     }
-    let row = |key, op| {
+    let row = |key, made, op| {
         Entry::Row(RowChange {
             target: Arc::clone(target),
             key,
             op,
-            time,
-            since: time,
+            made,
+            seen: Arc::clone(&stamp.seen),
+            time: stamp.time,
+            since: stamp.time,
         })
     };
     let put = |new: &Tuple, insert, moved| {
@@ -136,7 +153,8 @@ pub fn entries_of(
     };
     Ok(match change {
         Change::Insert { new, .. } => {
-            vec![row(need(target.map.key_of(new))?, put(new, true, false))]
+            let key = need(target.map.key_of(new))?;
+            vec![row(key, Made::Insert, put(new, true, false))]
         }
         Change::Update { old, new, .. } => {
             let before = need(target.map.old_key(old.as_ref(), new))?;
@@ -147,16 +165,16 @@ pub fn entries_of(
             match target.map.key_of(new) {
                 Some(after) if after != before => {
                     vec![
-                        row(before, RowOp::Delete(gone)),
-                        row(after, put(new, true, true)),
+                        row(before, Made::KeyChange, RowOp::Delete(gone)),
+                        row(after, Made::KeyChange, put(new, true, true)),
                     ]
                 }
-                _ => vec![row(before, put(new, false, false))],
+                _ => vec![row(before, Made::Update, put(new, false, false))],
             }
         }
         Change::Delete { old, .. } => {
             let key = need(target.map.key_of(old.tuple()))?;
-            vec![row(key, RowOp::Delete(whole(Some(old))))]
+            vec![row(key, Made::Delete, RowOp::Delete(whole(Some(old))))]
         }
         Change::Truncate { .. } | Change::Message { .. } => vec![],
     })
@@ -211,14 +229,14 @@ pub struct GroupBuilder {
 }
 
 impl GroupBuilder {
-    /// Adds one row change of a transaction that committed at `time`.
+    /// Adds one row change.
     pub fn row(
         &mut self,
         change: &Change,
         target: &Arc<Target>,
-        time: CommitTime,
+        stamp: &Stamp,
     ) -> Result<(), ApplyError> {
-        for entry in entries_of(change, target, time)? {
+        for entry in entries_of(change, target, stamp)? {
             match entry {
                 Entry::Row(row) => self.merge(row),
                 Entry::WholeRow(_) => self.rows.push(entry),
@@ -228,9 +246,9 @@ impl GroupBuilder {
     }
 
     /// Adds a truncate: what came before is written first, what follows after.
-    pub fn truncate(&mut self, targets: Vec<Arc<Target>>, time: CommitTime) {
+    pub fn truncate(&mut self, targets: Vec<Arc<Target>>, stamp: Stamp) {
         self.close_segment();
-        self.done.push(Segment::Truncate(targets, time));
+        self.done.push(Segment::Truncate(targets, stamp));
     }
 
     /// The segments, in the order they must be applied.
@@ -278,6 +296,10 @@ fn is_deferrable(target: &Target) -> bool {
 /// The net change of two consecutive changes of one key.
 fn net(earlier: &RowChange, later: RowChange) -> RowChange {
     let mut since = later.since;
+    let made = match (&earlier.op, &later.op) {
+        (RowOp::Put(_), RowOp::Put(_)) => earlier.made,
+        (RowOp::Delete(_), _) | (_, RowOp::Delete(_)) => later.made,
+    };
     let op = match (&earlier.op, later.op) {
         // The row came from another key: what it left out is not in the row that had this one.
         (RowOp::Put(before), RowOp::Put(after)) if after.moved => RowOp::Put(Put {
@@ -315,6 +337,8 @@ fn net(earlier: &RowChange, later: RowChange) -> RowChange {
         target: later.target,
         key: later.key,
         op,
+        made,
+        seen: Arc::clone(&earlier.seen),
         time: later.time,
         since,
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::{Strategy, prop, prop_assert_eq, prop_oneof, proptest};
 
-use super::group::{Entry, GroupBuilder, Put, RowOp, Segment, entries_of};
+use super::group::{Entry, GroupBuilder, Put, RowOp, Segment, Stamp, entries_of};
 use super::mapping::TableMap;
 use super::sql::Guard;
 use super::target::Target;
@@ -75,9 +75,18 @@ fn target() -> Arc<Target> {
         Guard {
             origin: 1,
             stronger: vec![],
+            others: vec![],
             pair: true,
         },
+        vec![],
     ))
+}
+
+fn at(micros: i64) -> Stamp {
+    Stamp {
+        time: CommitTime::from_postgres_micros(micros),
+        seen: Arc::default(),
+    }
 }
 
 fn text(number: u8) -> Value {
@@ -196,8 +205,8 @@ proptest! {
         let mut builder = GroupBuilder::default();
         let mut single = start.clone();
         for change in &changes {
-            builder.row(change, &target, CommitTime::default()).unwrap();
-            for entry in entries_of(change, &target, CommitTime::default()).unwrap() {
+            builder.row(change, &target, &at(0)).unwrap();
+            for entry in entries_of(change, &target, &at(0)).unwrap() {
                 write(&mut single, &entry, &source);
             }
         }
@@ -223,13 +232,7 @@ fn a_row_written_five_times_is_written_once() {
             &target.map.relation,
         )
         .unwrap();
-        builder
-            .row(
-                &change,
-                &target,
-                CommitTime::from_postgres_micros(small.into()),
-            )
-            .unwrap();
+        builder.row(&change, &target, &at(small.into())).unwrap();
     }
     let segments = builder.finish();
     let [Segment::Rows(entries)] = segments.as_slice() else {
@@ -248,11 +251,11 @@ fn a_truncate_separates_what_came_before_from_what_follows() {
     let relation = &target.map.relation;
     let insert = |rows: &mut Rows| play(rows, &Act::Insert(1, 1, 1), relation).unwrap();
     builder
-        .row(&insert(&mut Rows::new()), &target, CommitTime::default())
+        .row(&insert(&mut Rows::new()), &target, &at(0))
         .unwrap();
-    builder.truncate(vec![Arc::clone(&target)], CommitTime::default());
+    builder.truncate(vec![Arc::clone(&target)], at(0));
     builder
-        .row(&insert(&mut Rows::new()), &target, CommitTime::default())
+        .row(&insert(&mut Rows::new()), &target, &at(0))
         .unwrap();
     let kinds: Vec<bool> = builder
         .finish()

@@ -3,31 +3,31 @@
 use super::error::ApplyError;
 use super::group::{Entry, entries_of};
 use super::settle::Own;
-use super::transaction::Applier;
+use super::transaction::{Applier, stamp_of};
 use crate::assemble::{Change, Piece};
 
 impl Applier {
     /// Writes the changes of a piece one by one, each under its row's lock.
     pub(super) async fn write_in_order(&mut self, piece: &Piece) -> Result<(), ApplyError> {
         self.open().await?;
-        let time = piece.header.commit_time;
-        for change in &piece.changes {
+        for (index, change) in piece.changes.iter().enumerate() {
+            let stamp = stamp_of(piece, index);
             if let Change::Truncate { relations, .. } = change {
                 let targets = self.targets(relations).await?;
-                self.truncate(&targets, time).await?;
+                self.truncate(&targets, &stamp).await?;
             } else if let Some(relation) = change.relation() {
                 let target = self.target(relation).await?;
-                for entry in entries_of(change, &target, time)? {
+                for entry in entries_of(change, &target, &stamp)? {
                     self.write_entry(&entry).await?;
                 }
             }
         }
-        self.refuse_deleted().await
+        self.refuse_deleted(&[]).await
     }
 
     async fn write_entry(&mut self, entry: &Entry) -> Result<(), ApplyError> {
         match entry {
-            Entry::Row(row) => self.settle(&[row], Own::Older).await,
+            Entry::Row(row) => self.settle(&[row], Own::Older).await.map(drop),
             Entry::WholeRow(change) => self.write_whole_row(change).await,
         }
     }

@@ -5,35 +5,39 @@
 //!                                           │ what they did not take
 //!                                           ▼
 //!                                         settle: lock, look, conflict::resolve, write
-//! begin, clock check ── rows … ── no newer delete? ── position row ── origin stamp ── commit
+//! begin, clock check ── rows … ── no newer delete? ── position row, marker, stamp ── commit
 //! ```
 //!
 //! Everything between `begin` and `commit` is one transaction on the target, the row in
 //! `mmrepl.apply_position` included. So a crash at any point leaves either all of it or nothing,
 //! and the position says which.
 //!
-//! A guarded statement takes a row only where the row is older than the change; that needs no
-//! look before the write. The few rows it does not take are settled one by one in the same
-//! transaction. When a group fails as a whole (a unique value that moves between rows, a
-//! concurrent delete), it is rolled back and applied again *in order*: every source transaction
-//! by itself, every change one by one.
+//! A guarded statement takes a row only where the row is older than the change and the source knew
+//! it; that needs no look before the write. The few rows it does not take are settled in the same
+//! transaction, and conflicts recorded. When a group fails as a whole (a unique value that moves
+//! between rows, a concurrent delete), it is rolled back and applied again *in order*: every source
+//! transaction by itself, every change one by one.
 
 mod crossing;
 mod decide;
 mod error;
 mod fetch;
+mod floors;
 mod group;
 #[cfg(test)]
 mod group_tests;
 mod in_order;
 mod mapping;
 mod origins;
+mod overtaken;
 mod params;
 mod plan;
+mod record;
 mod rows;
 mod set_sql;
 mod settle;
 mod sql;
+mod sql_record;
 mod tables;
 mod target;
 mod transaction;
@@ -52,7 +56,7 @@ pub use transaction::{Applier, Committed, Counts};
 pub mod pure {
     pub use super::decide::{Attempt, Decision, attempt, decide};
     pub use super::group::{
-        Entry, GroupBuilder, Put, RowChange, RowOp, Segment, WholeRowChange, entries_of,
+        Entry, GroupBuilder, Put, RowChange, RowOp, Segment, Stamp, WholeRowChange, entries_of,
     };
     pub use super::mapping::{KeyValues, TableMap};
     pub use super::sql::{Guard, UpdateGuard};

@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use super::sql::Guard;
 use crate::commit_time::CommitTime;
 use crate::conflict::Version;
-use crate::ids::{NodeName, OriginId};
+use crate::ids::{ClusterName, NodeName, OriginId, origin_name};
 
 /// The replication origins of one target server.
 #[derive(Debug, Clone)]
 pub struct Origins {
+    cluster: ClusterName,
     source: NodeName,
     target: NodeName,
     by_id: HashMap<OriginId, NodeName>,
@@ -17,8 +18,14 @@ pub struct Origins {
 
 impl Origins {
     /// `by_id` holds the cluster's origins on the target, with the node each stands for.
-    pub fn new(source: NodeName, target: NodeName, by_id: HashMap<OriginId, NodeName>) -> Self {
+    pub fn new(
+        cluster: ClusterName,
+        source: NodeName,
+        target: NodeName,
+        by_id: HashMap<OriginId, NodeName>,
+    ) -> Self {
         Self {
+            cluster,
             source,
             target,
             by_id,
@@ -28,6 +35,36 @@ impl Origins {
     /// The node whose changes this link applies.
     pub fn source(&self) -> &NodeName {
         &self.source
+    }
+
+    /// The node the changes are applied to.
+    pub fn target(&self) -> &NodeName {
+        &self.target
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> &ClusterName {
+        &self.cluster
+    }
+
+    /// The name of the origin that the apply session holds.
+    pub fn session_origin(&self) -> String {
+        origin_name(&self.cluster, &self.source)
+    }
+
+    /// Nodes that may have written a row here beside the source: the target, which stands for
+    /// every origin that is none of the cluster's, and the others by the number of their origin.
+    pub fn others(&self) -> (&NodeName, Vec<(u32, &NodeName)>) {
+        let third = self.by_id.iter().filter(|(_, node)| **node != self.source);
+        let mut third: Vec<_> = third.map(|(id, node)| (id.0, node)).collect();
+        third.sort_unstable();
+        (&self.target, third)
+    }
+
+    /// The number of the origin that marks what `node` wrote; 0 for the target's own writes.
+    pub fn id_of(&self, node: &NodeName) -> u32 {
+        let found = self.by_id.iter().find(|(_, name)| *name == node);
+        found.map_or(OriginId::LOCAL.0, |(id, _)| id.0)
     }
 
     /// The guard for writes of this link's source; `None` when the target has no origin for it.
@@ -42,6 +79,7 @@ impl Origins {
         Some(Guard {
             origin: own.0.0,
             stronger,
+            others: self.others().1.into_iter().map(|(id, _)| id).collect(),
             pair: self.by_id.len() == 1,
         })
     }
@@ -72,7 +110,12 @@ mod tests {
             (OriginId(2), node("c")),
             (OriginId(3), node("z")),
         ];
-        Origins::new(node(source), node(target), by_id.into_iter().collect())
+        Origins::new(
+            "shop".parse().unwrap(),
+            node(source),
+            node(target),
+            by_id.into_iter().collect(),
+        )
     }
 
     #[test]
@@ -83,11 +126,21 @@ mod tests {
             Guard {
                 origin: 2,
                 stronger: vec![0, 3],
-                pair: false
+                others: vec![1, 3],
+                pair: false,
             }
         );
         assert_eq!(origins("c", "b").guard().unwrap().stronger, vec![3]);
         assert_eq!(origins("q", "b").guard(), None);
+    }
+
+    #[test]
+    fn others_are_the_target_and_third_nodes() {
+        let origins = origins("c", "m");
+        let (a, z) = (node("a"), node("z"));
+        assert_eq!(origins.others(), (&node("m"), vec![(1, &a), (3, &z)]));
+        assert_eq!((origins.id_of(&z), origins.id_of(&node("m"))), (3, 0));
+        assert_eq!(origins.session_origin(), "mmrepl_shop_c");
     }
 
     #[test]

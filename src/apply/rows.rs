@@ -2,13 +2,15 @@
 
 use super::crossing::push_insert_lock;
 use super::error::ApplyError;
+use super::floors::Floors;
 use super::group::{Entry, Put, RowChange, RowOp, WholeRowChange};
 use super::params::{self, array_literal};
 use super::plan::{Kind, Plan, RowSet, plan};
 use super::settle::Own;
 use super::sql::{self, UpdateGuard};
 use super::target::{Sql, Statement, Target};
-use super::transaction::{Applier, CommitTimeText};
+use super::transaction::Applier;
+use crate::commit_time::CommitTime;
 use crate::pgoutput::{Tuple, Value};
 use crate::wire::{Batch, Outcome, WireError};
 
@@ -47,21 +49,20 @@ impl Applier {
     pub(super) async fn write_rows(&mut self, entries: &[Entry]) -> Result<(), ApplyError> {
         let plan = plan(entries);
         let (pushed, outcomes) = self.attempt(&plan).await?;
-        let mut untaken = Vec::new();
-        let mut inserted = Vec::new();
+        let (mut untaken, mut taken) = (Vec::new(), Vec::new());
         for (statement, outcome) in pushed.iter().zip(&outcomes) {
             let rows = statement.rows();
-            if outcome.affected > 0 {
-                inserted.extend(rows.iter().copied().filter(|row| is_insert(row)));
-            }
-            if !statement.is_taken(outcome) {
+            if statement.is_taken(outcome) {
+                taken.extend(rows);
+            } else {
                 untaken.extend(rows);
             }
         }
-        self.note_inserted(inserted.into_iter());
-        self.settle(&untaken, Own::Done).await?;
+        // A statement for many rows may have taken some of them.
+        taken.extend(self.settle(&untaken, Own::Done).await?);
         self.settle(&plan.settle, Own::Older).await?;
-        self.refuse_deleted().await
+        taken.retain(|row| is_insert(row));
+        self.refuse_deleted(&taken).await
     }
 
     /// Sends every statement of the plan and reads what each did.
@@ -77,16 +78,16 @@ impl Applier {
             prefix += push_insert_lock(&mut batch, target)
                 .map_err(|source| ApplyError::target(source, Some(target.map.label())))?;
         }
-        let mut times = CommitTimeText::default();
+        let floors = &mut self.floors;
         for set in &plan.first {
-            push_set(&mut batch, set, &mut pushed, &mut times)?;
+            push_set(&mut batch, set, &mut pushed, floors)?;
         }
         for (entry, kind) in &plan.singles {
-            push_one(&mut batch, entry, kind.as_ref(), &mut times)?;
+            push_one(&mut batch, entry, kind.as_ref(), floors)?;
             pushed.push(Pushed::One(entry));
         }
         for set in &plan.last {
-            push_set(&mut batch, set, &mut pushed, &mut times)?;
+            push_set(&mut batch, set, &mut pushed, floors)?;
         }
         let mut outcomes = batch.run().await.map_err(|failed| {
             let place = failed.index.and_then(|index| index.checked_sub(prefix));
@@ -120,11 +121,11 @@ fn push_set<'a>(
     batch: &mut Batch<'_>,
     set: &'a RowSet<'a>,
     pushed: &mut Vec<Pushed<'a>>,
-    times: &mut CommitTimeText,
+    floors: &mut Floors,
 ) -> Result<(), ApplyError> {
     let failed = |source| ApplyError::target(source, Some(set.target.map.label()));
     if set.pays() {
-        let arrays = arrays_of(set, times);
+        let arrays = arrays_of(set, floors);
         let parameters: Vec<Option<&[u8]>> = arrays.iter().map(|array| Some(&array[..])).collect();
         batch
             .push(&set.target.set(&set.kind), &parameters)
@@ -133,24 +134,27 @@ fn push_set<'a>(
         return Ok(());
     }
     for entry in &set.entries {
-        push_one(batch, entry, Some(&set.kind), times)?;
+        push_one(batch, entry, Some(&set.kind), floors)?;
         pushed.push(Pushed::One(entry));
     }
     Ok(())
 }
 
-/// The parameters of a statement for many rows: commit times, then an array for each column.
-fn arrays_of(set: &RowSet<'_>, times: &mut CommitTimeText) -> Vec<Vec<u8>> {
-    let time = |row: &RowChange| match set.kind {
-        Kind::Update(..) => row.since,
-        Kind::Delete | Kind::Insert => row.time,
+/// One array of times for each floor, where the statement has a guard with floors.
+fn floor_arrays(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
+    let rows: Vec<Vec<String>> = match set.kind {
+        Kind::Delete => floors.of(set.rows.iter().map(|row| (row.time, &row.seen))),
+        Kind::Update(_, UpdateGuard::SameWriter) | Kind::Insert => return Vec::new(),
+        Kind::Update(..) => floors.of(set.rows.iter().map(|row| (row.since, &row.seen))),
     };
-    let at: Vec<String> = set
-        .rows
-        .iter()
-        .map(|row| times.text(time(row)).to_owned())
-        .collect();
-    let mut arrays = vec![array_literal(at.iter().map(|text| Some(text.as_bytes())))];
+    let count = rows.first().map_or(0, Vec::len);
+    let array = |index: usize| array_literal(rows.iter().map(|row| Some(row[index].as_bytes())));
+    (0..count).map(array).collect()
+}
+
+/// The parameters of a statement for many rows: the floors, then an array for each column.
+fn arrays_of(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
+    let mut arrays = floor_arrays(set, floors);
     if !matches!(set.kind, Kind::Insert) {
         let keys = set.rows.first().map_or(0, |row| row.key.len());
         let key = |index: usize| {
@@ -181,10 +185,10 @@ fn push_one(
     batch: &mut Batch<'_>,
     entry: &Entry,
     kind: Option<&Kind>,
-    times: &mut CommitTimeText,
+    floors: &mut Floors,
 ) -> Result<(), ApplyError> {
     let (done, target) = match (entry, kind) {
-        (Entry::Row(row), Some(kind)) => (push_row(batch, row, kind, times), &row.target),
+        (Entry::Row(row), Some(kind)) => (push_row(batch, row, kind, floors), &row.target),
         (Entry::WholeRow(change), _) => (push_whole_row(batch, change), &change.target),
         (Entry::Row(_), None) => return Ok(()),
     };
@@ -195,7 +199,7 @@ fn push_row(
     batch: &mut Batch<'_>,
     row: &RowChange,
     kind: &Kind,
-    times: &mut CommitTimeText,
+    floors: &mut Floors,
 ) -> Result<(), WireError> {
     match (kind, &row.op) {
         (Kind::Insert, RowOp::Put(put)) => batch.push(
@@ -203,7 +207,10 @@ fn push_row(
             &written(&row.target, &put.values),
         ),
         (Kind::Update(columns, how), RowOp::Put(put)) => {
-            let mut parameters = keyed(times.text(row.since), row);
+            let mut parameters = match how {
+                UpdateGuard::Older => guarded(floors, row, row.since),
+                _ => keyed(row),
+            };
             parameters.extend(
                 columns
                     .iter()
@@ -212,7 +219,7 @@ fn push_row(
             batch.push(&row.target.update(columns, *how), &parameters)
         }
         _ => {
-            let parameters = keyed(times.text(row.time), row);
+            let parameters = guarded(floors, row, row.time);
             batch.push(row.target.sql(Statement::DeleteOlder), &parameters)
         }
     }
@@ -225,10 +232,21 @@ pub(super) fn update_of(target: &Target, put: &Put, how: UpdateGuard) -> (Sql, V
     (target.update(&columns, how), columns)
 }
 
-/// The commit time and the key, the first parameters of guarded statements.
-pub(super) fn keyed<'a>(time: &'a str, row: &'a RowChange) -> Vec<Option<&'a [u8]>> {
-    let key = row.key.iter().map(|value| Some(value.as_ref()));
-    std::iter::once(Some(time.as_bytes())).chain(key).collect()
+/// The floors of a change made at `time` and its key, the first parameters of guarded statements.
+fn guarded<'a>(
+    floors: &'a mut Floors,
+    row: &'a RowChange,
+    time: CommitTime,
+) -> Vec<Option<&'a [u8]>> {
+    let floors = floors.texts(time, &row.seen);
+    let mut parameters: Vec<_> = floors.iter().map(|text| Some(text.as_bytes())).collect();
+    parameters.extend(keyed(row));
+    parameters
+}
+
+/// The key, the first parameters of statements by key.
+pub(super) fn keyed(row: &RowChange) -> Vec<Option<&[u8]>> {
+    row.key.iter().map(|value| Some(value.as_ref())).collect()
 }
 
 /// The values of the columns that an insert writes.

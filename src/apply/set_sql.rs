@@ -43,17 +43,21 @@ fn key_of(map: &TableMap) -> &[KeyColumn] {
         .map_or(&[], |key| key.columns.as_slice())
 }
 
-/// `unnest($1::timestamptz[], $2::text[], …) u(at, e1, e2, …)`.
-fn elements(columns: usize) -> String {
-    let arrays: Vec<String> = (0..columns)
-        .map(|n| format!(", ${}::text[]", n + 2))
+/// `unnest($1::timestamptz[], …, $2::text[], …) u(f1, …, e0, e1, …)`: the floors, the columns.
+fn elements(floors: usize, columns: usize) -> String {
+    let floor_arrays = (1..=floors).map(|n| format!("${n}::timestamptz[]"));
+    let arrays = (1..=columns).map(|n| format!("${}::text[]", floors + n));
+    let arrays: Vec<String> = floor_arrays.chain(arrays).collect();
+    let floor_names = (1..=floors).map(|n| format!("f{n}"));
+    let names: Vec<String> = floor_names
+        .chain((0..columns).map(|n| format!("e{n}")))
         .collect();
-    let names: Vec<String> = (0..columns).map(|n| format!(", e{n}")).collect();
-    format!(
-        "unnest($1::timestamptz[]{}) u(at{})",
-        arrays.concat(),
-        names.concat()
-    )
+    format!("unnest({}) u({})", arrays.join(", "), names.join(", "))
+}
+
+/// The guard of one row with its floors.
+fn takes(guard: &Guard) -> String {
+    guard.takes_above("t", |n| format!("u.f{n}"))
 }
 
 /// `t.key = u.e0::type and …`; the key's columns are the first elements.
@@ -65,18 +69,18 @@ fn key_matches(map: &TableMap) -> String {
     terms.collect::<Vec<_>>().join(" and ")
 }
 
-/// Deletes rows by key where they are older. Parameters: commit times, then the key's columns.
+/// Deletes rows by key where there is nothing to decide. Parameters: the floors, the key's columns.
 pub(super) fn delete(map: &TableMap, guard: &Guard) -> String {
     format!(
         "delete from {} t using {} where {} and {}",
         map.table.only(),
-        elements(key_of(map).len()),
+        elements(guard.floors(), key_of(map).len()),
         key_matches(map),
-        guard.older("t", "u.at")
+        takes(guard)
     )
 }
 
-/// Updates `columns` by key. Parameters: commit times, the key's columns, the columns.
+/// Updates `columns` by key. Parameters: the floors (`Older` only), the key's columns, the columns.
 pub(super) fn update(map: &TableMap, columns: &[usize], how: UpdateGuard, guard: &Guard) -> String {
     let keys = key_of(map).len();
     let set = columns.iter().enumerate().map(|(position, index)| {
@@ -84,20 +88,20 @@ pub(super) fn update(map: &TableMap, columns: &[usize], how: UpdateGuard, guard:
         let element = value(map, name, &format!("e{}", keys + position));
         format!("{} = {element}", quote(name))
     });
-    let condition = match how {
-        UpdateGuard::SameWriter => guard.same_writer("t"),
-        UpdateGuard::Older | UpdateGuard::Decided => guard.older("t", "u.at"),
+    let (floors, condition) = match how {
+        UpdateGuard::SameWriter => (0, guard.same_writer("t")),
+        UpdateGuard::Older | UpdateGuard::Decided => (guard.floors(), takes(guard)),
     };
     format!(
         "update {} t set {} from {} where {} and {condition}",
         map.table.only(),
         set.collect::<Vec<_>>().join(", "),
-        elements(keys + columns.len()),
+        elements(floors, keys + columns.len()),
         key_matches(map)
     )
 }
 
-/// Inserts rows that are not there yet. Parameters: commit times, then every written column.
+/// Inserts rows that are not there yet. Parameters: every written column.
 pub(super) fn insert(map: &TableMap) -> String {
     let written: Vec<&str> = map
         .columns
@@ -116,6 +120,6 @@ pub(super) fn insert(map: &TableMap) -> String {
         map.table.qualified(),
         names.join(", "),
         values.join(", "),
-        elements(written.len())
+        elements(0, written.len())
     )
 }

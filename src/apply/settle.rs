@@ -1,15 +1,18 @@
 //! Rows that a guarded statement did not take: look, decide, write, each for all of them at once.
+//!
+//! What was decided between writes that did not know of each other is recorded (`conflict`).
 
 use super::crossing::push_insert_lock;
-use super::decide::{Decision, decide, wrote};
+use super::decide::{Decision, decide};
 use super::error::ApplyError;
 use super::group::{Put, RowChange, RowOp};
 use super::params;
+use super::record::Record;
 use super::rows::{keyed, update_of, written};
 use super::sql::UpdateGuard;
 use super::target::Statement;
 use super::transaction::Applier;
-use crate::conflict::{Local, Version};
+use crate::conflict::{Incoming, Local, Verdict, Version, Write, rival};
 use crate::pgoutput::Tuple;
 use crate::wire::{Batch, Outcome, WireError};
 
@@ -36,44 +39,80 @@ enum Act {
     LeaveTombstone,
 }
 
+/// A change with what becomes of it.
+type Settled<'a> = (&'a RowChange, Option<Record>, Option<Act>);
+
 impl Applier {
     /// Settles keys by the case table of `conflict::resolve`. No key comes twice.
     ///
-    /// A change that loses is found without a lock: what holds the key can only become newer. The
-    /// others are looked at again under their rows' locks and then written.
-    pub(super) async fn settle(&mut self, rows: &[&RowChange], own: Own) -> Result<(), ApplyError> {
+    /// A change that loses without a conflict is found without a lock: what holds the key can only
+    /// become newer. The others are looked at again under their rows' locks, then written. Gives
+    /// back those with which nothing was left to do.
+    pub(super) async fn settle<'a>(
+        &mut self,
+        rows: &[&'a RowChange],
+        own: Own,
+    ) -> Result<Vec<&'a RowChange>, ApplyError> {
         if rows.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let seen = self.look(rows, Statement::SeeRow).await?;
-        let mut winning = Vec::new();
+        let (mut done, mut concerned) = (Vec::new(), Vec::new());
         for (row, (local, written_here)) in rows.iter().zip(&seen) {
+            let loses = || decide(row, local, &self.source) == Decision::Discard;
             if *written_here && own == Own::Done {
-                continue;
-            }
-            match decide(row, local, &self.source) {
-                Decision::Discard => self.counts.conflicts += 1,
-                _ => winning.push(*row),
+                done.push(*row);
+            } else if self.rival(row, local).is_some() || !loses() {
+                concerned.push(*row);
             }
         }
-        if winning.is_empty() {
-            return Ok(());
+        if concerned.is_empty() {
+            return Ok(done);
         }
-        let mut locals = self.look(&winning, Statement::LockRow).await?;
-        let looked = winning
+        let mut locals = self.look(&concerned, Statement::LockRow).await?;
+        let looked = concerned
             .iter()
             .copied()
             .zip(locals.iter().map(|seen| &seen.0));
         if self.wait_for_inserts(looked).await? {
-            locals = self.look(&winning, Statement::LockRow).await?;
+            locals = self.look(&concerned, Statement::LockRow).await?;
         }
-        let mut acts = Vec::with_capacity(winning.len());
-        for (row, (local, _)) in winning.into_iter().zip(&locals) {
-            if let Some(act) = self.act(row, local).await? {
-                acts.push((row, act));
-            }
+        let mut settled = Vec::with_capacity(concerned.len());
+        for (row, (local, _)) in concerned.into_iter().zip(&locals) {
+            let act = self.act(row, local).await?;
+            let record = self.record(row, local).await;
+            settled.push((row, record, act));
         }
-        self.carry_out(&acts).await
+        self.carry_out(&settled).await.map(|()| done)
+    }
+
+    /// What on the target the source did not know when it made the change.
+    fn rival<'a>(&self, row: &RowChange, local: &'a Local) -> Option<&'a Version> {
+        let write = match row.op {
+            RowOp::Put(_) => Write::Put,
+            RowOp::Delete(_) => Write::Delete,
+        };
+        let version = Version {
+            time: row.time,
+            node: self.source.clone(),
+        };
+        rival(&Incoming { write, version }, local, &row.seen)
+    }
+
+    /// Counts a conflict; gives the record of it unless there are too many.
+    async fn record(&mut self, row: &RowChange, local: &Local) -> Option<Record> {
+        let rival = self.rival(row, local)?.clone();
+        self.counts.conflicts += 1;
+        if !self.ledger.take(&row.target) {
+            return None;
+        }
+        let verdict = match decide(row, local, &self.source) {
+            Decision::Discard => Verdict::Discard,
+            _ => Verdict::Apply,
+        };
+        let mut record = Record::new(row, verdict, &rival, local.row.is_some());
+        self.complete_record(row, &mut record).await;
+        Some(record)
     }
 
     /// Reads the versions of the rows and of the tombstones that cover their keys.
@@ -87,7 +126,7 @@ impl Applier {
     ) -> Result<Vec<(Local, bool)>, ApplyError> {
         let mut batch = self.session.batch();
         for row in rows {
-            let key = key_parameters(row);
+            let key = keyed(row);
             for statement in [how, Statement::Tombstones] {
                 batch
                     .push(row.target.sql(statement), &key)
@@ -134,10 +173,7 @@ impl Applier {
             (Decision::Overwrite, RowOp::Put(put)) => Ok(Some(Act::Overwrite(put.clone()))),
             (Decision::Complete, RowOp::Put(put)) => self.complete(row, put, local).await,
             (Decision::Overtaken, _) => Err(ApplyError::Overtaken),
-            (Decision::Discard | Decision::Overwrite | Decision::Complete, _) => {
-                self.counts.conflicts += 1;
-                Ok(None)
-            }
+            (Decision::Discard | Decision::Overwrite | Decision::Complete, _) => Ok(None),
         }
     }
 
@@ -147,9 +183,6 @@ impl Applier {
         put: &Put,
         local: &Local,
     ) -> Result<Option<Act>, ApplyError> {
-        if put.insert && local.row.is_some() && !wrote(&self.source, local) {
-            self.counts.conflicts += 1;
-        }
         let completed = self
             .fetcher
             .complete(&row.target.map, &row.key, put)
@@ -165,19 +198,28 @@ impl Applier {
         }))
     }
 
-    async fn carry_out(&mut self, acts: &[(&RowChange, Act)]) -> Result<(), ApplyError> {
-        let mut owners = Vec::with_capacity(acts.len());
+    async fn carry_out(&mut self, settled: &[Settled<'_>]) -> Result<(), ApplyError> {
+        let mut owners = Vec::with_capacity(settled.len());
+        let nodes = (self.source.as_str(), self.origins.target().as_str());
         let mut batch = self.session.batch();
-        for (row, act) in acts {
-            push(&mut batch, row, act).map_err(|source| failed(row, source))?;
+        for (row, record, act) in settled {
+            if let Some(record) = record {
+                // First: it copies the row that is there.
+                Self::push_record(&mut batch, nodes, row, record)
+                    .map_err(|source| failed(row, source))?;
+            }
+            if let Some(act) = act {
+                push(&mut batch, row, act).map_err(|source| failed(row, source))?;
+            }
             owners.resize(batch.len(), *row);
         }
         batch.run().await.map_err(|error| {
             let row = error.index.and_then(|index| owners.get(index));
             ApplyError::target(error.error, row.map(|row| row.target.map.label()))
         })?;
-        let inserted = acts.iter().filter(|(_, act)| matches!(act, Act::Insert(_)));
-        self.note_inserted(inserted.map(|(row, _)| *row));
+        let is_insert = |act: &Option<Act>| matches!(act, Some(Act::Insert(_)));
+        let inserted = settled.iter().filter(|(_, _, act)| is_insert(act));
+        self.note_inserted(inserted.map(|(row, _, _)| *row));
         Ok(())
     }
 }
@@ -187,8 +229,7 @@ fn push(batch: &mut Batch<'_>, row: &RowChange, act: &Act) -> Result<(), WireErr
     match act {
         Act::Overwrite(put) => {
             let (sql, columns) = update_of(target, put, UpdateGuard::Decided);
-            let time = row.time.to_string();
-            let mut parameters = keyed(&time, row);
+            let mut parameters = keyed(row);
             let values = columns
                 .iter()
                 .map(|index| params::value(&put.values.0[*index]));
@@ -200,18 +241,12 @@ fn push(batch: &mut Batch<'_>, row: &RowChange, act: &Act) -> Result<(), WireErr
             batch.push(target.sql(Statement::Insert), &written(target, values))
         }
         Act::Replace(values) => {
-            batch.push(target.sql(Statement::Delete), &key_parameters(row))?;
+            batch.push(target.sql(Statement::Delete), &keyed(row))?;
             batch.push(target.sql(Statement::Insert), &written(target, values))
         }
-        Act::Delete => batch.push(target.sql(Statement::Delete), &key_parameters(row)),
-        Act::LeaveTombstone => {
-            batch.push(target.sql(Statement::LeaveTombstone), &key_parameters(row))
-        }
+        Act::Delete => batch.push(target.sql(Statement::Delete), &keyed(row)),
+        Act::LeaveTombstone => batch.push(target.sql(Statement::LeaveTombstone), &keyed(row)),
     }
-}
-
-fn key_parameters(row: &RowChange) -> Vec<Option<&[u8]>> {
-    row.key.iter().map(|value| Some(value.as_ref())).collect()
 }
 
 fn failed(row: &RowChange, source: WireError) -> ApplyError {

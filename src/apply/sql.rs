@@ -27,11 +27,51 @@ pub struct Guard {
     pub origin: u32,
     /// Origins of the nodes that win a tie against the source (their names sort after it).
     pub stronger: Vec<u32>,
+    /// Origins of third nodes. What has any other origin counts as written on the target.
+    pub others: Vec<u32>,
     /// Source and target are the whole cluster.
     pub pair: bool,
 }
 
 impl Guard {
+    /// How many floors a guarded statement takes, as its first parameters: the target's, then
+    /// one for each of `others`. (`conflict::Seen::floor`)
+    pub fn floors(&self) -> usize {
+        1 + self.others.len()
+    }
+
+    /// "The row version `alias` loses, and there is nothing to record": the source wrote it, or its
+    /// version is unknown, or the source knew it and it is older. The last two in one comparison.
+    fn takes(&self, alias: &str) -> String {
+        self.takes_above(alias, |n| format!("${n}::timestamptz"))
+    }
+
+    /// The same with the floors somewhere else.
+    pub(super) fn takes_above(&self, alias: &str, floor: impl Fn(usize) -> String) -> String {
+        let written = format!("(pg_xact_commit_timestamp_origin({alias}.xmin))");
+        let above = self.above_floor(&written, floor);
+        format!(
+            "({written}.roident = {} or not coalesce({above}, false))",
+            self.origin
+        )
+    }
+
+    /// "What was written at `written` lies above the floor of the node that wrote it".
+    pub(super) fn above_floor(&self, written: &str, floor: impl Fn(usize) -> String) -> String {
+        let mut bound = floor(1);
+        if !self.others.is_empty() {
+            let numbers = (2..).zip(&self.others);
+            let cases: Vec<String> = numbers
+                .map(|(number, origin)| format!("when {origin} then {}", floor(number)))
+                .collect();
+            bound = format!(
+                "case {written}.roident {} else {bound} end",
+                cases.join(" ")
+            );
+        }
+        format!("{written}.\"timestamp\" > {bound}")
+    }
+
     /// "The row version `alias` loses against a write of this link's source at `time`".
     ///
     /// The same rule as `conflict::Version::wins_over`: the source's own rows and rows of unknown
@@ -65,12 +105,6 @@ impl Guard {
             self.origin
         )
     }
-
-    /// "The tombstone `d` beats a write of this link's source at time `$time`".
-    fn tombstone_beats(&self, time: &str) -> String {
-        let beats = beats(&self.stronger, "w.\"timestamp\"", time, "w.roident");
-        format!("w.roident <> {} and {beats}", self.origin)
-    }
 }
 
 /// "What was written at `written` by `origin` is newer than `time`", ties going to `stronger`.
@@ -87,12 +121,12 @@ fn beats(stronger: &[u32], written: &str, time: &str, origin: &str) -> String {
 
 /// The table's own rows: without those of tables that inherit from it, which are sent by
 /// themselves.
-fn rows_of(map: &TableMap) -> String {
+pub(super) fn rows_of(map: &TableMap) -> String {
     map.table.only()
 }
 
 /// `t.key = $first::type and …`, with the key index's own equality operators.
-fn key_matches(map: &TableMap, alias: &str, first: usize) -> String {
+pub(super) fn key_matches(map: &TableMap, alias: &str, first: usize) -> String {
     let terms = key_of(map).iter().enumerate().map(|(index, column)| {
         format!(
             "{alias}.{} {} ${}::{}",
@@ -105,7 +139,7 @@ fn key_matches(map: &TableMap, alias: &str, first: usize) -> String {
     terms.collect::<Vec<_>>().join(" and ")
 }
 
-fn key_of(map: &TableMap) -> &[KeyColumn] {
+pub(super) fn key_of(map: &TableMap) -> &[KeyColumn] {
     map.table
         .key
         .as_ref()
@@ -151,7 +185,7 @@ pub(super) fn updated_columns(map: &TableMap, sent: impl Fn(usize) -> bool) -> V
 /// How an update protects what is newer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum UpdateGuard {
-    /// The new row is whole: any older row may be replaced.
+    /// The new row is whole: any older row may be replaced, if there is nothing to record.
     Older,
     /// Large values are missing from the new row: only a row that the source wrote as it stands
     /// there has the right ones.
@@ -160,9 +194,14 @@ pub enum UpdateGuard {
     Decided,
 }
 
-/// `update … set` of `columns`. Parameters: `$1` commit time, then the key, then the columns.
+/// `update … set` of `columns`. Parameters: the floors (`Older` only), the key, the columns.
 pub(super) fn update(map: &TableMap, columns: &[usize], how: UpdateGuard, guard: &Guard) -> String {
-    let first_value = 2 + key_of(map).len();
+    let (first_key, condition) = match how {
+        UpdateGuard::Older => (1 + guard.floors(), format!(" and {}", guard.takes("t"))),
+        UpdateGuard::SameWriter => (1, format!(" and {}", guard.same_writer("t"))),
+        UpdateGuard::Decided => (1, String::new()),
+    };
+    let first_value = first_key + key_of(map).len();
     let set = columns.iter().enumerate().map(|(position, index)| {
         format!(
             "{} = ${}",
@@ -171,23 +210,13 @@ pub(super) fn update(map: &TableMap, columns: &[usize], how: UpdateGuard, guard:
         )
     });
     let set = set.collect::<Vec<_>>().join(", ");
-    let condition = match how {
-        UpdateGuard::Older => guard.older("t", "$1::timestamptz"),
-        UpdateGuard::SameWriter => {
-            format!(
-                "($1::timestamptz is not null and {})",
-                guard.same_writer("t")
-            )
-        }
-        UpdateGuard::Decided => "$1::timestamptz is not null".to_owned(),
-    };
-    let matches = key_matches(map, "t", 2);
+    let matches = key_matches(map, "t", first_key);
     let table = rows_of(map);
     if columns.is_empty() {
         // Nothing but the key: the row is written with what it has, so that its version moves on.
-        return touch(map, &format!("{matches} and {condition}"));
+        return touch(map, &format!("{matches}{condition}"));
     }
-    format!("update {table} t set {set} where {matches} and {condition}")
+    format!("update {table} t set {set} where {matches}{condition}")
 }
 
 /// Writes a row without changing it; a table that only has columns the server sets is locked only.
@@ -203,12 +232,12 @@ fn touch(map: &TableMap, condition: &str) -> String {
     }
 }
 
-/// Deletes one row by key where it is older. Parameters: `$1` commit time, then the key.
+/// Deletes one row by key where there is nothing to decide. Parameters: the floors, the key.
 pub(super) fn delete_older_row(map: &TableMap, guard: &Guard) -> String {
-    let (table, matches) = (rows_of(map), key_matches(map, "t", 2));
+    let (table, matches) = (rows_of(map), key_matches(map, "t", 1 + guard.floors()));
     format!(
         "delete from {table} t where {matches} and {}",
-        guard.older("t", "$1::timestamptz")
+        guard.takes("t")
     )
 }
 
@@ -252,45 +281,52 @@ pub(super) fn leave_tombstone(map: &TableMap) -> String {
     )
 }
 
-/// Fails with MR003 when a newer tombstone covers one of the keys just inserted.
+/// Deletes of the keys just inserted that are newer, or that the source did not know of.
 ///
-/// Parameters: one text array per key column, then an array of commit times.
-pub(super) fn refuse_deleted(map: &TableMap, guard: &Guard) -> String {
+/// Parameters: one text array per key column, then one array of times per floor. Columns: which of
+/// the keys, from 1; micros and origin of the delete.
+pub(super) fn deletes_above(map: &TableMap, guard: &Guard) -> String {
     let keys = key_of(map);
-    let mut arrays = String::new();
-    let mut names = String::new();
+    let (mut arrays, mut names) = (String::new(), String::new());
     for position in 1..=keys.len() {
         let _ = write!(arrays, "${position}::text[], ");
         let _ = write!(names, "k{position}, ");
     }
+    for floor in 1..=guard.floors() {
+        let _ = write!(arrays, "${}::timestamptz[], ", keys.len() + floor);
+        let _ = write!(names, "f{floor}, ");
+    }
     let value =
         |index: usize, column: &KeyColumn| format!("k.k{}::{}", index + 1, column.type_name);
-    let text = map
-        .table
-        .key
-        .as_ref()
-        .map_or_else(String::new, |key| key_expression(key, value));
+    let key = map.table.key.as_ref();
+    let text = key.map_or_else(String::new, |key| key_expression(key, value));
     format!(
-        "select mmrepl.raise_deleted() from unnest({arrays}${}::timestamptz[]) k({names}at), \
-         mmrepl.tombstone d, pg_xact_commit_timestamp_origin(d.xmin) w \
-         where d.relation = {} and d.key in (({text})::text, '') and {} limit 1",
-        keys.len() + 1,
+        "select k.n::text, {WRITTEN_MICROS}, {WRITTEN_ORIGIN} \
+         from unnest({}) with ordinality k({names}n), \
+         mmrepl.tombstone x, pg_xact_commit_timestamp_origin(x.xmin) w \
+         where x.relation = {} and x.key in (({text})::text, '') and w.roident <> {} and {}",
+        arrays.trim_end_matches(", "),
         map.table.oid,
-        guard.tombstone_beats("k.at")
+        guard.origin,
+        guard.above_floor("w", |n| format!("k.f{n}")),
     )
 }
 
-/// Fetches columns of one row from the source, by key. Parameters: the key.
-pub(super) fn fetch(map: &TableMap, columns: &[usize]) -> String {
+/// Fetches columns of one row from the source, by key. Parameters: the key; when it must be the
+/// row that was written `at` a time, that time.
+pub(super) fn fetch(map: &TableMap, columns: &[usize], at: bool) -> String {
     let names: Vec<String> = columns
         .iter()
         .map(|index| format!("s.{}", quote(&map.columns[*index].name)))
         .collect();
+    let time = 1 + key_of(map).len();
+    let version = format!(" and pg_xact_commit_timestamp(s.xmin) = ${time}::timestamptz");
     format!(
-        "select {} from {} s where {}",
+        "select {} from {} s where {}{}",
         names.join(", "),
         rows_of(map),
-        key_matches(map, "s", 1)
+        key_matches(map, "s", 1),
+        if at { &version } else { "" }
     )
 }
 
@@ -354,30 +390,10 @@ pub(super) fn lock_tables(maps: &[&TableMap]) -> String {
     format!("lock table {} in access exclusive mode", names.join(", "))
 }
 
-/// "Is there a row or a tombstone of the whole table that the truncate at `$1` must spare?"
-pub(super) fn has_newer(map: &TableMap, guard: &Guard) -> String {
-    let older = guard.older("t", "$1::timestamptz");
-    format!(
-        "select (exists (select from {} t where not {older}) or exists (select from mmrepl.tombstone t \
-         where t.relation = {} and t.key = '' and not {older}))::text",
-        rows_of(map),
-        map.table.oid
-    )
-}
-
 /// Empties the tables. Sequences keep their values: each node draws from its own.
 pub(super) fn truncate(maps: &[&TableMap]) -> String {
     let names: Vec<String> = maps.iter().map(|map| rows_of(map)).collect();
     format!("truncate {}", names.join(", "))
-}
-
-/// Deletes every row older than `$1`.
-pub(super) fn delete_older(map: &TableMap, guard: &Guard) -> String {
-    format!(
-        "delete from {} t where {}",
-        rows_of(map),
-        guard.older("t", "$1::timestamptz")
-    )
 }
 
 /// Leaves the tombstone of a whole table, unless a newer one is there. Parameter: commit time.

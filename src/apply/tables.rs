@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::error::ApplyError;
 use super::mapping::TableMap;
+use super::origins::Origins;
 use super::sql::Guard;
 use super::target::Target;
 use crate::catalog::table::load_table;
@@ -15,15 +16,19 @@ use crate::relation::Relation;
 pub struct Tables {
     node: NodeName,
     guard: Guard,
+    third: Vec<(u32, String)>,
     known: HashMap<RelationId, Arc<Target>>,
 }
 
 impl Tables {
-    /// An empty cache for writing to `node`.
-    pub fn new(node: NodeName, guard: Guard) -> Self {
+    /// An empty cache for writing to the target of `origins`.
+    pub fn new(origins: &Origins, guard: Guard) -> Self {
+        let (node, third) = origins.others();
+        let third = third.into_iter();
         Self {
-            node,
+            node: node.clone(),
             guard,
+            third: third.map(|(id, node)| (id, node.to_string())).collect(),
             known: HashMap::new(),
         }
     }
@@ -49,7 +54,7 @@ impl Tables {
             source: Box::new(error),
         })?;
         let map = TableMap::new(Arc::clone(relation), table, self.node.as_str())?;
-        let target = Arc::new(Target::new(map, self.guard.clone()));
+        let target = Arc::new(Target::new(map, self.guard.clone(), self.third.clone()));
         self.known.insert(relation.id, Arc::clone(&target));
         Ok(target)
     }

@@ -7,6 +7,7 @@ use super::mapping::TableMap;
 use super::plan::Kind;
 use super::set_sql;
 use super::sql::{self, Guard, UpdateGuard};
+use super::sql_record;
 
 /// SQL text, shared so that the session recognises a prepared statement by it.
 pub(super) type Sql = Arc<str>;
@@ -30,8 +31,10 @@ pub enum Statement {
     Tombstones,
     /// Leave a tombstone where no row is.
     LeaveTombstone,
-    /// Fail when inserted keys were deleted meanwhile.
-    RefuseDeleted,
+    /// Which of the inserted keys were deleted later, or without the source's knowledge.
+    DeletesAbove,
+    /// Record a conflict.
+    Record,
     /// Delete one row by all its values.
     DeleteWhole,
     /// Replace one row by all its values.
@@ -47,6 +50,8 @@ pub struct Target {
     /// Columns and key.
     pub map: TableMap,
     guard: Guard,
+    /// Third nodes and their origins.
+    third: Vec<(u32, String)>,
     texts: [OnceLock<Sql>; STATEMENTS],
     all_updated: Vec<usize>,
     update: OnceLock<Sql>,
@@ -58,8 +63,9 @@ pub struct Target {
 
 impl Target {
     /// Takes the map; texts are made when first needed.
-    pub fn new(map: TableMap, guard: Guard) -> Self {
+    pub fn new(map: TableMap, guard: Guard, third: Vec<(u32, String)>) -> Self {
         Self {
+            third,
             all_updated: sql::updated_columns(&map, |_| true),
             map,
             guard,
@@ -73,6 +79,11 @@ impl Target {
     /// The guard of this link.
     pub fn guard(&self) -> &Guard {
         &self.guard
+    }
+
+    /// Third nodes and their origins on the target.
+    pub fn third(&self) -> &[(u32, String)] {
+        &self.third
     }
 
     /// The text of a statement.
@@ -91,7 +102,11 @@ impl Target {
             Statement::LockRow => format!("{} for update", sql::see_row(map)),
             Statement::Tombstones => sql::tombstones(map),
             Statement::LeaveTombstone => sql::leave_tombstone(map),
-            Statement::RefuseDeleted => sql::refuse_deleted(map, guard),
+            Statement::DeletesAbove => sql::deletes_above(map, guard),
+            Statement::Record => {
+                let origin = sql_record::origin_of_rival(&self.third);
+                sql_record::record(map, guard, &origin)
+            }
             Statement::DeleteWhole => sql::delete_whole(map),
             Statement::UpdateWhole => sql::update_whole(map),
         }

@@ -1,18 +1,19 @@
 //! One target transaction: open, write, check, move the position, commit.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::error::ApplyError;
 use super::fetch::Fetcher;
-use super::group::{GroupBuilder, RowChange, Segment};
-use super::mapping::KeyValues;
+use super::floors::Floors;
+use super::group::{GroupBuilder, Segment, Stamp};
 use super::origins::Origins;
-use super::params::array_literal;
+use super::overtaken::Inserted;
+use super::record::Ledger;
 use super::tables::Tables;
-use super::target::{Sql, Statement, Target};
+use super::target::{Sql, Target};
 use crate::assemble::{Change, Piece, TxEnd};
 use crate::commit_time::CommitTime;
+use crate::conflict::{Marker, RECORDED_PER_MINUTE, Seen};
 use crate::failpoint::failpoint;
 use crate::ids::NodeName;
 use crate::lsn::Lsn;
@@ -22,6 +23,9 @@ use crate::wire::{Batch, Session};
 /// Opens a target transaction, whatever the server's defaults are.
 const BEGIN: &str = "begin isolation level read committed read write";
 
+/// A statement with its parameters as text.
+type Prepared = (&'static str, Vec<String>);
+
 /// What has been written, for `status`; reset by `take_counts`.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
@@ -29,7 +33,7 @@ pub struct Counts {
     pub transactions: u64,
     /// Source row changes.
     pub rows: u64,
-    /// Changes that met a competing write.
+    /// Changes that met a write their source did not know of.
     pub conflicts: u64,
 }
 
@@ -44,22 +48,11 @@ pub struct Committed {
     pub target_flushed: Lsn,
 }
 
-/// A key that was inserted, and the commit time from which a delete of it was newer.
-type Inserted = (Arc<Target>, KeyValues, CommitTime);
-
-/// Formats commit times, remembering the last: rows of one transaction share theirs.
-#[derive(Default)]
-pub(super) struct CommitTimeText {
-    last: Option<(CommitTime, String)>,
-}
-
-impl CommitTimeText {
-    /// The time as a `timestamptz` literal.
-    pub(super) fn text(&mut self, time: CommitTime) -> &str {
-        if self.last.as_ref().is_none_or(|(last, _)| *last != time) {
-            self.last = Some((time, time.to_string()));
-        }
-        self.last.as_ref().map_or("", |(_, text)| text)
+/// When the change at `index` was made, and what its source had seen by then.
+pub(super) fn stamp_of(piece: &Piece, index: usize) -> Stamp {
+    Stamp {
+        time: piece.header.commit_time,
+        seen: Arc::clone(piece.seen.of(index)),
     }
 }
 
@@ -92,7 +85,9 @@ pub struct Applier {
     pub(super) origins: Origins,
     pub(super) source: NodeName,
     pub(super) counts: Counts,
-    inserted: Vec<Inserted>,
+    pub(super) floors: Floors,
+    pub(super) ledger: Ledger,
+    pub(super) inserted: Vec<Inserted>,
     /// The newest commit time in the transaction being written.
     newest: CommitTime,
     is_open: bool,
@@ -109,6 +104,8 @@ impl Applier {
         origins: Origins,
     ) -> Self {
         Self {
+            floors: Floors::new(&origins),
+            ledger: Ledger::new(RECORDED_PER_MINUTE),
             source: origins.source().clone(),
             session,
             catalog,
@@ -120,6 +117,13 @@ impl Applier {
             newest: CommitTime::default(),
             is_open: false,
         }
+    }
+
+    /// Records at most so many conflicts per table and minute, then samples.
+    #[must_use]
+    pub fn recording(mut self, per_minute: u64) -> Self {
+        self.ledger = Ledger::new(per_minute);
+        self
     }
 
     /// What has been written since the last call.
@@ -134,7 +138,8 @@ impl Applier {
         };
         self.newest = newest(pieces);
         self.write_grouped(pieces).await?;
-        self.commit(end).await.map(Some)
+        let seen = pieces.last().map(|piece| Arc::clone(piece.seen.at_end()));
+        self.commit(end, &seen.unwrap_or_default()).await.map(Some)
     }
 
     /// Applies one whole transaction in its own order, change by change.
@@ -156,7 +161,7 @@ impl Applier {
             self.write_grouped(std::slice::from_ref(piece)).await?;
         }
         match piece.end {
-            Some(end) => self.commit(end).await.map(Some),
+            Some(end) => self.commit(end, piece.seen.at_end()).await.map(Some),
             None => Ok(None),
         }
     }
@@ -165,7 +170,7 @@ impl Applier {
         for segment in self.segments(pieces).await? {
             match segment {
                 Segment::Rows(entries) => self.write_rows(&entries).await?,
-                Segment::Truncate(targets, time) => self.truncate(&targets, time).await?,
+                Segment::Truncate(targets, stamp) => self.truncate(&targets, &stamp).await?,
             }
         }
         self.count(pieces);
@@ -175,13 +180,13 @@ impl Applier {
     async fn segments(&mut self, pieces: &[Piece]) -> Result<Vec<Segment>, ApplyError> {
         let mut group = GroupBuilder::default();
         for piece in pieces {
-            let time = piece.header.commit_time;
-            for change in &piece.changes {
+            for (index, change) in piece.changes.iter().enumerate() {
+                let stamp = stamp_of(piece, index);
                 if let Change::Truncate { relations, .. } = change {
-                    group.truncate(self.targets(relations).await?, time);
+                    group.truncate(self.targets(relations).await?, stamp);
                 } else if let Some(relation) = change.relation() {
                     let target = self.target(relation).await?;
-                    group.row(change, &target, time)?;
+                    group.row(change, &target, &stamp)?;
                 }
             }
         }
@@ -246,117 +251,114 @@ impl Applier {
         Ok(())
     }
 
-    /// Remembers keys that were inserted, for `refuse_deleted`.
-    pub(super) fn note_inserted<'a>(&mut self, rows: impl Iterator<Item = &'a RowChange>) {
-        let noted = rows.map(|row| (Arc::clone(&row.target), row.key.clone(), row.since));
-        self.inserted.extend(noted);
-    }
-
-    /// Makes sure that no key just inserted was deleted by a local transaction in between.
-    ///
-    /// An insert may have waited for a local delete of the same key to commit; that delete's
-    /// tombstone is visible only to a statement that starts afterwards, which is this one.
-    pub(super) async fn refuse_deleted(&mut self) -> Result<(), ApplyError> {
-        let inserted = std::mem::take(&mut self.inserted);
-        if inserted.is_empty() {
-            return Ok(());
-        }
-        let mut by_table: HashMap<u32, Vec<&Inserted>> = HashMap::new();
-        for row in &inserted {
-            by_table.entry(row.0.map.table.oid).or_default().push(row);
-        }
-        let mut batch = self.session.batch();
-        for rows in by_table.values() {
-            push_refusal(&mut batch, rows)?;
-        }
-        batch
-            .run()
-            .await
-            .map_err(|failed| ApplyError::target(failed.error, None))?;
-        Ok(())
-    }
-
-    /// Moves the position, stamps the transaction with the source's commit time, commits.
-    async fn commit(&mut self, end: TxEnd) -> Result<Committed, ApplyError> {
+    /// Counts what was not recorded, moves the position, leaves the marker, stamps the transaction
+    /// with the source's commit time (all in `mmrepl.finish`) and commits.
+    async fn commit(&mut self, end: TxEnd, seen: &Seen) -> Result<Committed, ApplyError> {
         self.open().await?;
         failpoint("after_apply");
-        let (commit, ending) = (end.commit_lsn.to_string(), end.end_lsn.to_string());
-        let (time, source) = (self.newest.to_string(), self.source.to_string());
-        let text = |text: &'_ String| Some(text.as_bytes().to_vec());
-        let statements: [(&str, Vec<Option<Vec<u8>>>); 5] = [
-            (
-                "select mmrepl.advance_position($1, $2, $3, $4)",
-                vec![text(&source), text(&commit), text(&ending), text(&time)],
-            ),
-            (
-                "select pg_replication_origin_xact_setup($1, $2)",
-                vec![text(&commit), text(&time)],
-            ),
+        let left_out = self.ledger.take_left_out();
+        let mut statements: Vec<Prepared> = Vec::with_capacity(4 + left_out.len());
+        for (target, count) in left_out {
+            let table = &target.map.table;
+            let (source, node) = (self.source.to_string(), self.origins.target().to_string());
+            let (schema, name) = (table.schema.clone(), table.name.clone());
+            statements.push((
+                "select mmrepl.leave_out($1, $2, $3, $4, $5)",
+                vec![source, node, schema, name, count.to_string()],
+            ));
+        }
+        let marker = Marker {
+            cluster: self.origins.cluster().clone(),
+            node: self.source.clone(),
+            commit_lsn: end.commit_lsn,
+            time: self.newest,
+        };
+        statements.push((
+            "select mmrepl.finish($1, $2, $3, $4, $5, $6, $7)",
+            vec![
+                self.source.to_string(),
+                end.commit_lsn.to_string(),
+                end.end_lsn.to_string(),
+                self.newest.to_string(),
+                seen.to_string(),
+                self.origins.session_origin(),
+                marker.to_string(),
+            ],
+        ));
+        let committed = self.commit_with(statements, end.end_lsn).await?;
+        self.is_open = false;
+        failpoint("after_commit");
+        Ok(committed)
+    }
+
+    /// Runs what is left to do before a commit, commits, and asks where the target's WAL is.
+    async fn commit_with(
+        &mut self,
+        mut statements: Vec<Prepared>,
+        source_end: Lsn,
+    ) -> Result<Committed, ApplyError> {
+        statements.extend([
             ("commit", vec![]),
             ("select pg_current_wal_insert_lsn()::text", vec![]),
             ("select pg_current_wal_flush_lsn()::text", vec![]),
-        ];
+        ]);
         let answers = self.run_all(&statements).await?;
-        self.is_open = false;
-        failpoint("after_commit");
+        let position = |back: usize| answers.iter().rev().nth(back).copied().unwrap_or_default();
         Ok(Committed {
-            source_end: end.end_lsn,
-            target_written: answers[3],
-            target_flushed: answers[4],
+            source_end,
+            target_written: position(1),
+            target_flushed: position(0),
         })
     }
 
     /// Moves the position past WAL that holds nothing for this link, so that it can be recycled.
-    pub async fn advance(&mut self, end: Lsn) -> Result<Committed, ApplyError> {
-        let (source, ending) = (self.source.to_string(), end.to_string());
-        let text = |text: &'_ String| Some(text.as_bytes().to_vec());
-        let statements: [(&str, Vec<Option<Vec<u8>>>); 6] = [
+    pub async fn advance(&mut self, end: Lsn, seen: &Seen) -> Result<Committed, ApplyError> {
+        let parameters = vec![self.source.to_string(), end.to_string(), seen.to_string()];
+        let statements: Vec<Prepared> = vec![
             (BEGIN, vec![]),
             ("select pg_replication_origin_xact_reset()", vec![]),
             (
-                "select mmrepl.advance_position($1, $2, $3, null)",
-                vec![text(&source), text(&ending), text(&ending)],
+                "select mmrepl.advance_position($1, $2, $2, null, $3)",
+                parameters,
             ),
-            ("commit", vec![]),
-            ("select pg_current_wal_insert_lsn()::text", vec![]),
-            ("select pg_current_wal_flush_lsn()::text", vec![]),
         ];
-        let answers = self.run_all(&statements).await?;
-        Ok(Committed {
-            source_end: end,
-            target_written: answers[4],
-            target_flushed: answers[5],
-        })
+        self.commit_with(statements, end).await
     }
 
     /// How far the target's WAL is flushed now.
     pub async fn flushed(&mut self) -> Result<Lsn, ApplyError> {
         let answers = self
-            .run_all(&[("select pg_current_wal_flush_lsn()::text", vec![])])
+            .run_all(&[("select pg_current_wal_flush_lsn()::text", Vec::new())])
             .await?;
         Ok(answers[0])
     }
 
     /// Gives up the open transaction, so that the session can be used again.
+    ///
+    /// A failure between leaving the origin for the marker and taking it again must not leave the
+    /// session without: what it then wrote would count as written on the target.
     pub async fn rollback(&mut self) -> Result<(), ApplyError> {
         self.inserted.clear();
+        self.ledger.forget();
         self.counts = Counts::default();
-        let reset = "rollback; select pg_catalog.pg_replication_origin_xact_reset()";
-        let done = self.session.simple(reset).await;
+        let origin = self.origins.session_origin();
+        let reset = format!(
+            "rollback; select pg_catalog.pg_replication_origin_xact_reset(); \
+             select pg_catalog.pg_replication_origin_session_setup('{origin}') \
+             where not pg_catalog.pg_replication_origin_session_is_setup()"
+        );
+        let done = self.session.simple(&reset).await;
         self.is_open = false;
         done.map(drop)
             .map_err(|source| ApplyError::target(source, None))
     }
 
     /// Runs statements in one round trip; each answer that is a WAL position is returned as one.
-    async fn run_all(
-        &mut self,
-        statements: &[(&str, Vec<Option<Vec<u8>>>)],
-    ) -> Result<Vec<Lsn>, ApplyError> {
+    async fn run_all(&mut self, statements: &[Prepared]) -> Result<Vec<Lsn>, ApplyError> {
         let failed = |source| ApplyError::target(source, None);
         let mut batch = self.session.batch();
         for (sql, parameters) in statements {
-            let parameters: Vec<_> = parameters.iter().map(Option::as_deref).collect();
+            let parameters: Vec<_> = parameters.iter().map(|p| Some(p.as_bytes())).collect();
             batch.push(&(*sql).into(), &parameters).map_err(failed)?;
         }
         let outcomes = batch.run().await.map_err(|error| failed(error.error))?;
@@ -387,26 +389,4 @@ fn newest(pieces: &[Piece]) -> CommitTime {
         .map(|piece| piece.header.commit_time)
         .max()
         .unwrap_or_default()
-}
-
-fn push_refusal(batch: &mut Batch<'_>, rows: &[&Inserted]) -> Result<(), ApplyError> {
-    let Some((target, first_key, _)) = rows.first() else {
-        return Ok(());
-    };
-    let mut times = CommitTimeText::default();
-    let column =
-        |index: usize| array_literal(rows.iter().map(|(_, key, _)| Some(key[index].as_ref())));
-    let mut arrays: Vec<Vec<u8>> = (0..first_key.len()).map(column).collect();
-    let times: Vec<String> = rows
-        .iter()
-        .map(|row| times.text(row.2).to_owned())
-        .collect();
-    arrays.push(array_literal(
-        times.iter().map(|time| Some(time.as_bytes())),
-    ));
-    let parameters: Vec<Option<&[u8]>> =
-        arrays.iter().map(|array| Some(array.as_slice())).collect();
-    batch
-        .push(target.sql(Statement::RefuseDeleted), &parameters)
-        .map_err(|source| ApplyError::target(source, Some(target.map.label())))
 }

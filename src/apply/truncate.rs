@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::error::ApplyError;
+use super::group::Stamp;
 use super::sql;
+use super::sql_record;
 use super::target::Target;
 use super::transaction::Applier;
-use crate::commit_time::CommitTime;
 use crate::error::Retryable;
 use crate::wire::Outcome;
 
@@ -14,13 +15,13 @@ use crate::wire::Outcome;
 const FEATURE_NOT_SUPPORTED: &str = "0A000";
 
 impl Applier {
-    /// Applies a truncate that committed at `time`.
+    /// Applies a truncate.
     ///
     /// The tables are locked first, so no row can be written between the look and the act.
     pub(super) async fn truncate(
         &mut self,
         targets: &[Arc<Target>],
-        time: CommitTime,
+        stamp: &Stamp,
     ) -> Result<(), ApplyError> {
         if targets.is_empty() {
             return Ok(());
@@ -28,10 +29,11 @@ impl Applier {
         self.open().await?;
         let maps: Vec<_> = targets.iter().map(|target| &target.map).collect();
         self.run_one(&sql::lock_tables(&maps), &[], None).await?;
-        let time = time.to_string();
+        let time = stamp.time.to_string();
         let mut emptied = Vec::new();
         for target in targets {
-            if self.has_newer(target, &time).await? {
+            // A newer truncate counts too: emptied again, the table would forget when.
+            if self.record_truncate(target, stamp).await? {
                 self.delete_older(target, &time).await?;
             } else {
                 emptied.push(target);
@@ -40,23 +42,9 @@ impl Applier {
         self.empty(&emptied, &time).await
     }
 
-    /// A newer truncate counts too: emptied again, the table would forget when.
-    async fn has_newer(&mut self, target: &Target, time: &str) -> Result<bool, ApplyError> {
-        let sql = sql::has_newer(&target.map, target.guard());
-        let outcome = self
-            .run_one(&sql, &[Some(time.as_bytes())], Some(target))
-            .await?;
-        let answer = outcome
-            .rows
-            .first()
-            .and_then(|row| row.first().cloned().flatten());
-        Ok(answer.as_deref() == Some(b"true"))
-    }
-
     async fn delete_older(&mut self, target: &Target, time: &str) -> Result<(), ApplyError> {
-        self.counts.conflicts += 1;
         let parameters = [Some(time.as_bytes())];
-        let delete = sql::delete_older(&target.map, target.guard());
+        let delete = sql_record::delete_older(&target.map, target.guard());
         self.run_one(&delete, &parameters, Some(target)).await?;
         let remember = sql::leave_table_tombstone(&target.map, target.guard());
         self.run_one(&remember, &parameters, Some(target))

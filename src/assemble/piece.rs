@@ -1,9 +1,12 @@
 //! Transactions, whole or in parts.
 
+use std::sync::Arc;
+
 use super::Assembled;
 use super::change::Change;
 use super::error::AssembleError;
 use crate::commit_time::CommitTime;
+use crate::conflict::Seen;
 use crate::lsn::Lsn;
 
 /// What is known of a transaction when it begins.
@@ -39,8 +42,40 @@ pub struct Piece {
     pub bytes: usize,
     /// Memory of the changes, at least; what [`PieceLimits::bytes`] limits.
     pub memory_bytes: usize,
+    /// What the source had applied from other nodes when it made the changes, and when the
+    /// transaction ended.
+    pub seen: SeenRuns,
     /// Set in the last part only.
     pub end: Option<TxEnd>,
+}
+
+/// What the source had seen, change by change: it rarely differs within a transaction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeenRuns {
+    /// From this change on.
+    runs: Vec<(usize, Arc<Seen>)>,
+    /// When the transaction committed; set with [`Piece::end`].
+    at_end: Arc<Seen>,
+}
+
+impl SeenRuns {
+    /// What had been seen when the change at `index` was made.
+    pub fn of(&self, index: usize) -> &Arc<Seen> {
+        let run = self.runs.iter().rev().find(|(first, _)| *first <= index);
+        run.map_or(&self.at_end, |(_, seen)| seen)
+    }
+
+    /// What had been seen when the transaction committed.
+    pub fn at_end(&self) -> &Arc<Seen> {
+        &self.at_end
+    }
+
+    fn push(&mut self, index: usize, seen: &Arc<Seen>) {
+        let same = |(_, last): &(usize, Arc<Seen>)| Arc::ptr_eq(last, seen);
+        if !self.runs.last().is_some_and(same) {
+            self.runs.push((index, Arc::clone(seen)));
+        }
+    }
 }
 
 /// How large a piece may grow. A single change is never split, however large.
@@ -71,6 +106,7 @@ impl Piece {
             changes: Vec::new(),
             bytes: 0,
             memory_bytes: 0,
+            seen: SeenRuns::default(),
             end: None,
         }
     }
@@ -105,7 +141,12 @@ impl Builder {
 
     /// Adds a change. Gives the piece so far when the change does not fit into it any more, so
     /// that the last piece always has a change and a transaction that just fits is one piece.
-    pub(super) fn push(&mut self, change: Change, limits: PieceLimits) -> Option<Piece> {
+    pub(super) fn push(
+        &mut self,
+        change: Change,
+        seen: &Arc<Seen>,
+        limits: PieceLimits,
+    ) -> Option<Piece> {
         let (bytes, memory) = (change.wire_bytes(), change.memory_bytes());
         let held = self.piece.changes.len();
         let fits = held < limits.rows && self.piece.memory_bytes + memory <= limits.bytes;
@@ -113,6 +154,7 @@ impl Builder {
             let next = Piece::empty(self.piece.header, false);
             std::mem::replace(&mut self.piece, next)
         });
+        self.piece.seen.push(self.piece.changes.len(), seen);
         self.piece.changes.push(change);
         self.piece.bytes += bytes;
         self.piece.memory_bytes += memory;
@@ -120,10 +162,11 @@ impl Builder {
     }
 
     /// The last piece, or `Skipped` for a transaction without changes.
-    pub(super) fn finish(mut self, end: TxEnd) -> Assembled {
+    pub(super) fn finish(mut self, end: TxEnd, seen: &Arc<Seen>) -> Assembled {
         if self.piece.changes.is_empty() {
             return Assembled::Skipped { end };
         }
+        self.piece.seen.at_end = Arc::clone(seen);
         self.piece.end = Some(end);
         Assembled::Piece(self.piece)
     }

@@ -12,6 +12,7 @@ use super::Assembled;
 use super::change::Change;
 use super::error::AssembleError;
 use super::piece::{Builder, Piece, PieceLimits, TxEnd, TxHeader};
+use crate::conflict::Seen;
 use crate::pgoutput::Message;
 use crate::relation::{Relation, RelationCache};
 
@@ -42,10 +43,11 @@ struct Streamed {
     run_bytes: usize,
 }
 
-/// Consecutive changes of one (sub)transaction.
+/// Consecutive changes of one (sub)transaction, made while the source had seen the same.
 #[derive(Debug)]
 struct Run {
     xid: u32,
+    seen: Arc<Seen>,
     changes: Vec<Change>,
     bytes: usize,
 }
@@ -115,10 +117,10 @@ impl Streams {
     /// A change made by `xid`, a subtransaction of `top` or `top` itself.
     pub(super) fn push(
         &mut self,
-        top: u32,
-        xid: u32,
+        (top, xid): (u32, u32),
         message: Message,
         known: &RelationCache,
+        seen: &Arc<Seen>,
     ) -> Result<(), AssembleError> {
         let Some(streamed) = self.open.get(&top).filter(|streamed| !streamed.dropped) else {
             return Ok(());
@@ -133,10 +135,10 @@ impl Streams {
         let Some(change) = Change::resolve(message, find)? else {
             return Ok(());
         };
-        let bytes = change.memory_bytes() + streamed.new_run_bytes(xid);
+        let bytes = change.memory_bytes() + streamed.new_run_bytes(xid, seen);
         self.charge(bytes)?;
         if let Some(streamed) = self.open.get_mut(&top) {
-            streamed.push(xid, change, bytes);
+            streamed.push((xid, seen), change, bytes);
         }
         Ok(())
     }
@@ -170,6 +172,7 @@ impl Streams {
         &mut self,
         header: TxHeader,
         end: TxEnd,
+        seen: &Arc<Seen>,
     ) -> Result<(RelationCache, Option<Finished>), AssembleError> {
         let unknown = AssembleError::StreamOrder {
             message: "Stream Commit",
@@ -177,9 +180,16 @@ impl Streams {
         };
         let streamed = self.open.remove(&header.xid).ok_or(unknown)?;
         self.held_bytes -= streamed.bytes();
-        let finished =
-            (!streamed.runs.is_empty()).then(|| Finished::new(header, end, streamed.runs));
+        let finished = (!streamed.runs.is_empty())
+            .then(|| Finished::new(header, (end, Arc::clone(seen)), streamed.runs));
         Ok((streamed.described, finished))
+    }
+}
+
+impl Run {
+    /// Whether the next change belongs here.
+    fn takes(&self, xid: u32, seen: &Arc<Seen>) -> bool {
+        self.xid == xid && Arc::ptr_eq(&self.seen, seen)
     }
 }
 
@@ -189,15 +199,15 @@ impl Streamed {
     }
 
     /// What a change by `xid` costs beside itself.
-    fn new_run_bytes(&self, xid: u32) -> usize {
-        let continues = self.runs.last().is_some_and(|run| run.xid == xid);
+    fn new_run_bytes(&self, xid: u32, seen: &Arc<Seen>) -> usize {
+        let continues = self.runs.last().is_some_and(|run| run.takes(xid, seen));
         if continues { 0 } else { RUN_BYTES }
     }
 
-    fn push(&mut self, xid: u32, change: Change, bytes: usize) {
+    fn push(&mut self, (xid, seen): (u32, &Arc<Seen>), change: Change, bytes: usize) {
         self.run_bytes += bytes;
         match self.runs.last_mut() {
-            Some(run) if run.xid == xid => {
+            Some(run) if run.takes(xid, seen) => {
                 run.changes.push(change);
                 run.bytes += bytes;
             }
@@ -205,6 +215,7 @@ impl Streamed {
                 self.runs_of.entry(xid).or_default().push(self.runs.len());
                 self.runs.push(Run {
                     xid,
+                    seen: Arc::clone(seen),
                     changes: vec![change],
                     bytes,
                 });
@@ -236,17 +247,19 @@ impl Streamed {
 pub(super) struct Finished {
     /// `None` when the last piece has left.
     builder: Option<Builder>,
-    end: TxEnd,
-    changes: std::iter::Flatten<std::vec::IntoIter<Vec<Change>>>,
+    end: (TxEnd, Arc<Seen>),
+    runs: std::vec::IntoIter<Run>,
+    /// The run whose changes are leaving.
+    current: Option<(Arc<Seen>, std::vec::IntoIter<Change>)>,
 }
 
 impl Finished {
-    fn new(header: TxHeader, end: TxEnd, runs: Vec<Run>) -> Self {
-        let changes: Vec<_> = runs.into_iter().map(|run| run.changes).collect();
+    fn new(header: TxHeader, end: (TxEnd, Arc<Seen>), runs: Vec<Run>) -> Self {
         Self {
             builder: Some(Builder::new(header)),
             end,
-            changes: changes.into_iter().flatten(),
+            runs: runs.into_iter(),
+            current: None,
         }
     }
 
@@ -255,16 +268,28 @@ impl Finished {
         self.builder.is_none()
     }
 
-    pub(super) fn next_piece(&mut self, limits: PieceLimits) -> Option<Piece> {
-        let builder = self.builder.as_mut()?;
-        let full = self
-            .changes
-            .by_ref()
-            .find_map(|change| builder.push(change, limits));
-        if full.is_some() {
-            return full;
+    fn next_change(&mut self) -> Option<(Arc<Seen>, Change)> {
+        loop {
+            if let Some((seen, changes)) = &mut self.current
+                && let Some(change) = changes.next()
+            {
+                return Some((Arc::clone(seen), change));
+            }
+            let run = self.runs.next()?;
+            self.current = Some((run.seen, run.changes.into_iter()));
         }
-        match self.builder.take()?.finish(self.end) {
+    }
+
+    pub(super) fn next_piece(&mut self, limits: PieceLimits) -> Option<Piece> {
+        let mut builder = self.builder.take()?;
+        while let Some((seen, change)) = self.next_change() {
+            let full = builder.push(change, &seen, limits);
+            if full.is_some() {
+                self.builder = Some(builder);
+                return full;
+            }
+        }
+        match builder.finish(self.end.0, &self.end.1) {
             Assembled::Piece(piece) => Some(piece),
             _ => None,
         }

@@ -4,6 +4,7 @@ use tokio_postgres::{Client, Row};
 
 use super::CatalogError;
 use crate::commit_time::CommitTime;
+use crate::conflict::Seen;
 use crate::ids::{NodeName, SystemId, TimelineId};
 use crate::lsn::Lsn;
 
@@ -62,12 +63,47 @@ fn position(row: &Row) -> Result<Position, CatalogError> {
     })
 }
 
+/// What `source` had applied from the other nodes when it wrote up to the position that `target`
+/// holds of it. The source says what it began with, the target what it has been told since.
+pub async fn read_seen(
+    source: &Client,
+    target: &Client,
+    name: &NodeName,
+) -> Result<Seen, CatalogError> {
+    let began = "select source, (extract(epoch from began) * 1000000)::bigint - 946684800000000
+                 from mmrepl.apply_position";
+    let rows = source.query(began, &[]).await;
+    let rows = rows.map_err(CatalogError::query("read when the links began"))?;
+    let told = "select coalesce(seen::text, '{}') from mmrepl.apply_position where source = $1";
+    let told = target.query_opt(told, &[&name.as_str()]).await;
+    let told = told.map_err(CatalogError::query("read what the source had seen"))?;
+    let mut seen = match told {
+        Some(row) => CatalogError::parse("mmrepl.apply_position.seen", row.get(0))?,
+        None => Seen::default(),
+    };
+    for row in rows {
+        let node = CatalogError::parse("mmrepl.apply_position.source", row.get(0))?;
+        seen.note(&node, CommitTime::from_postgres_micros(row.get(1)));
+    }
+    Ok(seen)
+}
+
+/// What a node says of itself when a slot was made on it: its clock in seconds since 1970, and what
+/// it had applied from the other nodes, both as text for [`RESET_POSITION`].
+pub const KNOWN_NOW: &str = "
+select extract(epoch from pg_catalog.clock_timestamp())::text,
+       (select pg_catalog.jsonb_object_agg(source,
+            (extract(epoch from commit_time) * 1000000)::bigint - 946684800000000)::text
+        from mmrepl.apply_position where commit_time is not null)";
+
 /// The statement that writes a fresh position: nothing of the source before `$2` is ever asked for.
-/// Parameters: source, `end_lsn`, system identifier, timeline.
+/// Parameters: source, `end_lsn`, system identifier, timeline, and both columns of [`KNOWN_NOW`].
 pub const RESET_POSITION: &str = "
 insert into mmrepl.apply_position
-    (source, commit_lsn, end_lsn, commit_time, source_system_id, source_timeline)
-values ($1, $2::text::pg_lsn, $2::text::pg_lsn, null, $3, $4)
+    (source, commit_lsn, end_lsn, commit_time, source_system_id, source_timeline, began, seen)
+values ($1, $2::text::pg_lsn, $2::text::pg_lsn, null, $3, $4,
+        pg_catalog.to_timestamp($5::text::float8), $6::text::jsonb)
 on conflict (source) do update set
     commit_lsn = excluded.commit_lsn, end_lsn = excluded.end_lsn, commit_time = null,
-    source_system_id = excluded.source_system_id, source_timeline = excluded.source_timeline";
+    source_system_id = excluded.source_system_id, source_timeline = excluded.source_timeline,
+    began = excluded.began, seen = excluded.seen";

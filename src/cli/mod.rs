@@ -1,6 +1,7 @@
 //! The command line: one module per command, exit codes as documented in each.
 
 pub mod check;
+pub mod conflicts;
 pub mod control;
 pub mod demo;
 pub mod drop;
@@ -57,6 +58,8 @@ pub enum Command {
     /// Find everything that would keep the cluster from working, each with the command that mends
     /// it
     Check(check::CheckArgs),
+    /// Look at decided conflicts, and bring losing values back
+    Conflicts(conflicts::ConflictsArgs),
     /// Pause a link; it stays paused when its daemon restarts
     Pause(control::ControlArgs),
     /// Resume a paused link
@@ -95,6 +98,7 @@ pub async fn main() -> ExitCode {
         Command::Run(args) => run::run(args).await,
         Command::Status(args) => status::run(&args).await,
         Command::Check(args) => check::run(&args).await,
+        Command::Conflicts(args) => conflicts::run(&args).await,
         Command::Pause(args) => control::run(&args, true).await,
         Command::Resume(args) => control::run(&args, false).await,
         Command::Drop(args) => drop::run(&args).await,
@@ -120,6 +124,11 @@ mod tests {
             "mmrepl run --node east --data-dir /tmp/x --log-format json",
             "mmrepl status --json",
             "mmrepl check --config /tmp/c.toml",
+            "mmrepl conflicts",
+            "mmrepl conflicts --json --since 2h --table orders",
+            "mmrepl conflicts show east-17 --json",
+            "mmrepl conflicts stats --config /tmp/c.toml",
+            "mmrepl conflicts restore east-17",
             "mmrepl pause east->west",
             "mmrepl drop --node west --yes",
             "mmrepl demo --script",
@@ -135,5 +144,7 @@ mod tests {
             "east",
         ]);
         assert!(both.is_err(), "only one of them can be meant");
+        let which = Cli::try_parse_from(["mmrepl", "conflicts", "show"]);
+        assert!(which.is_err(), "show what?");
     }
 }

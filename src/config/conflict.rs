@@ -50,6 +50,8 @@ pub struct ConflictConfig {
     pub max_clock_skew: Duration,
     /// How long conflict records are kept.
     pub history: Duration,
+    /// Conflicts recorded per link, table and minute before only a sample is.
+    pub history_per_minute: u64,
     /// How long the memory of deletes is kept at least.
     pub tombstones: Duration,
     /// Rules of single tables, in the order of the file.

@@ -3,10 +3,11 @@
 use serde::Deserialize;
 
 use super::{ConfigError, Strategy};
+use crate::conflict::RECORDED_PER_MINUTE;
 
 /// Every key of the file; a test holds `mmrepl.example.toml` against it.
 #[cfg(test)]
-pub(super) const KEYS: [&str; 12] = [
+pub(super) const KEYS: [&str; 13] = [
     "name",
     "dsn",
     "admin",
@@ -16,6 +17,7 @@ pub(super) const KEYS: [&str; 12] = [
     "strategy",
     "max_clock_skew",
     "history",
+    "history_per_minute",
     "tombstones",
     "version_column",
     "delta_columns",
@@ -75,6 +77,7 @@ pub(super) struct RawConflict {
     pub(super) strategy: Strategy,
     pub(super) max_clock_skew: String,
     pub(super) history: String,
+    pub(super) history_per_minute: u64,
     pub(super) tombstones: String,
     pub(super) table: Vec<RawTableRule>,
 }
@@ -85,6 +88,7 @@ impl Default for RawConflict {
             strategy: Strategy::default(),
             max_clock_skew: "10s".to_owned(),
             history: "30d".to_owned(),
+            history_per_minute: RECORDED_PER_MINUTE,
             tombstones: "7d".to_owned(),
             table: Vec::new(),
         }

@@ -152,6 +152,7 @@ fn check_conflict(raw: RawConflict, problems: &mut Problems) -> Option<ConflictC
         strategy: raw.strategy,
         max_clock_skew: skew?,
         history: history?,
+        history_per_minute: raw.history_per_minute,
         tombstones: tombstones?,
         tables,
     })

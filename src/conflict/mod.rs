@@ -22,8 +22,14 @@
 //!
 //! This module is pure: no clock, no server, no I/O.
 
+mod concurrency;
+mod kind;
 mod resolve;
+mod sample;
 mod version;
 
+pub use concurrency::{MARKER_PREFIX, Marker, SEEN_HISTORY_MAX, Seen, SeenHistory, rival};
+pub use kind::{Kind, Made};
 pub use resolve::{Incoming, Local, Verdict, Write, resolve};
+pub use sample::{RECORDED_PER_MINUTE, SAMPLED_ONE_IN, Sampler};
 pub use version::Version;

@@ -146,9 +146,13 @@ async fn make_links_with(
         _ if !work.options.assume_identical => compare_all(work, made, progress).await?,
         _ => {}
     }
-    for (link, start) in made.iter().flat_map(|slots| &slots.starts) {
+    let all = made
+        .iter()
+        .flat_map(|slots| slots.starts.iter().map(move |start| (slots, start)));
+    for (slots, (link, start)) in all {
         let source = &work.state(&link.from).server;
-        slots::write_position(work.session(&link.to), source, link, *start).await?;
+        let target = work.session(&link.to);
+        slots::write_position(target, source, (link, *start), &slots.known).await?;
         progress.step(&Step::new(
             &link.to,
             format!("wrote the position of {link}"),
@@ -359,9 +363,10 @@ async fn copy_all(
 ) -> Result<(), InitError> {
     let source = work.session(from);
     for to in &work.plan.copy_to {
-        let starts = made.iter().flat_map(|slots| &slots.starts);
-        let mut starts = starts.filter(|(link, _)| link.from == *from && link.to == *to);
-        let Some((link, start)) = starts.next() else {
+        let Some(slots) = made.iter().find(|slots| slots.node == *from) else {
+            continue;
+        };
+        let Some((link, start)) = slots.starts.iter().find(|(link, _)| link.to == *to) else {
             continue;
         };
         let stamp = Stamp {
@@ -369,7 +374,7 @@ async fn copy_all(
             time: time.to_owned(),
         };
         open_snapshot(source, made).await?;
-        let copied = copy_to(work, link, &stamp).await;
+        let copied = copy_to(work, link, &stamp, &slots.known).await;
         source.batch("close the snapshot", "commit").await?;
         let (tables, rows) = copied?;
         let what = format!("copied {rows} row(s) of {tables} table(s) from {from}");
@@ -382,6 +387,7 @@ async fn copy_to(
     work: &Work<'_>,
     link: &LinkName,
     stamp: &Stamp,
+    known: &slots::Known,
 ) -> Result<(usize, u64), InitError> {
     let target = work.session(&link.to);
     copy::enter_origin(work.config, target, &link.from).await?;
@@ -390,7 +396,7 @@ async fn copy_to(
     let copied = match copied {
         Ok(counts) => {
             let source = &work.state(&link.from).server;
-            slots::write_position(target, source, link, stamp.lsn)
+            slots::write_position(target, source, (link, stamp.lsn), known)
                 .await
                 .map(|()| counts)
         }

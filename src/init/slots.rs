@@ -3,7 +3,7 @@
 use super::InitError;
 use super::plan::LinkWork;
 use super::session::Session;
-use crate::catalog::position::RESET_POSITION;
+use crate::catalog::position::{KNOWN_NOW, RESET_POSITION};
 use crate::catalog::server::Server;
 use crate::catalog::slots::slot_state;
 use crate::config::Config;
@@ -17,7 +17,26 @@ pub(super) struct MadeSlots {
     pub(super) snapshot: String,
     /// Links and where their streams begin.
     pub(super) starts: Vec<(LinkName, Lsn)>,
+    pub(super) known: Known,
     _connection: ReplicationConnection,
+}
+
+/// What the node says of itself at the point where its slots begin.
+pub(super) struct Known {
+    clock: String,
+    seen: Option<String>,
+}
+
+async fn known_now(session: &Session) -> Result<Known, InitError> {
+    let row = session.client.query_one(KNOWN_NOW, &[]).await;
+    let row = row.map_err(InitError::server(
+        session.name(),
+        "read what it has applied",
+    ))?;
+    Ok(Known {
+        clock: row.get(0),
+        seen: row.get(1),
+    })
 }
 
 /// Makes the slots for `work`, all links that start at the session's node.
@@ -58,6 +77,7 @@ pub(super) async fn make(
         node: session.name().clone(),
         snapshot,
         starts,
+        known: known_now(session).await?,
         _connection: connection,
     }))
 }
@@ -97,14 +117,16 @@ pub(super) async fn drop_slot(session: &Session, slot: &str) -> Result<(), InitE
 pub(super) async fn write_position(
     target: &Session,
     source: &Server,
-    link: &LinkName,
-    start: Lsn,
+    (link, start): (&LinkName, Lsn),
+    known: &Known,
 ) -> Result<(), InitError> {
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] = [
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] = [
         &link.from.as_str(),
         &start.to_string(),
         &source.system_id.to_string(),
         &source.timeline.0.cast_signed(),
+        &known.clock,
+        &known.seen,
     ];
     let written = target.client.execute(RESET_POSITION, &values).await;
     let what = format!("write the position of {link}");

@@ -13,6 +13,7 @@ use crate::apply::{Applier, ApplyError, Committed};
 use crate::assemble::Piece;
 use crate::backoff::Backoff;
 use crate::commit_time::CommitTime;
+use crate::conflict::Seen;
 use crate::error::{RetryClass, Retryable};
 use crate::ids::LinkName;
 use crate::lsn::Lsn;
@@ -137,7 +138,7 @@ impl Applying {
     async fn handle(&mut self, item: Item) -> Result<(), LinkError> {
         self.show_queue();
         match item {
-            Item::NothingUpTo(end) => self.nothing_up_to(end).await?,
+            Item::NothingUpTo(end, seen) => self.nothing_up_to(end, &seen).await?,
             Item::Piece(piece, _permit) if self.in_large || piece.end.is_none() => {
                 self.part(piece).await?;
             }
@@ -293,9 +294,9 @@ impl Applying {
         Ok(())
     }
 
-    async fn nothing_up_to(&mut self, end: Lsn) -> Result<(), LinkError> {
+    async fn nothing_up_to(&mut self, end: Lsn, seen: &Seen) -> Result<(), LinkError> {
         if end.bytes_since(self.progress.position()) >= IDLE_WAL_MAX_BYTES {
-            let committed = self.applier.advance(end).await;
+            let committed = self.applier.advance(end, seen).await;
             let committed = committed.map_err(|source| self.failed(source))?;
             self.note(Some(committed));
             return Ok(());

@@ -14,11 +14,12 @@ use super::probe::read_clock;
 use crate::apply::{Applier, Committed, Fetcher, Origins, Tables};
 use crate::catalog::CatalogError;
 use crate::catalog::link_control::read_paused;
-use crate::catalog::position::read_position;
+use crate::catalog::position::{read_position, read_seen};
 use crate::catalog::server::{Server, read_server};
 use crate::catalog::slots::slot_state;
 use crate::checkpoint::Checkpoint;
 use crate::config::Node;
+use crate::conflict::SeenHistory;
 use crate::error::Retryable;
 use crate::ids::{NodeName, OriginId, origin_name, slot_name};
 use crate::lsn::Lsn;
@@ -60,6 +61,8 @@ pub(super) struct Ready {
     pub begun: Committed,
     /// The end of the source's WAL now.
     pub goal: Lsn,
+    /// What the source had applied from others where the stream begins.
+    pub seen: SeenHistory,
     /// A control connection to the source.
     pub source_control: Client,
     /// A control connection to the target.
@@ -85,6 +88,8 @@ pub(super) async fn connect(context: &LinkContext) -> Result<Ready, LinkError> {
     let session = open_session(context, &target_control).await?;
     let (position, slot) =
         agreed_start(context, &source_control, &target_control, &source_server).await?;
+    let seen = read_seen(&source_control, &target_control, &source.name).await;
+    let seen = SeenHistory::new(position, seen.map_err(|error| not_set_up(target, error))?);
     let begun = flush_state(target, &target_control, position).await?;
     let stream = open_stream(context, &source_control, position).await?;
     let identity = Checkpoint {
@@ -103,6 +108,7 @@ pub(super) async fn connect(context: &LinkContext) -> Result<Ready, LinkError> {
         applier,
         begun,
         goal,
+        seen,
         source_control,
         target_control,
         identity,
@@ -174,6 +180,7 @@ async fn read_origins(context: &LinkContext, target: &Client) -> Result<Origins,
     };
     let by_id = context.nodes.iter().filter_map(of).collect();
     Ok(Origins::new(
+        context.cluster.clone(),
         context.source.name.clone(),
         node.clone(),
         by_id,
@@ -262,6 +269,10 @@ fn not_set_up(node: &Node, error: CatalogError) -> LinkError {
             node,
             what: "schema mmrepl".to_owned(),
         },
+        Some("42703") => LinkError::NotSetUp {
+            node,
+            what: "schema mmrepl of this version".to_owned(),
+        },
         _ => LinkError::Catalog {
             node,
             source: error,
@@ -341,10 +352,11 @@ fn applier(
             origin_name(&context.cluster, &context.source.name)
         ),
     })?;
-    let tables = Tables::new(context.target.name.clone(), guard);
+    let tables = Tables::new(&origins, guard);
     let fetcher = Fetcher::new(
         context.source.dsn.clone(),
         application_name(context, "fetch"),
     );
-    Ok(Applier::new(session, catalog, fetcher, tables, origins))
+    let applier = Applier::new(session, catalog, fetcher, tables, origins);
+    Ok(applier.recording(context.recorded_per_minute))
 }

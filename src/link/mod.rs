@@ -66,6 +66,8 @@ pub struct LinkContext {
     pub nodes: Vec<NodeName>,
     /// How long to wait for the target's clock.
     pub max_clock_skew: Duration,
+    /// Conflicts recorded per table and minute before only a sample is.
+    pub recorded_per_minute: u64,
     /// What the daemon remembers.
     pub checkpoints: Checkpoints,
     /// What `status` shows, and whether the link is paused.
@@ -94,7 +96,7 @@ pub async fn run(context: LinkContext, stop: CancellationToken) {
         transient: Backoff::transient(),
         blocked: Backoff::blocked(),
     };
-    link.run().await;
+    Box::pin(link.run()).await;
     link.context.monitor.set_state(
         LinkState::Stopped,
         Some("the daemon is stopping".to_owned()),
@@ -176,8 +178,13 @@ impl Link {
         let (durable_tx, durable_rx) = watch::channel(Lsn::ZERO);
         let (confirmed_tx, confirmed_rx) = watch::channel(Lsn::ZERO);
         let (sender, receiver) = queue::queue();
+        let context = &self.context;
         let reader = Reader::new(
-            self.context.source.name.clone(),
+            (
+                context.source.name.clone(),
+                context.cluster.clone(),
+                ready.seen,
+            ),
             ready.stream,
             Assembler::new(piece_limits(), OriginFilter::DropAll),
             sender,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::assemble::Piece;
+use crate::conflict::Seen;
 use crate::lsn::Lsn;
 
 /// Most memory that waiting changes may hold; a single larger piece waits alone.
@@ -16,8 +17,8 @@ pub const QUEUE_PIECES_MAX: usize = 4096;
 pub(super) enum Item {
     /// Changes. The permit gives their bytes back to the budget when they are done.
     Piece(Piece, OwnedSemaphorePermit),
-    /// There is nothing for this link up to here.
-    NothingUpTo(Lsn),
+    /// There is nothing for this link up to here, where the source had seen this.
+    NothingUpTo(Lsn, Arc<Seen>),
 }
 
 /// The reader's end.
@@ -63,8 +64,11 @@ impl Sender {
 
     /// Tells how far the stream holds nothing; left out when the queue is full, a later one
     /// follows.
-    pub(super) fn nothing_up_to(&self, end: Lsn) -> Result<(), Closed> {
-        match self.items.try_send(Item::NothingUpTo(end)) {
+    pub(super) fn nothing_up_to(&self, end: Lsn, seen: &Arc<Seen>) -> Result<(), Closed> {
+        match self
+            .items
+            .try_send(Item::NothingUpTo(end, Arc::clone(seen)))
+        {
             Err(mpsc::error::TrySendError::Closed(_)) => Err(Closed),
             _ => Ok(()),
         }

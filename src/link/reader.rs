@@ -14,8 +14,9 @@ use super::error::LinkError;
 use super::queue::Sender;
 use crate::assemble::{Assembled, Assembler, Piece};
 use crate::commit_time::CommitTime;
+use crate::conflict::{Marker, SeenHistory};
 use crate::failpoint::failpoint;
-use crate::ids::NodeName;
+use crate::ids::{ClusterName, NodeName};
 use crate::lsn::Lsn;
 use crate::pgoutput;
 use crate::status::monitor::LinkMonitor;
@@ -27,6 +28,9 @@ const FEEDBACK_EVERY: Duration = Duration::from_secs(1);
 /// Drives one replication connection.
 pub(super) struct Reader {
     source: NodeName,
+    cluster: ClusterName,
+    /// What the source had applied from others, by position.
+    seen: SeenHistory,
     stream: ReplicationStream,
     assembler: Assembler,
     queue: Sender,
@@ -41,7 +45,7 @@ pub(super) struct Reader {
 impl Reader {
     /// Reads `stream` of `source` into `queue`.
     pub(super) fn new(
-        source: NodeName,
+        (source, cluster, seen): (NodeName, ClusterName, SeenHistory),
         stream: ReplicationStream,
         assembler: Assembler,
         queue: Sender,
@@ -52,6 +56,8 @@ impl Reader {
         let (received, reported) = (Lsn::ZERO, Lsn::ZERO);
         Self {
             source,
+            cluster,
+            seen,
             stream,
             assembler,
             queue,
@@ -90,10 +96,13 @@ impl Reader {
     async fn frame(&mut self, frame: Frame) -> Result<bool, LinkError> {
         match frame {
             Frame::Data {
-                wal_end, payload, ..
+                wal_start,
+                wal_end,
+                payload,
+                ..
             } => {
                 self.note_received(wal_end);
-                self.data(payload).await
+                self.data(wal_start, payload).await
             }
             Frame::Keepalive {
                 wal_end,
@@ -114,11 +123,12 @@ impl Reader {
         self.monitor.set_received(self.received);
     }
 
-    async fn data(&mut self, payload: Bytes) -> Result<bool, LinkError> {
+    async fn data(&mut self, at: Lsn, payload: Bytes) -> Result<bool, LinkError> {
         let message = pgoutput::decode(payload, false).map_err(|source| LinkError::Decode {
             node: self.source.clone(),
             source,
         })?;
+        self.assembler.source_had_seen(self.seen.at(at));
         let assembled = self
             .assembler
             .feed(message)
@@ -129,13 +139,29 @@ impl Reader {
         match assembled {
             Assembled::Piece(piece) => self.enqueue_all(piece).await,
             Assembled::Skipped { end } => Ok(self.nothing_up_to(end.end_lsn)),
-            Assembled::Nothing | Assembled::Message { .. } => Ok(true),
+            Assembled::Message {
+                lsn,
+                prefix,
+                content,
+            } => {
+                self.note_marker(lsn, &prefix, &content);
+                Ok(true)
+            }
+            Assembled::Nothing => Ok(true),
+        }
+    }
+
+    fn note_marker(&mut self, lsn: Lsn, prefix: &str, content: &[u8]) {
+        let marker = Marker::parse(prefix, content);
+        if let Some(marker) = marker.filter(|marker| marker.cluster == self.cluster) {
+            self.seen.note(lsn, &marker);
         }
     }
 
     /// Between transactions the stream's position says that nothing up to it is for us.
     fn nothing_up_to(&mut self, end: Lsn) -> bool {
-        self.assembler.in_transaction() || self.queue.nothing_up_to(end).is_ok()
+        let seen = self.seen.at(end);
+        self.assembler.in_transaction() || self.queue.nothing_up_to(end, seen).is_ok()
     }
 
     async fn enqueue_all(&mut self, first: Piece) -> Result<bool, LinkError> {

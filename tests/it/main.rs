@@ -8,6 +8,7 @@ mod cases;
 mod chaos;
 mod check;
 mod clocks;
+mod conflicts;
 mod crossing;
 #[cfg(feature = "failpoints")]
 mod failpoints;

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use mmrepl::apply::pure::{
-    Attempt, Decision, Entry, GroupBuilder, RowChange, RowOp, Segment, Target, UpdateGuard,
-    attempt, decide, entries_of,
+    Attempt, Decision, Entry, GroupBuilder, RowChange, RowOp, Segment, Stamp as Made, Target,
+    UpdateGuard, attempt, decide, entries_of,
 };
 use mmrepl::assemble::{Change, Piece};
 use mmrepl::commit_time::CommitTime;
@@ -35,6 +35,12 @@ pub(crate) struct Applying<'a> {
     source_state: &'a State,
     target: &'a Arc<Target>,
     inserted: Vec<(usize, CommitTime)>,
+}
+
+/// What the source had seen decides what is recorded, not what wins: the model leaves it out.
+fn made(time: CommitTime) -> Made {
+    let seen = Arc::default();
+    Made { time, seen }
 }
 
 fn key_of(row: &RowChange) -> usize {
@@ -83,14 +89,16 @@ impl<'a> Applying<'a> {
         let mut group = GroupBuilder::default();
         for (change, time) in changes {
             match change {
-                Change::Truncate { .. } => group.truncate(vec![Arc::clone(self.target)], time),
-                _ => group.row(change, self.target, time).unwrap(),
+                Change::Truncate { .. } => {
+                    group.truncate(vec![Arc::clone(self.target)], made(time));
+                }
+                _ => group.row(change, self.target, &made(time)).unwrap(),
             }
         }
         for segment in group.finish() {
             match segment {
                 Segment::Rows(entries) => self.write_rows(&entries)?,
-                Segment::Truncate(_, time) => self.truncate(time),
+                Segment::Truncate(_, made) => self.truncate(made.time),
             }
         }
         Ok(())
@@ -104,7 +112,7 @@ impl<'a> Applying<'a> {
                 self.truncate(time);
                 continue;
             }
-            for entry in entries_of(change, self.target, time).unwrap() {
+            for entry in entries_of(change, self.target, &made(time)).unwrap() {
                 self.settle(entry.row().unwrap())?;
             }
         }
@@ -149,7 +157,7 @@ impl<'a> Applying<'a> {
         true
     }
 
-    /// `Guard::older`.
+    /// `Guard::takes` leaves more to be settled, with the same end.
     fn is_older(&self, stamp: Stamp, time: CommitTime) -> bool {
         let incoming = Version {
             time,

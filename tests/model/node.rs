@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mmrepl::assemble::{Change, Piece, TxEnd, TxHeader};
+use mmrepl::assemble::{Change, Piece, SeenRuns, TxEnd, TxHeader};
 use mmrepl::commit_time::CommitTime;
 use mmrepl::lsn::Lsn;
 use mmrepl::pgoutput::{OldImage, Tuple, Value};
@@ -127,6 +127,7 @@ impl Node {
             changes,
             bytes: 0,
             memory_bytes: 0,
+            seen: SeenRuns::default(),
             end: Some(TxEnd {
                 commit_lsn,
                 end_lsn,

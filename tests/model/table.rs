@@ -18,9 +18,10 @@ pub(crate) fn target(pair: bool, full: bool) -> Arc<Target> {
     let guard = Guard {
         origin: 1,
         stronger: vec![],
+        others: vec![],
         pair,
     };
-    Arc::new(Target::new(map, guard))
+    Arc::new(Target::new(map, guard, vec![]))
 }
 
 fn relation(full: bool) -> Arc<Relation> {

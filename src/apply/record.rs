@@ -1,0 +1,194 @@
+//! Conflict records: what is written to `mmrepl.conflict`, in the transaction that decides.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::error::ApplyError;
+use super::group::{RowChange, RowOp, Stamp};
+use super::params::{self, array_literal};
+use super::sql_record;
+use super::target::{Statement, Target};
+use super::transaction::Applier;
+use crate::commit_time::CommitTime;
+use crate::conflict::{Kind, Sampler, Verdict, Version};
+use crate::pgoutput::{Tuple, Value};
+use crate::wire::{Batch, WireError};
+
+/// A conflict to be recorded.
+pub(super) struct Record {
+    pub kind: Kind,
+    pub verdict: Verdict,
+    /// The write on the target that the source did not know.
+    pub rival: Version,
+    /// The incoming row, as far as it is known; nothing of a delete.
+    pub row: Option<Tuple>,
+}
+
+impl Record {
+    /// What `change` met: a row, or (`row` is false) the memory of a delete.
+    pub(super) fn new(change: &RowChange, verdict: Verdict, rival: &Version, row: bool) -> Self {
+        let incoming = match &change.op {
+            RowOp::Put(put) => Some(put.values.clone()),
+            RowOp::Delete(_) => None,
+        };
+        Self {
+            kind: Kind::of(change.made, row),
+            verdict,
+            rival: rival.clone(),
+            row: incoming,
+        }
+    }
+}
+
+/// Which conflicts are recorded, and how many were not.
+pub(super) struct Ledger {
+    sampler: Sampler,
+    /// Of the open transaction, by table.
+    left_out: HashMap<u32, (Arc<Target>, u64)>,
+}
+
+impl Ledger {
+    /// Records `limit` conflicts per table and minute, then samples.
+    pub(super) fn new(limit: u64) -> Self {
+        Self {
+            sampler: Sampler::new(limit),
+            left_out: HashMap::new(),
+        }
+    }
+
+    /// Whether a conflict in `target` is to be recorded; counts it if not.
+    pub(super) fn take(&mut self, target: &Arc<Target>) -> bool {
+        let taken = self.sampler.take(target.map.table.oid, CommitTime::now());
+        if !taken {
+            self.leave_out(target, 1);
+        }
+        taken
+    }
+
+    /// How many of `wanted` conflicts in `target` are to be recorded; counts the others.
+    fn take_many(&mut self, target: &Arc<Target>, wanted: u64) -> u64 {
+        let now = CommitTime::now();
+        let taken = self.sampler.take_many(target.map.table.oid, wanted, now);
+        if taken < wanted {
+            self.leave_out(target, wanted - taken);
+        }
+        taken
+    }
+
+    fn leave_out(&mut self, target: &Arc<Target>, count: u64) {
+        let entry = self.left_out.entry(target.map.table.oid);
+        entry.or_insert_with(|| (Arc::clone(target), 0)).1 += count;
+    }
+
+    /// The open transaction was rolled back.
+    pub(super) fn forget(&mut self) {
+        self.left_out.clear();
+    }
+
+    /// What the open transaction has to count, as it commits.
+    pub(super) fn take_left_out(&mut self) -> Vec<(Arc<Target>, u64)> {
+        self.left_out
+            .drain()
+            .map(|(_, left_out)| left_out)
+            .collect()
+    }
+}
+
+impl Applier {
+    /// Pushes the statement that records a conflict of `change`.
+    pub(super) fn push_record(
+        batch: &mut Batch<'_>,
+        (source, target): (&str, &str),
+        change: &RowChange,
+        record: &Record,
+    ) -> Result<(), WireError> {
+        let key = array_literal(change.key.iter().map(|value| Some(value.as_ref())));
+        let (names, values) = record
+            .row
+            .as_ref()
+            .map(|row| incoming_arrays(&change.target, row))
+            .unzip();
+        let (time, rival_time) = (change.time.to_string(), record.rival.time.to_string());
+        let mut parameters = vec![
+            Some(source.as_bytes()),
+            Some(target.as_bytes()),
+            Some(key.as_slice()),
+            Some(record.kind.as_str().as_bytes()),
+            Some(record.verdict.outcome().as_bytes()),
+            names.as_deref(),
+            values.as_deref(),
+            Some(time.as_bytes()),
+            Some(rival_time.as_bytes()),
+            Some(record.rival.node.as_str().as_bytes()),
+        ];
+        debug_assert_eq!(parameters.len(), sql_record::RECORD_PARAMETERS);
+        parameters.extend(change.key.iter().map(|value| Some(value.as_ref())));
+        batch.push(change.target.sql(Statement::Record), &parameters)
+    }
+
+    /// Fills in large values that the stream left out, where the source still has that very row.
+    pub(super) async fn complete_record(&mut self, change: &RowChange, record: &mut Record) {
+        let Some(values) = record.row.clone() else {
+            return;
+        };
+        let map = &change.target.map;
+        let version = (&change.key, change.time);
+        // The decision does not hang on it: what cannot be read is left out of the record.
+        if let Ok(values) = self.fetcher.complete_exactly(map, version, values).await {
+            record.row = Some(values);
+        }
+    }
+
+    /// Records the rows that the source of a truncate did not know, and tells whether some of the
+    /// rows are newer and must stay.
+    pub(super) async fn record_truncate(
+        &mut self,
+        target: &Arc<Target>,
+        stamp: &Stamp,
+    ) -> Result<bool, ApplyError> {
+        let mut parameters: Vec<String> = self.floors.texts(stamp.time, &stamp.seen).to_vec();
+        parameters.push(stamp.time.to_string());
+        let judge = sql_record::judge_rows(&target.map, target.guard());
+        let judged = self
+            .run_one(&judge, &texts(&parameters), Some(target))
+            .await?;
+        let count = |column| judged.text(0, column).and_then(|text| text.parse().ok());
+        let (unknown, newer): (u64, u64) = (count(0).unwrap_or(0), count(1).unwrap_or(0));
+        self.counts.conflicts += unknown;
+        let recorded = if unknown > 0 {
+            self.ledger.take_many(target, unknown)
+        } else {
+            0
+        };
+        if recorded > 0 {
+            parameters.extend([
+                self.source.to_string(),
+                self.origins.target().to_string(),
+                recorded.to_string(),
+            ]);
+            let third = target.third();
+            let record = sql_record::record_truncated(&target.map, target.guard(), third);
+            self.run_one(&record, &texts(&parameters), Some(target))
+                .await?;
+        }
+        Ok(newer > 0)
+    }
+}
+
+fn texts(parameters: &[String]) -> Vec<Option<&[u8]>> {
+    parameters
+        .iter()
+        .map(|text| Some(text.as_bytes()))
+        .collect()
+}
+
+/// Names and values of what is known of an incoming row.
+fn incoming_arrays(target: &Target, row: &Tuple) -> (Vec<u8>, Vec<u8>) {
+    let known = || {
+        let columns = target.map.columns.iter().zip(&row.0);
+        columns.filter(|(column, value)| column.written && **value != Value::Unchanged)
+    };
+    let names = array_literal(known().map(|(column, _)| Some(column.name.as_bytes())));
+    let values = array_literal(known().map(|(_, value)| params::value(value)));
+    (names, values)
+}

@@ -1,0 +1,155 @@
+//! The SQL that records conflicts, and that looks for them under a truncate. Pure.
+//!
+//! The row that the target holds is copied by the server itself, inside the statement, so it is
+//! exactly what was there and does not travel. Values are recorded as the types' output functions
+//! print them under the session's pinned settings, which is what they are restored from.
+
+use postgres_protocol::escape::{escape_identifier as quote, escape_literal as literal};
+
+use super::mapping::TableMap;
+use super::params::array_literal;
+use super::sql::{Guard, key_matches, key_of, rows_of};
+
+/// Parameters of [`record`] before the key's.
+pub(super) const RECORD_PARAMETERS: usize = 10;
+
+const COLUMNS: &str = "source, target, schema_name, table_name, key_columns, key_values, kind, \
+     rule, outcome, incoming_columns, incoming_values, incoming_time, incoming_origin, \
+     local_columns, local_values, local_time, local_node, local_origin";
+
+/// The only rule so far.
+const RULE: &str = "'last_write_wins'";
+
+/// Columns of the target that an insert may set.
+fn written(map: &TableMap) -> impl Iterator<Item = &str> {
+    let columns = map.table.columns.iter().filter(|column| !column.generated);
+    columns.map(|column| column.name.as_str())
+}
+
+/// A `text[]` of names.
+fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let array = array_literal(names.map(|name| Some(name.as_bytes())));
+    format!("{}::text[]", literal(&String::from_utf8_lossy(&array)))
+}
+
+/// A column of row `t` as text. A composite of NULLs is not NULL itself, hence `num_nulls`.
+fn printed(name: &str) -> String {
+    let name = quote(name);
+    format!("case when num_nulls(t.{name}) = 0 then format('%s', t.{name}) end")
+}
+
+fn row_values(map: &TableMap) -> String {
+    let values: Vec<String> = written(map).map(printed).collect();
+    format!("array[{}]::text[]", values.join(", "))
+}
+
+/// Names of the key's columns; `null` for a table without one.
+fn key_names(map: &TableMap) -> String {
+    if map.table.key.is_none() {
+        return "null".to_owned();
+    }
+    names(key_of(map).iter().map(|column| column.name.as_str()))
+}
+
+/// Records one conflict. Parameters: `$1` source, `$2` target, `$3` key values, `$4` kind, `$5`
+/// outcome, `$6` and `$7` names and values of the incoming row, `$8` its time, `$9` and `$10` time
+/// and node of what the target holds; then the key.
+pub(super) fn record(map: &TableMap, guard: &Guard, origin_of_rival: &str) -> String {
+    let (schema, table) = (literal(&map.table.schema), literal(&map.table.name));
+    format!(
+        "insert into mmrepl.conflict ({COLUMNS}) \
+         select $1, $2, {schema}, {table}, {}, $3::text[], $4, {RULE}, $5, \
+         $6::text[], $7::text[], $8::timestamptz, {}, \
+         l.names, l.vals, $9::timestamptz, $10, {origin_of_rival} \
+         from (select 1) one \
+         left join (select {} as names, {} as vals from {} t where {}) l on true",
+        key_names(map),
+        guard.origin,
+        names(written(map)),
+        row_values(map),
+        rows_of(map),
+        key_matches(map, "t", 1 + RECORD_PARAMETERS),
+    )
+}
+
+/// The number of the origin of node `$10`, for [`record`].
+pub(super) fn origin_of_rival(third: &[(u32, String)]) -> String {
+    if third.is_empty() {
+        return "0".to_owned();
+    }
+    let cases: Vec<String> = third
+        .iter()
+        .map(|(id, node)| format!("when {} then {id}", literal(node)))
+        .collect();
+    format!("case $10::text {} else 0 end", cases.join(" "))
+}
+
+/// "The row `t` was written by another node, and the source of the truncate did not know it".
+fn unknown_row(guard: &Guard) -> String {
+    let written = "(pg_xact_commit_timestamp_origin(t.xmin))";
+    let above = guard.above_floor(written, |n| format!("${n}::timestamptz"));
+    format!("{written}.roident <> {} and {above}", guard.origin)
+}
+
+/// The number of the parameter with the truncate's time.
+fn time(guard: &Guard) -> String {
+    format!("${}::timestamptz", 1 + guard.floors())
+}
+
+/// Rows that the source of a truncate did not know; and what it must spare, rows or a tombstone of
+/// the whole table. Parameters: the floors, the time.
+pub(super) fn judge_rows(map: &TableMap, guard: &Guard) -> String {
+    let older = guard.older("t", &time(guard));
+    format!(
+        "select count(*) filter (where {})::text, (count(*) filter (where not {older}) + \
+         (select count(*) from mmrepl.tombstone t where t.relation = {} and t.key = '' \
+         and not {older}))::text from {} t",
+        unknown_row(guard),
+        map.table.oid,
+        rows_of(map)
+    )
+}
+
+/// Records the rows that the source of a truncate did not know. Parameters: the floors, the time,
+/// source, target, how many at most.
+pub(super) fn record_truncated(map: &TableMap, guard: &Guard, third: &[(u32, String)]) -> String {
+    let parameter = |more: usize| format!("${}", 1 + guard.floors() + more);
+    let (source, target) = (parameter(1), parameter(2));
+    let (schema, table) = (literal(&map.table.schema), literal(&map.table.name));
+    let key: Vec<String> = key_of(map).iter().map(|c| printed(&c.name)).collect();
+    let key = match map.table.key {
+        Some(_) => format!("array[{}]::text[]", key.join(", ")),
+        None => "null".to_owned(),
+    };
+    let when = |(id, node): &(u32, String)| format!("when {id} then {}", literal(node));
+    let nodes: Vec<String> = third.iter().map(when).collect();
+    let node = match third {
+        [] => format!("{target}::text"),
+        _ => format!("case w.roident {} else {target}::text end", nodes.join(" ")),
+    };
+    format!(
+        "insert into mmrepl.conflict ({COLUMNS}) \
+         select {source}, {target}, {schema}, {table}, {}, {key}, 'truncate', {RULE}, \
+         case when {} then 'applied' else 'kept_local' end, \
+         null, null, {}, {}, {}, {}, w.\"timestamp\", {node}, w.roident \
+         from {} t, pg_xact_commit_timestamp_origin(t.xmin) w where {} limit {}::int8",
+        key_names(map),
+        guard.older("t", &time(guard)),
+        time(guard),
+        guard.origin,
+        names(written(map)),
+        row_values(map),
+        rows_of(map),
+        unknown_row(guard),
+        parameter(3),
+    )
+}
+
+/// Deletes every row older than the time. Parameters: the time.
+pub(super) fn delete_older(map: &TableMap, guard: &Guard) -> String {
+    format!(
+        "delete from {} t where {}",
+        rows_of(map),
+        guard.older("t", "$1::timestamptz")
+    )
+}

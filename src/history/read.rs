@@ -1,0 +1,178 @@
+//! Reading the records of one node.
+
+use std::time::Duration;
+
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Row};
+
+use super::HistoryError;
+use super::model::{Column, Conflict, ConflictId, Side, StatsLine};
+use crate::commit_time::CommitTime;
+use crate::ids::{LinkName, NodeName};
+use crate::wire::from_tokio_postgres;
+
+/// Which records.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Decided no longer ago than this.
+    pub since: Option<Duration>,
+    /// `table` or `schema.table`.
+    pub table: Option<String>,
+    /// At most so many of each node, the newest.
+    pub limit: i64,
+}
+
+/// A `timestamptz` as microseconds since 2000.
+macro_rules! micros {
+    ($column:literal) => {
+        concat!(
+            "(extract(epoch from ",
+            $column,
+            ") * 1000000)::bigint - 946684800000000"
+        )
+    };
+}
+
+const SELECT: &str = concat!(
+    "select id, ",
+    micros!("decided_at"),
+    ", source, target, schema_name, table_name, key_columns, key_values, kind, rule, outcome, ",
+    "incoming_columns, incoming_values, ",
+    micros!("incoming_time"),
+    ", incoming_origin, local_columns, local_values, ",
+    micros!("local_time"),
+    ", local_node, local_origin, ",
+    micros!("restored_at"),
+    " from mmrepl.conflict"
+);
+
+/// `$1` seconds, `$2` table.
+macro_rules! matches {
+    ($time:literal) => {
+        concat!(
+            " where ($1::float8 is null or ",
+            $time,
+            " >= pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $1))
+              and ($2::text is null or $2 in (table_name, schema_name || '.' || table_name))"
+        )
+    };
+}
+
+fn failed(node: &NodeName) -> impl FnOnce(tokio_postgres::Error) -> HistoryError + '_ {
+    move |error| HistoryError::Node {
+        node: node.to_string(),
+        what: "read the history of conflicts",
+        source: from_tokio_postgres(error),
+    }
+}
+
+/// The records of `node`, the newest first.
+pub async fn history(
+    client: &Client,
+    node: &NodeName,
+    filter: &Filter,
+) -> Result<Vec<Conflict>, HistoryError> {
+    let sql = format!(
+        "{SELECT}{} order by id desc limit $3",
+        matches!("decided_at")
+    );
+    let since = filter.since.map(|since| since.as_secs_f64());
+    let parameters: [&(dyn ToSql + Sync); 3] = [&since, &filter.table, &filter.limit];
+    let rows = client.query(&sql, &parameters).await;
+    let rows = rows.map_err(failed(node))?;
+    Ok(rows.iter().filter_map(|row| conflict(node, row)).collect())
+}
+
+/// One record, locked when somebody is about to act on it.
+pub async fn one(client: &Client, id: &ConflictId, lock: bool) -> Result<Conflict, HistoryError> {
+    let lock = if lock { " for update" } else { "" };
+    let sql = format!("{SELECT} where id = $1{lock}");
+    let row = client.query_opt(&sql, &[&id.number]).await;
+    let row = row.map_err(failed(&id.node))?;
+    let found = row.as_ref().and_then(|row| conflict(&id.node, row));
+    found.ok_or_else(|| HistoryError::Unknown(id.clone()))
+}
+
+fn pairs(names: Option<Vec<String>>, values: Option<Vec<Option<String>>>) -> Option<Vec<Column>> {
+    let columns = names?.into_iter().zip(values?);
+    Some(
+        columns
+            .map(|(name, value)| Column { name, value })
+            .collect(),
+    )
+}
+
+fn time(row: &Row, index: usize) -> Option<CommitTime> {
+    let micros: Option<i64> = row.get(index);
+    micros.map(CommitTime::from_postgres_micros)
+}
+
+fn conflict(node: &NodeName, row: &Row) -> Option<Conflict> {
+    let name = |text: Option<&str>| text?.parse::<NodeName>().ok();
+    let link = LinkName {
+        from: name(row.get(2))?,
+        to: name(row.get(3))?,
+    };
+    Some(Conflict {
+        id: ConflictId {
+            node: node.clone(),
+            number: row.get(0),
+        },
+        decided_at: time(row, 1)?,
+        schema: row.get(4),
+        table: row.get(5),
+        key: pairs(row.get(6), row.get(7)).unwrap_or_default(),
+        kind: row.get(8),
+        rule: row.get(9),
+        outcome: row.get(10),
+        incoming: Side {
+            node: Some(link.from.clone()),
+            row: pairs(row.get(11), row.get(12)),
+            at: time(row, 13),
+            origin: row.get(14),
+        },
+        local: Side {
+            row: pairs(row.get(15), row.get(16)),
+            at: time(row, 17),
+            node: name(row.get(18)),
+            origin: row.get(19),
+        },
+        restored_at: time(row, 20),
+        link,
+    })
+}
+
+const COUNTS: &str = concat!(
+    "select schema_name, table_name, kind, outcome, count(*), ",
+    micros!("max(decided_at)"),
+    " from mmrepl.conflict",
+    matches!("decided_at"),
+    " group by 1, 2, 3, 4
+     union all
+     select schema_name, table_name, null, null, sum(left_out)::bigint, ",
+    micros!("max(minute)"),
+    " from mmrepl.conflict_left_out",
+    matches!("minute"),
+    " group by 1, 2 order by 1, 2, 5 desc"
+);
+
+/// How often what happened on `node`.
+pub async fn stats(
+    client: &Client,
+    node: &NodeName,
+    filter: &Filter,
+) -> Result<Vec<StatsLine>, HistoryError> {
+    let since = filter.since.map(|since| since.as_secs_f64());
+    let rows = client.query(COUNTS, &[&since, &filter.table]).await;
+    let rows = rows.map_err(failed(node))?;
+    let line = |row: &Row| StatsLine {
+        node: node.clone(),
+        schema: row.get(0),
+        table: row.get(1),
+        kind: row.get(2),
+        outcome: row.get(3),
+        count: row.get(4),
+        last: time(row, 5).unwrap_or_default(),
+    };
+    Ok(rows.iter().map(line).collect())
+}
