@@ -32,6 +32,10 @@ pub struct RunArgs {
 /// Runs every link that starts at the node until SIGTERM or SIGINT. Exit code 0, or 2 when the
 /// daemon could not start; a server that is down does not keep it from starting.
 pub async fn run(args: RunArgs) -> ExitCode {
+    let stop = CancellationToken::new();
+    if let Err(error) = stop_on_signals(&stop) {
+        return refuse(&error);
+    }
     let data_dir = args
         .data_dir
         .unwrap_or_else(|| PathBuf::from(DATA_DIR).join(args.node.as_str()));
@@ -39,10 +43,6 @@ pub async fn run(args: RunArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };
-    let stop = CancellationToken::new();
-    if let Err(error) = stop_on_signals(&stop) {
-        return refuse(&error);
-    }
     match supervisor::run(config, args.node, &data_dir, stop).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(&error),
