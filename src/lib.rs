@@ -29,8 +29,7 @@
 //! Around it: [`config`], [`wire`] (our own protocol client), [`catalog`] (what servers say about
 //! themselves), [`checkpoint`] (sled), [`status`], [`admin`] (HTTP), [`init`] and [`check`]
 //! (set-up), [`history`] (of conflicts), [`housekeeping`] (tombstones), [`supervisor`] (the
-//! daemon),
-//! [`cli`], [`local`] and [`demo`] (real servers on this machine).
+//! daemon), [`cli`], [`local`] and [`demo`] (real servers on this machine).
 #![forbid(unsafe_code)]
 
 pub mod admin;

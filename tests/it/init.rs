@@ -239,7 +239,7 @@ async fn a_changed_migration_is_refused() {
     cluster.init().await;
     cluster
         .west()
-        .sql("update mmrepl.migration set checksum = 'x'")
+        .sql("update mmrepl.migration set checksum = 'x' where number = 1")
         .await;
     let said = cluster.mmrepl_fails(&["init"]).await;
     assert_says(
@@ -248,7 +248,7 @@ async fn a_changed_migration_is_refused() {
     );
     cluster
         .west()
-        .sql("update mmrepl.migration set number = 9000, name = '9000_future'")
+        .sql("update mmrepl.migration set number = 9000, name = '9000_future' where number = 1")
         .await;
     let said = cluster.mmrepl_fails(&["init"]).await;
     assert_says(&said, &["newer mmrepl", "9000_future"]);
