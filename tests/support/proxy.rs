@@ -100,24 +100,44 @@ async fn accept(
     severed: watch::Receiver<u64>,
 ) {
     while let Ok((client, _)) = listener.accept().await {
+        let mut line = Line {
+            mode: mode.clone(),
+            severed: severed.clone(),
+        };
+        line.severed.mark_unchanged();
+        // Asked after the mark: a cut in between is seen by one of the two.
         if *mode.borrow() == Mode::Cut {
             continue;
         }
-        let mut severed = severed.clone();
-        severed.mark_unchanged();
-        let forwarding = forward(client, target_port, mode.clone());
+        let forwarding = forward(client, target_port, line.clone());
         tokio::spawn(async move {
             tokio::select! {
                 () = forwarding => {}
-                _ = severed.changed() => {}
+                _ = line.severed.changed() => {}
             }
         });
     }
 }
 
-async fn forward(client: TcpStream, target_port: u16, mut mode: watch::Receiver<Mode>) {
+/// What one connection knows of the network.
+#[derive(Clone)]
+struct Line {
+    mode: watch::Receiver<Mode>,
+    severed: watch::Receiver<u64>,
+}
+
+impl Line {
+    /// Waits while half-open; false once this connection was cut. Asked for every chunk, so that
+    /// nothing sent after [`Proxy::cut`] returned comes through, whenever the task is woken.
+    async fn open(&mut self) -> bool {
+        let open = self.mode.wait_for(|mode| *mode != Mode::Paused).await;
+        open.is_ok() && self.severed.has_changed().is_ok_and(|severed| !severed)
+    }
+}
+
+async fn forward(client: TcpStream, target_port: u16, mut line: Line) {
     // While half-open not even a connection comes through.
-    if mode.wait_for(|mode| *mode != Mode::Paused).await.is_err() {
+    if !line.open().await {
         return;
     }
     let target = SocketAddr::from((Ipv4Addr::LOCALHOST, target_port));
@@ -129,8 +149,8 @@ async fn forward(client: TcpStream, target_port: u16, mut mode: watch::Receiver<
     let (server_reads, server_writes) = server.into_split();
     // Either side closing ends both directions, as a closed PostgreSQL session does.
     tokio::select! {
-        () = pump(client_reads, server_writes, mode.clone()) => {}
-        () = pump(server_reads, client_writes, mode) => {}
+        () = pump(client_reads, server_writes, line.clone()) => {}
+        () = pump(server_reads, client_writes, line) => {}
     }
 }
 
@@ -138,14 +158,14 @@ async fn forward(client: TcpStream, target_port: u16, mut mode: watch::Receiver<
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    mut mode: watch::Receiver<Mode>,
+    mut line: Line,
 ) {
     let (sender, mut receiver) = mpsc::channel::<(Instant, Vec<u8>)>(CHUNKS_MAX);
-    let read_mode = mode.clone();
+    let mode = line.mode.clone();
     let read = async move {
         let mut buffer = vec![0; CHUNK_BYTES];
         while let Ok(read @ 1..) = from.read(&mut buffer).await {
-            let due = Instant::now() + delay(*read_mode.borrow());
+            let due = Instant::now() + delay(*mode.borrow());
             if sender.send((due, buffer[..read].to_vec())).await.is_err() {
                 return;
             }
@@ -157,8 +177,7 @@ async fn pump(
             if due > Instant::now() {
                 tokio::time::sleep_until(due).await;
             }
-            let open = mode.wait_for(|mode| *mode != Mode::Paused).await.is_ok();
-            if !open || to.write_all(&chunk).await.is_err() {
+            if !line.open().await || to.write_all(&chunk).await.is_err() {
                 return;
             }
         }
