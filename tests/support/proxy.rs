@@ -155,11 +155,7 @@ async fn forward(client: TcpStream, target_port: u16, mut line: Line) {
 }
 
 /// Copies one direction. Reading and writing are apart, so that a delay costs latency only.
-async fn pump(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    mut line: Line,
-) {
+async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut line: Line) {
     let (sender, mut receiver) = mpsc::channel::<(Instant, Vec<u8>)>(CHUNKS_MAX);
     let mode = line.mode.clone();
     let read = async move {
