@@ -42,6 +42,7 @@ mod tables;
 mod target;
 mod transaction;
 mod truncate;
+mod versions;
 
 pub use error::ApplyError;
 pub use fetch::Fetcher;
@@ -61,4 +62,5 @@ pub mod pure {
     pub use super::mapping::{KeyValues, TableMap};
     pub use super::sql::{Guard, UpdateGuard};
     pub use super::target::Target;
+    pub use super::versions::Versions;
 }
