@@ -222,7 +222,7 @@ mod tests {
         }
     }
 
-    const TWO: [Migration; 3] = [
+    const TWO: [Migration; 2] = [
         Migration {
             number: 1,
             name: "001_a",

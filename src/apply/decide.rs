@@ -69,8 +69,8 @@ pub fn decide(row: &RowChange, local: &Local, source: &NodeName) -> Decision {
 }
 
 fn wins(row: &RowChange, time: CommitTime, local: &Local, source: &NodeName) -> bool {
-    let tie = row.target.versions().tie();
-    resolve(&incoming(row, time, source), local, tie) == Verdict::Apply
+    let between_equals = row.target.versions().tie();
+    resolve(&incoming(row, time, source), local, between_equals) == Verdict::Apply
 }
 
 /// The change of `source` as a write made at `time`.

@@ -102,9 +102,9 @@ impl Applier {
     /// Leaves the version of each delete that was taken, where rows carry theirs: the trigger has
     /// left what a delete made here would have.
     async fn leave_versions(&mut self, taken: &[&RowChange]) -> Result<(), ApplyError> {
-        let deletes = taken.iter().filter(|row| {
-            matches!(row.op, RowOp::Delete(_)) && row.target.versions().is_in_row()
-        });
+        let deletes = taken
+            .iter()
+            .filter(|row| matches!(row.op, RowOp::Delete(_)) && row.target.versions().is_in_row());
         let deletes: Vec<&RowChange> = deletes.copied().collect();
         if deletes.is_empty() {
             return Ok(());

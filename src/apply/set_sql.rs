@@ -101,7 +101,9 @@ pub(super) fn update(
     let (floors, condition) = match how {
         UpdateGuard::SameWriter => (0, guard.same_writer("t")),
         UpdateGuard::Older | UpdateGuard::Decided => {
-            let place = columns.iter().position(|index| Some(*index) == versions.index());
+            let place = columns
+                .iter()
+                .position(|index| Some(*index) == versions.index());
             (guard.floors(), takes(guards, keys + place.unwrap_or(0)))
         }
     };

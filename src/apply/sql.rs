@@ -220,7 +220,9 @@ pub(super) fn update(
     let first_value = first_key + key_of(map).len();
     let condition = match how {
         UpdateGuard::Older => {
-            let place = columns.iter().position(|index| Some(*index) == versions.index());
+            let place = columns
+                .iter()
+                .position(|index| Some(*index) == versions.index());
             let incoming = format!("${}", first_value + place.unwrap_or(0));
             format!(" and {}", guard.takes(versions, &incoming))
         }
@@ -321,7 +323,8 @@ pub(super) fn leave_tombstone(map: &TableMap, versions: &Versions) -> String {
 ///
 /// Parameters: one text array per key column, then one array of times per floor. Columns: which of
 /// the keys, from 1; micros, origin and version of the delete. Where rows carry their version, all
-/// deletes by others: time does not tell which is newer.
+/// deletes by others: time does not tell which is newer. What this very transaction deleted, the
+/// source deleted after the insert.
 pub(super) fn deletes_above(map: &TableMap, guard: &Guard, versions: &Versions) -> String {
     let keys = key_of(map);
     let (mut arrays, mut names) = (String::new(), String::new());
@@ -336,7 +339,10 @@ pub(super) fn deletes_above(map: &TableMap, guard: &Guard, versions: &Versions) 
     let value =
         |index: usize, column: &KeyColumn| format!("k.k{}::{}", index + 1, column.type_name);
     let which = if versions.is_in_row() {
-        format!("w.roident is distinct from {}", guard.origin)
+        format!(
+            "w.roident is distinct from {} and x.xmin <> pg_current_xact_id()::xid",
+            guard.origin
+        )
     } else {
         let above = guard.above_floor("w", |n| format!("k.f{n}"));
         format!("w.roident <> {} and {above}", guard.origin)

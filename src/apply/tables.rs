@@ -60,7 +60,9 @@ impl Tables {
             source: Box::new(error),
         })?;
         let map = TableMap::new(Arc::clone(relation), table, self.node.as_str())?;
-        let rule = self.rules.of(&relation.schema, &relation.name, map.key.is_some());
+        let rule = self
+            .rules
+            .of(&relation.schema, &relation.name, map.key.is_some());
         let versions = Versions::new(rule.clone(), self.source.clone(), &map)?;
         let third = self.third.clone();
         let target = Arc::new(Target::new(map, self.guard.clone(), third, versions));

@@ -65,12 +65,7 @@ pub struct Target {
 
 impl Target {
     /// Takes the map; texts are made when first needed.
-    pub fn new(
-        map: TableMap,
-        guard: Guard,
-        third: Vec<(u32, String)>,
-        versions: Versions,
-    ) -> Self {
+    pub fn new(map: TableMap, guard: Guard, third: Vec<(u32, String)>, versions: Versions) -> Self {
         Self {
             versions,
             third,
@@ -127,7 +122,9 @@ impl Target {
 
     /// Update of `columns`; the one of all columns, the common case, without a look-up.
     pub fn update(&self, columns: &[usize], how: UpdateGuard) -> Sql {
-        let make = || -> Sql { sql::update(&self.map, columns, how, (&self.guard, &self.versions)).into() };
+        let make = || -> Sql {
+            sql::update(&self.map, columns, how, (&self.guard, &self.versions)).into()
+        };
         if how == UpdateGuard::Older && self.all_updated == columns {
             return Arc::clone(self.update.get_or_init(make));
         }

@@ -24,7 +24,9 @@ impl Applier {
         stamp: &Stamp,
     ) -> Result<(), ApplyError> {
         // Where rows carry their version, the deletes of all of them came first.
-        let by_time = targets.iter().filter(|target| !target.versions().is_in_row());
+        let by_time = targets
+            .iter()
+            .filter(|target| !target.versions().is_in_row());
         let targets: Vec<Arc<Target>> = by_time.cloned().collect();
         if targets.is_empty() {
             return Ok(());

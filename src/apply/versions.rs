@@ -73,7 +73,8 @@ impl Versions {
     pub fn of_delete(&self, old: Option<&Tuple>, clock: Option<i64>) -> Option<Rank> {
         self.column.as_ref()?;
         let deleted = old.and_then(|row| self.of_row(row));
-        self.rule.rank_of_delete(deleted.as_ref(), &self.source, clock)
+        self.rule
+            .rank_of_delete(deleted.as_ref(), &self.source, clock)
     }
 
     /// The time for `conflict::Seen::floor`: whether a row is older its version says, so all that

@@ -15,7 +15,9 @@ pub(super) fn check(config: &Config, facts: &NodeFacts) -> Vec<Problem> {
     let rules = config.rules();
     let mut problems = Vec::new();
     for table in &facts.tables {
-        let named = rules.tables.get(&format!("{}.{}", table.schema, table.name));
+        let named = rules
+            .tables
+            .get(&format!("{}.{}", table.schema, table.name));
         if let Some(rule) = named.filter(|rule| rule.is_in_row() && table.key.is_none()) {
             problems.push(without_key(facts, table, rule));
         }
@@ -46,13 +48,17 @@ fn column(facts: &NodeFacts, table: &Table, rule: &Rule) -> Option<Problem> {
             let right = ADDED_TYPES.contains(&(added, column.type_oid));
             (!right).then(|| {
                 let there = &column.type_name;
-                let what = format!("column {name} of {label} is {there}; {} needs {added}", rule.name());
+                let what = format!(
+                    "column {name} of {label} is {there}; {} needs {added}",
+                    rule.name()
+                );
                 let fix = format!("alter table {label} drop column {quoted}, on every node");
                 Problem::error(&facts.name, what).fix(fix)
             })
         }
         (Some(column), None) => unfit(table, column).map(|(why, mend)| {
-            let what = format!("column {name} of {label} {why}, so version_column cannot decide by it");
+            let what =
+                format!("column {name} of {label} {why}, so version_column cannot decide by it");
             Problem::error(&facts.name, what).fix(format!("{mend}, on every node"))
         }),
     }
@@ -72,7 +78,10 @@ fn unfit(table: &Table, column: &Column) -> Option<(String, String)> {
             "is {} and not smallint, integer, bigint, numeric or timestamptz",
             column.type_name
         );
-        return Some((why, format!("alter table {label} alter column {quoted} type bigint")));
+        return Some((
+            why,
+            format!("alter table {label} alter column {quoted} type bigint"),
+        ));
     }
     if column.generated || column.identity_always {
         return Some(("is generated".to_owned(), other));
@@ -127,11 +136,22 @@ mod tests {
             let column = table.column(name).unwrap();
             unfit(table, column).map(|(why, _)| why)
         };
-        for fits in [("smallint", 21), ("numeric(9,2)", 1700), ("timestamp with time zone", 1184)] {
+        for fits in [
+            ("smallint", 21),
+            ("numeric(9,2)", 1700),
+            ("timestamp with time zone", 1184),
+        ] {
             assert_eq!(reason(&table(fits), "v"), None);
         }
-        assert!(reason(&table(("text", 25)), "v").unwrap().starts_with("is text"));
-        assert_eq!(reason(&table(("text", 25)), "id").unwrap(), "is part of the key");
+        assert!(
+            reason(&table(("text", 25)), "v")
+                .unwrap()
+                .starts_with("is text")
+        );
+        assert_eq!(
+            reason(&table(("text", 25)), "id").unwrap(),
+            "is part of the key"
+        );
         let mut generated = table(("bigint", 20));
         generated.columns[1].generated = true;
         assert_eq!(reason(&generated, "v").unwrap(), "is generated");

@@ -86,7 +86,10 @@ impl Config {
         let tables = conflict.tables.iter().map(|table| {
             let column = table.version_column.as_deref();
             let priority = table.node_priority.as_ref();
-            (table.name.clone(), self.rule(table.strategy, column, priority))
+            (
+                table.name.clone(),
+                self.rule(table.strategy, column, priority),
+            )
         });
         Rules {
             default: self.rule(conflict.strategy, None, None),
@@ -106,9 +109,7 @@ impl Config {
             Strategy::VersionColumn => Rule::VersionColumn(column.unwrap_or_default().to_owned()),
             Strategy::HybridClock => Rule::HybridClock,
             Strategy::FirstWriteWins => Rule::FirstWriteWins,
-            Strategy::NodePriority => {
-                Rule::NodePriority(priority.cloned().unwrap_or_else(in_file))
-            }
+            Strategy::NodePriority => Rule::NodePriority(priority.cloned().unwrap_or_else(in_file)),
             // The others are refused while the file is read.
             _ => Rule::LastWriteWins,
         }

@@ -227,7 +227,7 @@ mod tests {
         assert!(
             "public.a*b"
                 .parse::<Pattern>()
-                .is_ok_and(|pattern| !pattern.is_exact())
+                .is_ok_and(|pattern| pattern.only_table().is_none())
         );
     }
 

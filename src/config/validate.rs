@@ -23,7 +23,11 @@ impl Problems {
     }
 
     /// The value, or nothing and one more problem.
-    pub(super) fn keep<T, E: std::fmt::Display>(&mut self, key: &str, result: Result<T, E>) -> Option<T> {
+    pub(super) fn keep<T, E: std::fmt::Display>(
+        &mut self,
+        key: &str,
+        result: Result<T, E>,
+    ) -> Option<T> {
         result
             .map_err(|error| self.add(format!("{key}: {error}")))
             .ok()

@@ -44,7 +44,9 @@ pub(super) fn check_conflict(
         ));
     }
     let tables = raw.table.into_iter();
-    let tables = tables.map(|rule| check_rule(rule, nodes, problems)).collect();
+    let tables = tables
+        .map(|rule| check_rule(rule, nodes, problems))
+        .collect();
     Some(ConflictConfig {
         strategy: raw.strategy,
         max_clock_skew: skew?,
@@ -107,7 +109,10 @@ fn check_rule(rule: RawTableRule, nodes: &[Node], problems: &mut Problems) -> Ta
     check_strategy(&key("strategy"), strategy, problems);
     let meaningless = |part: &str| {
         let key = key(part);
-        format!("{key} has no meaning under {}; remove it", strategy.as_str())
+        format!(
+            "{key} has no meaning under {}; remove it",
+            strategy.as_str()
+        )
     };
     match (&rule.version_column, strategy == Strategy::VersionColumn) {
         (None, true) => problems.add(format!(
@@ -181,7 +186,10 @@ mod tests {
         assert_eq!(rule(text, "n"), "node_priority(west, east)");
         assert_eq!(rule(text, "f"), "first_write_wins");
         assert_eq!(rule(text, "l"), "last_write_wins");
-        let priority = parse("strategy = \"node_priority\"").unwrap().rules().default;
+        let priority = parse("strategy = \"node_priority\"")
+            .unwrap()
+            .rules()
+            .default;
         assert!(matches!(priority, Rule::NodePriority(nodes) if nodes[0].as_str() == "east"));
     }
 

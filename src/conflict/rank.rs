@@ -110,7 +110,11 @@ impl Rank {
     /// Of a column that mmrepl counts in.
     pub fn of_count(count: i64) -> Self {
         let text = count.to_string();
-        text.parse().expect("a number is a rank")
+        let digits = text.trim_start_matches('-');
+        Self {
+            value: Value::Number(signed(count < 0, digits, "")),
+            text,
+        }
     }
 
     /// What a row without a version counts from.
@@ -161,6 +165,10 @@ fn number(text: &str) -> Option<Number> {
     if whole.is_empty() || !digits(whole) || !digits(fraction) {
         return None;
     }
+    Some(signed(negative, whole, fraction))
+}
+
+fn signed(negative: bool, whole: &str, fraction: &str) -> Number {
     let whole = whole.trim_start_matches('0').to_owned();
     let digits = Digits {
         whole_length: whole.len(),
@@ -168,11 +176,11 @@ fn number(text: &str) -> Option<Number> {
         fraction: fraction.trim_end_matches('0').to_owned(),
     };
     let is_zero = digits.whole.is_empty() && digits.fraction.is_empty();
-    Some(if negative && !is_zero {
+    if negative && !is_zero {
         Number::Negative(std::cmp::Reverse(digits))
     } else {
         Number::Positive(digits)
-    })
+    }
 }
 
 /// `2026-01-02 03:04:05.000006+00`, `0044-03-15 12:00:00+00 BC`, `infinity`.

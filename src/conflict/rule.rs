@@ -184,6 +184,9 @@ mod tests {
         assert_eq!(rules.of("public", "t", true), &Rule::FirstWriteWins);
         assert_eq!(rules.of("public", "u", true), &Rule::HybridClock);
         assert_eq!(rules.of("public", "t", false), &Rule::LastWriteWins);
-        assert_eq!(Rule::NodePriority(nodes()).to_string(), "node_priority(west, east)");
+        assert_eq!(
+            Rule::NodePriority(nodes()).to_string(),
+            "node_priority(west, east)"
+        );
     }
 }

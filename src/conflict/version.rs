@@ -57,9 +57,7 @@ impl Version {
             (None, Tie::Earlier) => held.rank.is_none(),
             (Some(other), _) if other.node == self.node => true,
             (Some(other), Tie::Later) => self > other,
-            (Some(other), Tie::Earlier) => {
-                (other.time, &self.node) > (self.time, &other.node)
-            }
+            (Some(other), Tie::Earlier) => (other.time, &self.node) > (self.time, &other.node),
         }
     }
 }
@@ -80,7 +78,9 @@ mod tests {
             rank: held.0.parse().ok(),
             version: held.1,
         };
-        incoming.1.wins_over(incoming.0.parse().ok().as_ref(), &held, tie)
+        incoming
+            .1
+            .wins_over(incoming.0.parse().ok().as_ref(), &held, tie)
     }
 
     fn later(incoming: Version, held: Option<Version>) -> bool {

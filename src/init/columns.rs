@@ -18,7 +18,10 @@ pub(super) fn step(config: &Config, facts: &NodeFacts) -> Option<Step> {
     let missing = |table: &Table| {
         let rule = rules.of(&table.schema, &table.name, table.key.is_some());
         let (name, type_name) = (rule.column()?, rule.added_type()?);
-        table.column(name).is_none().then(|| add(table, name, type_name))
+        table
+            .column(name)
+            .is_none()
+            .then(|| add(table, name, type_name))
     };
     let sql: Vec<String> = facts.tables.iter().filter_map(missing).flatten().collect();
     (!sql.is_empty()).then(|| Step::new(&facts.name, "add columns for row versions", sql))
@@ -28,6 +31,9 @@ fn add(table: &Table, name: &str, type_name: &str) -> [String; 2] {
     let (qualified, name) = (table.qualified(), ident(name));
     [
         format!("alter table {qualified} add column {name} {type_name}"),
-        format!("comment on column {qualified}.{name} is {}", literal(COMMENT)),
+        format!(
+            "comment on column {qualified}.{name} is {}",
+            literal(COMMENT)
+        ),
     ]
 }

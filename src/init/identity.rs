@@ -94,7 +94,10 @@ mod tests {
 
     #[test]
     fn primary_keys_need_the_default_and_unique_indexes_are_named() {
-        assert_eq!(wanted(&table(true, false), identity('d', None), false), None);
+        assert_eq!(
+            wanted(&table(true, false), identity('d', None), false),
+            None
+        );
         assert_eq!(
             wanted(&table(true, false), identity('n', None), false),
             Some("default".to_owned())
@@ -103,7 +106,10 @@ mod tests {
             wanted(&table(false, false), identity('d', None), false),
             Some("using index \"k\"".to_owned())
         );
-        assert_eq!(wanted(&table(false, false), identity('i', Some("k")), false), None);
+        assert_eq!(
+            wanted(&table(false, false), identity('i', Some("k")), false),
+            None
+        );
     }
 
     #[test]

@@ -320,7 +320,10 @@ fn table_statements(state: &TableState, in_row: Option<&InRow>) -> Vec<String> {
         if !statements.is_empty() {
             remade.insert(trigger.name);
         }
-        let is_new = state.triggers.iter().all(|there| there.name != trigger.name);
+        let is_new = state
+            .triggers
+            .iter()
+            .all(|there| there.name != trigger.name);
         if trigger.name == "mmrepl_delete" && !statements.is_empty() && !is_new {
             // Versions of another rule mean nothing to this one.
             let oid = table.oid;

@@ -4,9 +4,9 @@
 //! tombstones like local ones. That one turns an application's truncate of a partition into
 //! deletes; an applied truncate is of whole tables and must not do so.
 
+use super::versions::InRow;
 use crate::catalog::key_text::key_expression;
 use crate::catalog::names::ident;
-use super::versions::InRow;
 use crate::catalog::table::{Key, KeyColumn, Table};
 
 /// A trigger as the catalog has it.
@@ -96,7 +96,10 @@ pub(super) fn of_table(table: &Table, in_row: Option<&InRow>) -> Vec<Wanted> {
         format!("d.{}", ident(&column.name))
     }));
     let with = |version: Option<String>| {
-        version.map_or_else(|| argument.clone(), |text| format!("{argument}, {}", quoted(&text)))
+        version.map_or_else(
+            || argument.clone(),
+            |text| format!("{argument}, {}", quoted(&text)),
+        )
     };
     let deleted = with(in_row.map(InRow::of_delete));
     let one = format!("mmrepl.leave_tombstone({deleted})");
@@ -173,11 +176,21 @@ fn versioned(table: &Table, key: &Key, argument: &str, in_row: &InRow) -> Vec<Wa
         plain("mmrepl_version", event, &scope, call),
         plain("mmrepl_lift", "after insert", new_rows, lift.clone()),
         plain("mmrepl_lift_moved", "after update", &rekey_scope(key), lift),
-        plain("mmrepl_truncate_delete", "before truncate", statement, delete),
+        plain(
+            "mmrepl_truncate_delete",
+            "before truncate",
+            statement,
+            delete,
+        ),
     ];
     if in_row.has_clock() {
         let begins = "mmrepl.delete_begins()".to_owned();
-        wanted.push(plain("mmrepl_delete_begin", "before delete", statement, begins));
+        wanted.push(plain(
+            "mmrepl_delete_begin",
+            "before delete",
+            statement,
+            begins,
+        ));
     }
     wanted
 }

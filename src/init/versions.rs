@@ -89,9 +89,9 @@ impl InRow {
         let (column, type_name) = (&self.column, &self.type_name);
         let deleted = format!("x.version::{type_name}");
         match self.rule {
-            Rule::HybridClock | Rule::FirstWriteWins => format!(
-                "case when coalesce(d.{column}, 0) <= {deleted} then {deleted} + 1 end"
-            ),
+            Rule::HybridClock | Rule::FirstWriteWins => {
+                format!("case when coalesce(d.{column}, 0) <= {deleted} then {deleted} + 1 end")
+            }
             Rule::NodePriority(_) => format!(
                 "case when coalesce(d.{column} <= {deleted}, true) then {} end",
                 self.edited(&deleted)

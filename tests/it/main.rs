@@ -31,3 +31,4 @@ mod status_truth;
 mod support;
 mod tombstones;
 mod types;
+mod versions;

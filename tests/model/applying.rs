@@ -239,7 +239,9 @@ impl<'a> Applying<'a> {
         let deletes = self.deletes(key).into_iter().flatten();
         Local {
             row: self.state.rows[key].map(|row| self.held(row.version, row.stamp)),
-            tombstones: deletes.map(|(version, stamp)| self.held(version, stamp)).collect(),
+            tombstones: deletes
+                .map(|(version, stamp)| self.held(version, stamp))
+                .collect(),
         }
     }
 
@@ -285,8 +287,9 @@ impl<'a> Applying<'a> {
     fn refuse_deleted(&mut self) -> Result<(), RolledBack> {
         let inserted = std::mem::take(&mut self.inserted);
         let deleted_later = |(key, time, rank): &(usize, CommitTime, Option<Rank>)| {
-            let mut deletes = self.deletes(*key).into_iter().flatten();
-            deletes.any(|delete| !self.is_older(delete, (*time, rank.as_ref())))
+            let deletes = self.deletes(*key).into_iter().flatten();
+            let mut by_others = deletes.filter(|(_, stamp)| *stamp != Stamp::Own);
+            by_others.any(|delete| !self.is_older(delete, (*time, rank.as_ref())))
         };
         if inserted.iter().any(deleted_later) {
             return Err(RolledBack::Overtaken);

@@ -22,9 +22,8 @@ type Targets = [[[[Arc<Target>; 2]; 2]; 3]; 5];
 static TARGETS: LazyLock<Targets> = LazyLock::new(|| {
     Strategy::ALL.map(|strategy| {
         [0, 1, 2].map(|source| {
-            [true, false].map(|pair| {
-                [false, true].map(|full| table::target(strategy, source, pair, full))
-            })
+            [true, false]
+                .map(|pair| [false, true].map(|full| table::target(strategy, source, pair, full)))
         })
     })
 });
@@ -67,7 +66,9 @@ impl Cluster {
     /// The table as a link from `source` writes it.
     fn target(&self, source: u8) -> &'static Arc<Target> {
         let strategies = Strategy::ALL.iter();
-        let rule = strategies.take_while(|strategy| **strategy != self.strategy).count();
+        let rule = strategies
+            .take_while(|strategy| **strategy != self.strategy)
+            .count();
         let of_source = &TARGETS[rule][usize::from(source)];
         &of_source[usize::from(!self.is_pair())][usize::from(self.full)]
     }

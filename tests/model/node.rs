@@ -137,7 +137,7 @@ impl Node {
             let played = act.play(&mut self.state, *write);
             if !played.is_empty() {
                 changes.extend(played);
-                let all = matches!(write, Write::Truncate);
+                let all = matches!(write, Write::Truncate) && !strategy.is_in_row();
                 let touched = (0..KEY_COUNT).filter(|key| {
                     all || before.rows[*key].map(|row| (row.small, row.large))
                         != self.state.values()[*key]
@@ -179,7 +179,12 @@ impl Node {
 fn whole(strategy: Strategy, key: usize, row: Row) -> Tuple {
     let number = u16::try_from(key).expect("a few keys");
     let version = versions::print(strategy, row.version);
-    Tuple(vec![text(number), text(row.small), text(row.large), version])
+    Tuple(vec![
+        text(number),
+        text(row.small),
+        text(row.large),
+        version,
+    ])
 }
 
 impl Act<'_> {
@@ -236,7 +241,9 @@ impl Act<'_> {
             }),
             Write::Move(from, to) => {
                 let moved = self.rekey(state, usize::from(from), usize::from(to));
-                let lift = moved.as_ref().and_then(|_| self.lift(state, usize::from(to)));
+                let lift = moved
+                    .as_ref()
+                    .and_then(|_| self.lift(state, usize::from(to)));
                 return moved.into_iter().chain(lift).collect();
             }
             Write::Delete(key) => self.delete(state, usize::from(key)),

@@ -16,9 +16,7 @@ fn histories(strategy: Strategy) -> u64 {
         HISTORIES
     };
     let asked = std::env::var("MMREPL_MODEL_HISTORIES").ok();
-    asked
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(usual)
+    asked.and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
 fn many(nodes: u8, strategy: Strategy) {

@@ -19,9 +19,13 @@ pub(crate) fn rule(strategy: Strategy) -> Rule {
         Strategy::VersionColumn => Rule::VersionColumn("version".to_owned()),
         Strategy::HybridClock => Rule::HybridClock,
         Strategy::FirstWriteWins => Rule::FirstWriteWins,
-        Strategy::NodePriority => {
-            Rule::NodePriority(NAMES.iter().rev().map(|name| name.parse().unwrap()).collect())
-        }
+        Strategy::NodePriority => Rule::NodePriority(
+            NAMES
+                .iter()
+                .rev()
+                .map(|name| name.parse().unwrap())
+                .collect(),
+        ),
     }
 }
 
