@@ -42,6 +42,7 @@ mod tables;
 mod target;
 mod transaction;
 mod truncate;
+mod visible;
 
 pub use error::ApplyError;
 pub use fetch::Fetcher;

@@ -103,9 +103,14 @@ async fn an_idle_link_pins_no_wal_and_takes_no_cpu() {
         ensure(slots.is_empty(), || format!("{slots:?} behind {end}"))
     })
     .await;
-    // Its restart position follows with the next checkpoint records; then the WAL can go.
+    // Its restart position follows once a later checkpoint record is confirmed, which happens in
+    // steps of a mebibyte; then the WAL can go.
     wait_until("the slot to let the WAL go", LIMIT, async || {
-        pg::execute(&admin, "checkpoint; insert into busy values ('x')").await;
+        pg::execute(
+            &admin,
+            "checkpoint; insert into busy select repeat('x', 900) from generate_series(1, 2000)",
+        )
+        .await;
         let kept = "select max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn))::bigint
             from pg_replication_slots";
         let kept: u64 = pg::value(&admin, kept).await.parse().unwrap();
