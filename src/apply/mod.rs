@@ -43,6 +43,7 @@ mod target;
 mod transaction;
 mod truncate;
 mod versions;
+mod visible;
 
 pub use error::ApplyError;
 pub use fetch::Fetcher;

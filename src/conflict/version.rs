@@ -73,7 +73,7 @@ mod tests {
         }
     }
 
-    fn wins(incoming: (&str, Version), held: (&str, Option<Version>), tie: Tie) -> bool {
+    fn wins(incoming: (&str, &Version), held: (&str, Option<Version>), tie: Tie) -> bool {
         let held = Held {
             rank: held.0.parse().ok(),
             version: held.1,
@@ -83,33 +83,33 @@ mod tests {
             .wins_over(incoming.0.parse().ok().as_ref(), &held, tie)
     }
 
-    fn later(incoming: Version, held: Option<Version>) -> bool {
+    fn later(incoming: &Version, held: Option<Version>) -> bool {
         wins(("", incoming), ("", held), Tie::Later)
     }
 
     #[test]
     fn later_wins_and_ties_go_to_the_name_that_sorts_last() {
-        assert!(later(version(2, "east"), Some(version(1, "west"))));
-        assert!(!later(version(1, "east"), Some(version(2, "west"))));
-        assert!(later(version(1, "west"), Some(version(1, "east"))));
-        assert!(!later(version(1, "east"), Some(version(1, "west"))));
+        assert!(later(&version(2, "east"), Some(version(1, "west"))));
+        assert!(!later(&version(1, "east"), Some(version(2, "west"))));
+        assert!(later(&version(1, "west"), Some(version(1, "east"))));
+        assert!(!later(&version(1, "east"), Some(version(1, "west"))));
     }
 
     #[test]
     fn unknown_versions_lose_and_one_node_is_trusted_on_its_own_order() {
-        assert!(later(version(1, "east"), None));
-        assert!(later(version(1, "east"), Some(version(2, "east"))));
+        assert!(later(&version(1, "east"), None));
+        assert!(later(&version(1, "east"), Some(version(2, "east"))));
     }
 
     #[test]
     fn the_rank_decides_before_the_time() {
         let (early, late) = (version(1, "east"), version(2, "west"));
         for tie in [Tie::Later, Tie::Earlier] {
-            assert!(wins(("6", early.clone()), ("5", Some(late.clone())), tie));
-            assert!(!wins(("5", late.clone()), ("6", Some(early.clone())), tie));
-            assert!(!wins(("5", late.clone()), ("6", None), tie));
-            assert!(!wins(("", late.clone()), ("5", Some(early.clone())), tie));
-            assert!(wins(("5", early.clone()), ("", Some(late.clone())), tie));
+            assert!(wins(("6", &early), ("5", Some(late.clone())), tie));
+            assert!(!wins(("5", &late), ("6", Some(early.clone())), tie));
+            assert!(!wins(("5", &late), ("6", None), tie));
+            assert!(!wins(("", &late), ("5", Some(early.clone())), tie));
+            assert!(wins(("5", &early), ("", Some(late.clone())), tie));
         }
     }
 
@@ -117,7 +117,7 @@ mod tests {
     fn equal_ranks_are_decided_by_time() {
         let (early, late) = (version(1, "east"), version(2, "west"));
         let equal = |incoming: &Version, held: &Version, tie| {
-            wins(("5", incoming.clone()), ("5.0", Some(held.clone())), tie)
+            wins(("5", incoming), ("5.0", Some(held.clone())), tie)
         };
         assert!(equal(&late, &early, Tie::Later) && !equal(&early, &late, Tie::Later));
         assert!(equal(&early, &late, Tie::Earlier) && !equal(&late, &early, Tie::Earlier));

@@ -36,7 +36,10 @@ async fn value(cluster: &Cluster) -> String {
 const TYPES: [(&str, [&str; 3]); 5] = [
     ("smallint", ["-1", "2", "10"]),
     ("int", ["-1", "2", "10"]),
-    ("bigint", ["-9223372036854775808", "2", "9223372036854775807"]),
+    (
+        "bigint",
+        ["-9223372036854775808", "2", "9223372036854775807"],
+    ),
     ("numeric", ["-1.5", "10.25", "NaN"]),
     (
         "timestamptz",
@@ -53,7 +56,8 @@ async fn the_greater_version_wins(majors: &[u32]) {
         let schema = format!("create table t (id int primary key, v text, version {type_name})");
         let cluster = Cluster::running_with(options(majors, COLUMN), &schema).await;
         cluster.wait_streaming().await;
-        let first = format!("insert into t select g, 'first', '{low}' from generate_series(1, 4) g");
+        let first =
+            format!("insert into t select g, 'first', '{low}' from generate_series(1, 4) g");
         alone(&cluster, cluster.east(), &first).await;
         let set = |v: &str, version: &str, id: u8| {
             format!("update t set v = '{v}', version = '{version}' where id = {id};")
@@ -72,7 +76,10 @@ async fn the_greater_version_wins(majors: &[u32]) {
         assert_eq!(cluster.east().value(&kept).await, "true", "{type_name}");
     }
 }
-on_every_major!(the_greater_version_wins_on_both_nodes, super::the_greater_version_wins);
+on_every_major!(
+    the_greater_version_wins_on_both_nodes,
+    super::the_greater_version_wins
+);
 
 const SCHEMA: &str = "create table t (id int primary key, v text, version bigint)";
 
@@ -87,7 +94,12 @@ async fn deletes_have_versions(majors: &[u32]) {
     concurrently(&cluster, east, "delete from t where id in (1, 3)").await;
     assert_eq!(value(&cluster).await, "e e first");
     // Equal versions: the later one wins, here a delete.
-    concurrently(&cluster, "update t set v = 'e' where id = 4", "delete from t where id = 4").await;
+    concurrently(
+        &cluster,
+        "update t set v = 'e' where id = 4",
+        "delete from t where id = 4",
+    )
+    .await;
     assert_eq!(value(&cluster).await, "e e");
     // Inserted again with a lower version, and without one.
     let again = "insert into t values (3, 'again', 1), (4, 'again', null)";
@@ -102,7 +114,10 @@ async fn deletes_have_versions(majors: &[u32]) {
     concurrently(&cluster, "truncate t", west).await;
     assert_eq!(value(&cluster).await, "w");
 }
-on_every_major!(deletes_take_the_version_of_their_row, super::deletes_have_versions);
+on_every_major!(
+    deletes_take_the_version_of_their_row,
+    super::deletes_have_versions
+);
 
 /// The clock decides, and a write that knows another one is above it.
 async fn the_clock_decides(majors: &[u32]) {
@@ -120,14 +135,28 @@ async fn the_clock_decides(majors: &[u32]) {
         update t set mmrepl_version = mmrepl_version + 1000000000000 where id = 4;
         alter table t enable trigger user";
     alone(&cluster, cluster.east(), ahead).await;
-    alone(&cluster, cluster.west(), "update t set v = 'w' where id = 4").await;
+    alone(
+        &cluster,
+        cluster.west(),
+        "update t set v = 'w' where id = 4",
+    )
+    .await;
     assert_eq!(value(&cluster).await, "w w w");
     alone(&cluster, cluster.west(), "delete from t where id = 4").await;
-    alone(&cluster, cluster.east(), "insert into t values (4, 'again')").await;
+    alone(
+        &cluster,
+        cluster.east(),
+        "insert into t values (4, 'again')",
+    )
+    .await;
     assert_eq!(value(&cluster).await, "w w again");
     // Both in one transaction, and a truncate.
-    alone(&cluster, cluster.east(), "begin; delete from t; insert into t values (1, 'e'); commit")
-        .await;
+    alone(
+        &cluster,
+        cluster.east(),
+        "begin; delete from t; insert into t values (1, 'e'); commit",
+    )
+    .await;
     assert_eq!(value(&cluster).await, "e");
     alone(&cluster, cluster.west(), "truncate t").await;
     assert_eq!(value(&cluster).await, "none");
@@ -142,9 +171,24 @@ async fn partitions_keep_versions(majors: &[u32]) {
     let cluster = Cluster::running_with(options(majors, CLOCK), schema).await;
     cluster.wait_streaming().await;
     let (east, west) = (cluster.east(), cluster.west());
-    alone(&cluster, east, "insert into t values (1, 'a'), (2, 'b'), (11, 'c')").await;
-    alone(&cluster, west, "update t set id = 12 where id = 1; delete from t where id = 11").await;
-    alone(&cluster, east, "update t set id = 1 where id = 12; insert into t values (11, 'd')").await;
+    alone(
+        &cluster,
+        east,
+        "insert into t values (1, 'a'), (2, 'b'), (11, 'c')",
+    )
+    .await;
+    alone(
+        &cluster,
+        west,
+        "update t set id = 12 where id = 1; delete from t where id = 11",
+    )
+    .await;
+    alone(
+        &cluster,
+        east,
+        "update t set id = 1 where id = 12; insert into t values (11, 'd')",
+    )
+    .await;
     assert_eq!(value(&cluster).await, "a b d");
     let later = "truncate t1; update t set v = 'w' where id = 11";
     concurrently(&cluster, "update t set v = 'e'", later).await;
@@ -152,7 +196,10 @@ async fn partitions_keep_versions(majors: &[u32]) {
     alone(&cluster, east, "insert into t values (1, 'again')").await;
     assert_eq!(value(&cluster).await, "again w");
 }
-on_every_major!(partitions_keep_versions_too, super::partitions_keep_versions);
+on_every_major!(
+    partitions_keep_versions_too,
+    super::partitions_keep_versions
+);
 
 /// A snapshot that is older than the delete must not bring the row back below it.
 #[tokio::test(flavor = "multi_thread")]
@@ -160,17 +207,27 @@ async fn an_old_snapshot_does_not_insert_below_a_delete() {
     let pair = ClusterOptions::pair().majors;
     let cluster = Cluster::running_with(options(&pair, COLUMN), SCHEMA).await;
     cluster.wait_streaming().await;
-    alone(&cluster, cluster.east(), "insert into t values (1, 'first', 5)").await;
+    alone(
+        &cluster,
+        cluster.east(),
+        "insert into t values (1, 'first', 5)",
+    )
+    .await;
     let client = cluster.east().client().await;
     let begin = "begin isolation level repeatable read; select count(*) from t";
     client.batch_execute(begin).await.unwrap();
     alone(&cluster, cluster.west(), "delete from t").await;
-    let refused = client.batch_execute("insert into t values (1, 'old', 1)").await;
+    let refused = client
+        .batch_execute("insert into t values (1, 'old', 1)")
+        .await;
     assert_eq!(refused.unwrap_err().code().unwrap().code(), "40001");
     client.batch_execute("rollback").await.unwrap();
     let again = "begin isolation level serializable; insert into t values (1, 'again', 1); commit";
     alone(&cluster, cluster.east(), again).await;
-    assert_eq!(cluster.west().value("select v || version from t").await, "again5");
+    assert_eq!(
+        cluster.west().value("select v || version from t").await,
+        "again5"
+    );
     let left = "select count(*) from mmrepl.tombstone where left_at = '-infinity'";
     assert_eq!(cluster.east().value(left).await, "0");
 }
@@ -179,10 +236,19 @@ async fn an_old_snapshot_does_not_insert_below_a_delete() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_does_not_fit_its_rule_is_refused() {
     for (schema, said) in [
-        ("create table t (id int primary key)", "has no column version"),
-        ("create table t (id int primary key, version text)", "is text and not"),
+        (
+            "create table t (id int primary key)",
+            "has no column version",
+        ),
+        (
+            "create table t (id int primary key, version text)",
+            "is text and not",
+        ),
         ("create table t (id int, version int)", "has no key"),
-        ("create table t (version int primary key)", "is part of the key"),
+        (
+            "create table t (version int primary key)",
+            "is part of the key",
+        ),
     ] {
         let pair = ClusterOptions::pair().majors;
         let cluster = Cluster::start(options(&pair, COLUMN)).await;
@@ -198,7 +264,12 @@ async fn a_table_may_change_its_rule() {
     let pair = ClusterOptions::pair().majors;
     let mut cluster = Cluster::running_with(options(&pair, COLUMN), SCHEMA).await;
     cluster.wait_streaming().await;
-    alone(&cluster, cluster.east(), "insert into t values (1, 'first', 5), (2, 'gone', 7)").await;
+    alone(
+        &cluster,
+        cluster.east(),
+        "insert into t values (1, 'first', 5), (2, 'gone', 7)",
+    )
+    .await;
     alone(&cluster, cluster.west(), "delete from t where id = 2").await;
     cluster.stop_daemons();
     cluster.rewrite_config("[conflict]\nstrategy = \"hybrid_clock\"\n");
@@ -213,7 +284,12 @@ async fn a_table_may_change_its_rule() {
     )
     .await;
     assert_eq!(value(&cluster).await, "w");
-    alone(&cluster, cluster.east(), "insert into t values (2, 'again', 1)").await;
+    alone(
+        &cluster,
+        cluster.east(),
+        "insert into t values (2, 'again', 1)",
+    )
+    .await;
     assert_eq!(value(&cluster).await, "w again");
     cluster.stop_daemons();
     cluster.mmrepl_ok(&["drop", "--yes"]).await;

@@ -66,13 +66,13 @@ fn key_of(row: &RowChange) -> usize {
 
 impl<'a> Applying<'a> {
     pub(crate) fn begin(
-        state: State,
+        state: &State,
         names: &'a [NodeName],
         (source, source_state): (u8, &'a State),
         (strategy, target): (Strategy, &'a Arc<Target>),
     ) -> Self {
         Self {
-            state,
+            state: *state,
             names,
             source,
             source_state,
@@ -190,8 +190,8 @@ impl<'a> Applying<'a> {
             time,
             node: self.names[usize::from(self.source)].clone(),
         };
-        let tie = self.target.versions().tie();
-        incoming.wins_over(rank, &self.held(version, stamp), tie)
+        let between_equals = self.target.versions().tie();
+        incoming.wins_over(rank, &self.held(version, stamp), between_equals)
     }
 
     fn held(&self, version: Kept, stamp: Stamp) -> Held {

@@ -172,7 +172,7 @@ impl Cluster {
         let (source, target) = (&self.nodes[from], &self.nodes[to]);
         let seen = (link.from, &source.state);
         let table = (self.strategy, self.target(link.from));
-        let applying = Applying::begin(target.state, &NODE_NAMES, seen, table);
+        let applying = Applying::begin(&target.state, &NODE_NAMES, seen, table);
         let applied = match how {
             How::Grouped => applying.group(pieces),
             How::InOrder => applying.in_order(&pieces[0]),

@@ -59,25 +59,25 @@ pub(crate) fn read(text: &str) -> [i64; 3] {
     kept
 }
 
-fn one(number: i64) -> Kept {
-    Some([number, 0, 0])
+fn one(number: i64) -> [i64; 3] {
+    [number, 0, 0]
 }
 
 fn first(kept: Kept) -> i64 {
     kept.map_or(0, |kept| kept[0])
 }
 
-fn counted(kept: Kept, node: u8) -> Kept {
+fn counted(kept: Kept, node: u8) -> [i64; 3] {
     let mut kept = kept.unwrap_or_default();
     kept[place(node)] += 1;
-    Some(kept)
+    kept
 }
 
 /// What an application writes into its own column: nothing, something old, something new.
 pub(crate) fn asked(fresh: u16) -> Kept {
     match (fresh * 7 + 3) % 5 {
         0 => None,
-        number => one(i64::from(number)),
+        number => Some(one(i64::from(number))),
     }
 }
 
@@ -93,11 +93,11 @@ pub(crate) fn written(
         Strategy::LastWriteWins => None,
         Strategy::VersionColumn => before.max(asked),
         Strategy::HybridClock => match old {
-            Some(_) => one(time.max(first(before) + 1)),
-            None => one(time),
+            Some(_) => Some(one(time.max(first(before) + 1))),
+            None => Some(one(time)),
         },
-        Strategy::FirstWriteWins => one(first(before) + 1),
-        Strategy::NodePriority => counted(before, node),
+        Strategy::FirstWriteWins => Some(one(first(before) + 1)),
+        Strategy::NodePriority => Some(counted(before, node)),
     }
 }
 
@@ -106,9 +106,9 @@ pub(crate) fn deleted(strategy: Strategy, (time, node): (i64, u8), row: Kept) ->
     match strategy {
         Strategy::LastWriteWins => None,
         Strategy::VersionColumn => row,
-        Strategy::HybridClock => one(time.max(first(row) + 1)),
-        Strategy::FirstWriteWins => one(first(row) + 1),
-        Strategy::NodePriority => counted(row, node),
+        Strategy::HybridClock => Some(one(time.max(first(row) + 1))),
+        Strategy::FirstWriteWins => Some(one(first(row) + 1)),
+        Strategy::NodePriority => Some(counted(row, node)),
     }
 }
 
@@ -118,7 +118,7 @@ pub(crate) fn lifted(strategy: Strategy, node: u8, row: Kept, tombstone: Kept) -
         Strategy::LastWriteWins => None,
         Strategy::VersionColumn => row.max(tombstone),
         _ if row > tombstone => row,
-        Strategy::HybridClock | Strategy::FirstWriteWins => one(first(tombstone) + 1),
-        Strategy::NodePriority => counted(tombstone, node),
+        Strategy::HybridClock | Strategy::FirstWriteWins => Some(one(first(tombstone) + 1)),
+        Strategy::NodePriority => Some(counted(tombstone, node)),
     }
 }
