@@ -185,10 +185,15 @@ fn versioned(table: &Table, key: &Key, argument: &str, in_row: &InRow) -> Vec<Wa
     ];
     if in_row.has_clock() {
         let begins = "mmrepl.delete_begins()".to_owned();
+        let scope = if table.partitioned {
+            " for each row"
+        } else {
+            statement
+        };
         wanted.push(plain(
             "mmrepl_delete_begin",
             "before delete",
-            statement,
+            scope,
             begins,
         ));
     }
