@@ -190,12 +190,7 @@ fn versioned(table: &Table, key: &Key, argument: &str, in_row: &InRow) -> Vec<Wa
         } else {
             statement
         };
-        wanted.push(plain(
-            "mmrepl_delete_begin",
-            "before delete",
-            scope,
-            begins,
-        ));
+        wanted.push(plain("mmrepl_delete_begin", "before delete", scope, begins));
     }
     wanted
 }
