@@ -3,6 +3,14 @@
 -- Nobody calls it any more.
 drop function mmrepl.advance_position(text, pg_lsn, pg_lsn, timestamptz);
 
+-- The rules that the server's own daemon goes by, in one text; see `config::agreement`.
+alter table mmrepl.node add column rules text;
+
+-- The versions in the rows, where the rule keeps them there.
+alter table mmrepl.conflict
+    add column incoming_version text,
+    add column local_version text;
+
 -- The version of the delete, as its column's type prints it; null where the table keeps none.
 alter table mmrepl.tombstone add column version text;
 
