@@ -33,20 +33,24 @@ mod overtaken;
 mod params;
 mod plan;
 mod record;
+mod returner;
 mod rows;
 mod set_sql;
 mod settle;
 mod sql;
 mod sql_record;
+mod sql_unique;
 mod tables;
 mod target;
 mod transaction;
 mod truncate;
+mod unique;
 
 pub use error::ApplyError;
 pub use fetch::Fetcher;
 pub use mapping::MapError;
 pub use origins::Origins;
+pub use returner::{Returned, Returner};
 pub use tables::Tables;
 pub use transaction::{Applier, Committed, Counts};
 

@@ -9,16 +9,16 @@
 
 use std::fmt::Write as _;
 
-use postgres_protocol::escape::escape_identifier as quote;
+use postgres_protocol::escape::{escape_identifier as quote, escape_literal};
 
 use super::mapping::TableMap;
 use crate::catalog::key_text::key_expression;
 use crate::catalog::table::KeyColumn;
 
 /// Microseconds since 2000-01-01 of the row version `x`, as text.
-const WRITTEN_MICROS: &str = "((extract(epoch from (pg_xact_commit_timestamp_origin(x.xmin)).\"timestamp\") * 1000000)::int8 - 946684800000000)::text";
+pub(super) const WRITTEN_MICROS: &str = "((extract(epoch from (pg_xact_commit_timestamp_origin(x.xmin)).\"timestamp\") * 1000000)::int8 - 946684800000000)::text";
 /// The origin of the row version `x`, as text.
-const WRITTEN_ORIGIN: &str = "(pg_xact_commit_timestamp_origin(x.xmin)).roident::text";
+pub(super) const WRITTEN_ORIGIN: &str = "(pg_xact_commit_timestamp_origin(x.xmin)).roident::text";
 
 /// What a guard compares with: numbers of replication origins on the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct Guard {
     pub others: Vec<u32>,
     /// Source and target are the whole cluster.
     pub pair: bool,
+    /// Second origins of nodes, each with its first (0 for the target).
+    pub again: Vec<(u32, u32)>,
 }
 
 impl Guard {
@@ -38,6 +40,29 @@ impl Guard {
     /// one for each of `others`. (`conflict::Seen::floor`)
     pub fn floors(&self) -> usize {
         1 + self.others.len()
+    }
+
+    /// For statements without a guard.
+    pub(super) fn none() -> Self {
+        Self {
+            origin: 0,
+            stronger: Vec::new(),
+            others: Vec::new(),
+            pair: false,
+            again: Vec::new(),
+        }
+    }
+
+    /// The numbers that stand for the node of a first origin.
+    fn both(&self, first: u32) -> impl Iterator<Item = u32> {
+        let again = self.again.iter().filter(move |(_, of)| *of == first);
+        std::iter::once(first).chain(again.map(|(id, _)| *id))
+    }
+
+    /// "The source wrote what was written at `written`".
+    pub(super) fn by_source(&self, written: &str) -> String {
+        let ids: Vec<String> = self.both(self.origin).map(|id| id.to_string()).collect();
+        format!("{written}.roident in ({})", ids.join(", "))
     }
 
     /// "The row version `alias` loses, and there is nothing to record": the source wrote it, or its
@@ -51,8 +76,8 @@ impl Guard {
         let written = format!("(pg_xact_commit_timestamp_origin({alias}.xmin))");
         let above = self.above_floor(&written, floor);
         format!(
-            "({written}.roident = {} or not coalesce({above}, false))",
-            self.origin
+            "({} or not coalesce({above}, false))",
+            self.by_source(&written)
         )
     }
 
@@ -62,7 +87,10 @@ impl Guard {
         if !self.others.is_empty() {
             let numbers = (2..).zip(&self.others);
             let cases: Vec<String> = numbers
-                .map(|(number, origin)| format!("when {origin} then {}", floor(number)))
+                .flat_map(|(number, origin)| {
+                    let case = |id| format!("when {id} then {}", floor(number));
+                    self.both(*origin).map(case).collect::<Vec<_>>()
+                })
                 .collect();
             bound = format!(
                 "case {written}.roident {} else {bound} end",
@@ -85,8 +113,8 @@ impl Guard {
             &format!("{written}.roident"),
         );
         format!(
-            "({written}.roident = {} or not coalesce({beats}, false))",
-            self.origin
+            "({} or not coalesce({beats}, false))",
+            self.by_source(&written)
         )
     }
 
@@ -101,8 +129,8 @@ impl Guard {
             return own;
         }
         format!(
-            "((pg_xact_commit_timestamp_origin({alias}.xmin)).roident = {} or {own})",
-            self.origin
+            "({} or {own})",
+            self.by_source(&format!("(pg_xact_commit_timestamp_origin({alias}.xmin))"))
         )
     }
 }
@@ -147,7 +175,7 @@ pub(super) fn key_of(map: &TableMap) -> &[KeyColumn] {
 }
 
 /// The key's canonical text with parameters from `$first` on, as tombstones store it.
-fn key_text(map: &TableMap, first: usize) -> String {
+pub(super) fn key_text(map: &TableMap, first: usize) -> String {
     let value =
         |index: usize, column: &KeyColumn| format!("${}::{}", first + index, column.type_name);
     map.table.key.as_ref().map_or_else(String::new, |key| {
@@ -304,30 +332,48 @@ pub(super) fn deletes_above(map: &TableMap, guard: &Guard) -> String {
         "select k.n::text, {WRITTEN_MICROS}, {WRITTEN_ORIGIN} \
          from unnest({}) with ordinality k({names}n), \
          mmrepl.tombstone x, pg_xact_commit_timestamp_origin(x.xmin) w \
-         where x.relation = {} and x.key in (({text})::text, '') and w.roident <> {} and {}",
+         where x.relation = {} and x.key in (({text})::text, '') and not {} and {}",
         arrays.trim_end_matches(", "),
         map.table.oid,
-        guard.origin,
+        guard.by_source("w"),
         guard.above_floor("w", |n| format!("k.f{n}")),
     )
 }
 
 /// Fetches columns of one row from the source, by key. Parameters: the key; when it must be the
 /// row that was written `at` a time, that time.
+///
+/// A row that the source keeps aside is as good; one statement, so that a row on its way there or
+/// back is not missed.
 pub(super) fn fetch(map: &TableMap, columns: &[usize], at: bool) -> String {
-    let names: Vec<String> = columns
-        .iter()
-        .map(|index| format!("s.{}", quote(&map.columns[*index].name)))
-        .collect();
-    let time = 1 + key_of(map).len();
-    let version = format!(" and pg_xact_commit_timestamp(s.xmin) = ${time}::timestamptz");
+    let names = || columns.iter().map(|index| &map.columns[*index].name);
+    let printed = names().map(|name| printed("s", name)).collect::<Vec<_>>();
+    let (row, rows) = (printed.join(", "), rows_of(map));
+    let select = format!(
+        "select {row} from {rows} s where {}",
+        key_matches(map, "s", 1)
+    );
+    if at {
+        let time = 1 + key_of(map).len();
+        return format!("{select} and pg_xact_commit_timestamp(s.xmin) = ${time}::timestamptz");
+    }
+    let kept = names().map(|name| {
+        let name = escape_literal(name);
+        format!("s.vals[array_position(s.names, {name})]")
+    });
     format!(
-        "select {} from {} s where {}{}",
-        names.join(", "),
-        rows_of(map),
-        key_matches(map, "s", 1),
-        if at { &version } else { "" }
+        "{select} union all select {} from mmrepl.shadow s \
+         where s.relation = to_regclass({}) and s.key = {}",
+        kept.collect::<Vec<_>>().join(", "),
+        escape_literal(&map.table.qualified()),
+        key_text(map, 1)
     )
+}
+
+/// A column of row `alias` as text. A composite of NULLs is not NULL itself, hence `num_nulls`.
+pub(super) fn printed(alias: &str, name: &str) -> String {
+    let name = quote(name);
+    format!("case when num_nulls({alias}.{name}) = 0 then format('%s', {alias}.{name}) end")
 }
 
 /// "Column `index` prints as the text parameter `$number`", NULL equal to NULL, for every type.

@@ -146,8 +146,11 @@ async fn ours(config: &Config, node: &Node, client: &Client) -> Result<Ours, Cat
             ours.slots += 1;
             ours.streaming += i64::from(slot.active_pid.is_some());
         }
-        let origin = crate::ids::origin_name(&config.cluster, &peer.name);
-        ours.origins += i64::from(slots::origin_id(client, &origin).await?.is_some());
+    }
+    for node in &config.nodes {
+        for origin in crate::ids::origin_names(&config.cluster, &node.name) {
+            ours.origins += i64::from(slots::origin_id(client, &origin).await?.is_some());
+        }
     }
     Ok(ours)
 }

@@ -26,6 +26,7 @@ mod concurrency;
 mod kind;
 mod resolve;
 mod sample;
+pub mod unique;
 mod version;
 
 pub use concurrency::{MARKER_PREFIX, Marker, SEEN_HISTORY_MAX, Seen, SeenHistory, rival};

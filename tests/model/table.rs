@@ -6,6 +6,7 @@ use bytes::Bytes;
 use mmrepl::apply::pure::{Guard, TableMap, Target};
 use mmrepl::catalog::key_text::KeyForm;
 use mmrepl::catalog::table::{Column, Key, KeyColumn, Table};
+use mmrepl::catalog::unique::Uniques;
 use mmrepl::ids::RelationId;
 use mmrepl::pgoutput::{Tuple, Value};
 use mmrepl::relation::{Relation, RelationColumn, ReplicaIdentity};
@@ -20,6 +21,7 @@ pub(crate) fn target(pair: bool, full: bool) -> Arc<Target> {
         stronger: vec![],
         others: vec![],
         pair,
+        again: vec![],
     };
     Arc::new(Target::new(map, guard, vec![]))
 }
@@ -70,6 +72,7 @@ fn table() -> Table {
         replica_identity: 'd',
         columns: COLUMNS.map(column).to_vec(),
         can_skip_duplicates: true,
+        uniques: Uniques::default(),
         key: Some(Key {
             index: "t_pkey".to_owned(),
             columns: vec![key],
