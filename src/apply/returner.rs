@@ -111,7 +111,7 @@ impl Returner {
     pub async fn pass(&mut self) -> Result<Returned, ApplyError> {
         // Tables may have changed since the last time.
         self.targets.clear();
-        let (mut sum, mut after) = (Returned::default(), (0, String::new()));
+        let (mut sum, mut after) = (Returned::default(), (0_u32, String::new()));
         loop {
             let rows = self
                 .catalog

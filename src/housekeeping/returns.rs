@@ -59,17 +59,23 @@ impl ReturnError {
 
 /// Lets rows return on the server of `own` until `stop`.
 pub async fn run(config: Config, own: Node, monitor: NodeMonitor, stop: CancellationToken) {
-    let mut returner = None;
+    let (mut returner, mut told) = (None, String::new());
     let returning = async {
         loop {
             match pass(&config, &own, &monitor, &mut returner).await {
-                Ok(0) => sleep(PERIOD).await,
+                Ok(0) => {
+                    told.clear();
+                    sleep(PERIOD).await;
+                }
                 // What went may let others return.
                 Ok(_) => {}
                 Err(error) => {
                     returner = None;
-                    if !error.is_not_set_up() {
+                    let reason = error.to_string();
+                    // A server that is away is normal life: logged when it changes.
+                    if !error.is_not_set_up() && reason != told {
                         tracing::warn!(node = %own.name, %error, "rows kept aside cannot return now");
+                        told = reason;
                     }
                     sleep(PAUSE).await;
                 }

@@ -31,3 +31,5 @@ mod status_truth;
 mod support;
 mod tombstones;
 mod types;
+mod unique;
+mod unique_cases;
