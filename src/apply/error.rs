@@ -34,6 +34,14 @@ pub enum ApplyError {
         /// What the server or the connection said.
         source: WireError,
     },
+    /// The source does not show a transaction yet that it has sent.
+    #[error(
+        "{table}: the source sent a change that it does not show yet, and a large value must be read there; if this lasts, see whether its commits wait for a synchronous standby"
+    )]
+    NotShown {
+        /// `schema.table` of the row.
+        table: String,
+    },
     /// The target's catalog could not be read.
     #[error("cannot look up {table} on the target: {source}")]
     Catalog {
@@ -100,6 +108,7 @@ impl ApplyError {
             Self::Fetch { table, .. }
             | Self::Catalog { table, .. }
             | Self::KeyMissing { table }
+            | Self::NotShown { table }
             | Self::Map(
                 MapError::NoTable { table, .. }
                 | MapError::NoColumn { table, .. }
@@ -117,9 +126,10 @@ impl Retryable for ApplyError {
             Self::Target { source, .. } | Self::Fetch { source, .. } => source.retry_class(),
             Self::Catalog { source, .. } => source.retry_class(),
             Self::Map(_) | Self::KeyMissing { .. } => RetryClass::Definite,
-            Self::ClockBehind { .. } | Self::Overtaken | Self::PositionMoved => {
-                RetryClass::Transient
-            }
+            Self::ClockBehind { .. }
+            | Self::Overtaken
+            | Self::PositionMoved
+            | Self::NotShown { .. } => RetryClass::Transient,
         }
     }
 

@@ -45,6 +45,7 @@ mod target;
 mod transaction;
 mod truncate;
 mod unique;
+mod visible;
 
 pub use error::ApplyError;
 pub use fetch::Fetcher;

@@ -341,32 +341,41 @@ pub(super) fn deletes_above(map: &TableMap, guard: &Guard) -> String {
 }
 
 /// Fetches columns of one row from the source, by key. Parameters: the key; when it must be the
-/// row that was written `at` a time, that time.
+/// row that was written `at` a time, that time. Columns: the snapshot, whether there is such a row,
+/// then its columns.
 ///
 /// A row that the source keeps aside is as good; one statement, so that a row on its way there or
 /// back is not missed.
 pub(super) fn fetch(map: &TableMap, columns: &[usize], at: bool) -> String {
     let names = || columns.iter().map(|index| &map.columns[*index].name);
-    let printed = names().map(|name| printed("s", name)).collect::<Vec<_>>();
-    let (row, rows) = (printed.join(", "), rows_of(map));
-    let select = format!(
-        "select {row} from {rows} s where {}",
+    let printed: Vec<String> = names().map(|name| printed("s", name)).collect();
+    let aliases: Vec<String> = (0..columns.len()).map(|n| format!("v{n}")).collect();
+    let rows = format!(
+        "select true, {} from {} s where {}",
+        printed.join(", "),
+        rows_of(map),
         key_matches(map, "s", 1)
     );
-    if at {
+    let rows = if at {
         let time = 1 + key_of(map).len();
-        return format!("{select} and pg_xact_commit_timestamp(s.xmin) = ${time}::timestamptz");
-    }
-    let kept = names().map(|name| {
-        let name = escape_literal(name);
-        format!("s.vals[array_position(s.names, {name})]")
-    });
+        format!("{rows} and pg_xact_commit_timestamp(s.xmin) = ${time}::timestamptz")
+    } else {
+        let kept = names().map(|name| {
+            let name = escape_literal(name);
+            format!("s.vals[array_position(s.names, {name})]")
+        });
+        format!(
+            "{rows} union all select true, {} from mmrepl.shadow s \
+             where s.relation = to_regclass({}) and s.key = {} limit 1",
+            kept.collect::<Vec<_>>().join(", "),
+            escape_literal(&map.table.qualified()),
+            key_text(map, 1)
+        )
+    };
     format!(
-        "{select} union all select {} from mmrepl.shadow s \
-         where s.relation = to_regclass({}) and s.key = {}",
-        kept.collect::<Vec<_>>().join(", "),
-        escape_literal(&map.table.qualified()),
-        key_text(map, 1)
+        "select pg_current_snapshot()::text, (r.found is not null)::text, {0} \
+         from (select 1) one left join ({rows}) r(found, {0}) on true",
+        aliases.join(", ")
     )
 }
 

@@ -120,7 +120,8 @@ impl Link {
                 self.wait_while_paused().await;
                 continue;
             }
-            if let Err(error) = self.stream().await {
+            // Boxed: a large future, and its frame is needed once per connection only.
+            if let Err(error) = Box::pin(self.stream()).await {
                 self.back_off(&error).await;
             }
         }
