@@ -140,7 +140,7 @@ impl Origins {
 impl Origins {
     /// The version of a shadow from what `sql_unique::lock_shadow` says of it: microseconds and the
     /// node's name.
-    pub(super) fn kept_version(&self, shadow: &Outcome) -> Option<Version> {
+    pub(super) fn kept_version(shadow: &Outcome) -> Option<Version> {
         let micros: i64 = shadow.text(0, 0)?.parse().ok()?;
         Some(Version {
             time: CommitTime::from_postgres_micros(micros),

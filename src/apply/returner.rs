@@ -159,8 +159,8 @@ impl Returner {
             return Ok(None);
         };
         let written: Option<i64> = row.get(4);
-        let named: Option<NodeName> = row.get::<_, &str>(5).parse().ok();
-        let known = named.filter(|node| self.nodes.contains(node));
+        let writer: Option<NodeName> = row.get::<_, &str>(5).parse().ok();
+        let known = writer.filter(|node| self.nodes.contains(node));
         // A node that has left the cluster is nobody's rival; its rows are this node's now.
         let node = known.unwrap_or_else(|| self.origins.target().clone());
         let version = written.map(|micros| Version {

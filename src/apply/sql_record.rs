@@ -4,6 +4,8 @@
 //! exactly what was there and does not travel. Values are recorded as the types' output functions
 //! print them under the session's pinned settings, which is what they are restored from.
 
+use std::fmt::Write as _;
+
 use postgres_protocol::escape::escape_literal as literal;
 
 use super::mapping::TableMap;
@@ -74,7 +76,8 @@ fn held(map: &TableMap) -> String {
     );
     if !map.table.uniques.is_empty() {
         let (oid, key) = (map.table.oid, key_text(map, 1 + RECORD_PARAMETERS));
-        held += &format!(
+        let _ = write!(
+            held,
             " union all select s.names, s.vals from mmrepl.shadow s \
              where s.relation = {oid} and s.key = {key}"
         );

@@ -34,7 +34,7 @@ pub(super) fn rivals(map: &TableMap, unique: &Unique, look: Look) -> String {
         .zip(&unique.parts)
         .map(|(number, part)| compared(part, &format!("mmrepl {number}"), unique.nulls_equal))
         .unzip();
-    let lock = match look {
+    let suffix = match look {
         Look::Glance => "",
         Look::Lock => " for update of x",
     };
@@ -42,7 +42,7 @@ pub(super) fn rivals(map: &TableMap, unique: &Unique, look: Look) -> String {
         "select {}, {WRITTEN_MICROS}, {WRITTEN_ORIGIN}, \
          (x.xmin = pg_current_xact_id()::xid)::text \
          from {} x, (select {} from {} n where {}) v \
-         where ({}) and {} and not ({}){lock}",
+         where ({}) and {} and not ({}){suffix}",
         keys.join(", "),
         rows_of(map),
         values.join(", "),

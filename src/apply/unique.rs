@@ -52,7 +52,7 @@ pub(super) fn held(origins: &Origins, outcomes: &[Outcome]) -> Held {
     let tombstones: Vec<Option<Version>> = (0..tombstones.rows.len())
         .map(|index| version(tombstones, index))
         .collect();
-    let kept = (!shadow.rows.is_empty()).then(|| origins.kept_version(shadow));
+    let kept = (!shadow.rows.is_empty()).then(|| Origins::kept_version(shadow));
     let there = (!row.rows.is_empty()).then(|| version(row, 0));
     // A tombstone that is newer was left by a local delete.
     let fresh = kept

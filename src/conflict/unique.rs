@@ -53,18 +53,18 @@ pub enum Claim {
 /// Decides a write against its rivals in the table. The inner `None` is a version that is no longer
 /// known, older than any.
 pub fn claim(write: &Version, rivals: &[Option<Version>]) -> Claim {
-    decide(rivals, |rival| *rival > Some(write))
+    decide(rivals, |rival| rival > Some(write))
 }
 
 /// Decides whether a shadow returns. Where versions are equal the row that is there came later.
 pub fn reclaim(shadow: Option<&Version>, rivals: &[Option<Version>]) -> Claim {
-    decide(rivals, |rival| *rival >= shadow)
+    decide(rivals, |rival| rival >= shadow)
 }
 
-fn decide(rivals: &[Option<Version>], blocks: impl Fn(&Option<&Version>) -> bool) -> Claim {
+fn decide(rivals: &[Option<Version>], blocks: impl Fn(Option<&Version>) -> bool) -> Claim {
     let rivals = rivals.iter().map(Option::as_ref).enumerate();
     let newest = rivals
-        .filter(|(_, rival)| blocks(rival))
+        .filter(|(_, rival)| blocks(*rival))
         .max_by_key(|(_, rival)| *rival);
     newest.map_or(Claim::Admitted, |(index, _)| Claim::Blocked(index))
 }
@@ -98,7 +98,10 @@ mod tests {
 
     /// Two unique values, each of which may be NULL, and the key.
     type Row = (u8, [Option<u8>; 2]);
+    /// A write of a key: its values, or nothing for a delete.
+    type Write = (Version, u8, Option<[Option<u8>; 2]>);
 
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "as `admitted` asks")]
     fn are_rivals(a: &Row, b: &Row) -> bool {
         a.0 != b.0 && (0..2).any(|column| a.1[column].is_some() && a.1[column] == b.1[column])
     }
@@ -119,8 +122,8 @@ mod tests {
     }
 
     impl Node {
-        fn rivals(&self, row: &Row) -> Vec<u8> {
-            let rows = self.rows.values().filter(|(_, r)| are_rivals(r, row));
+        fn rivals(&self, row: Row) -> Vec<u8> {
+            let rows = self.rows.values().filter(|(_, r)| are_rivals(r, &row));
             rows.map(|(_, row)| row.0).collect()
         }
 
@@ -137,7 +140,7 @@ mod tests {
             }
         }
 
-        fn receive(&mut self, (version, key, values): &(Version, u8, Option<[Option<u8>; 2]>)) {
+        fn receive(&mut self, (version, key, values): &Write) {
             let held = [self.rows.get(key), self.shadows.get(key)];
             let held = held.into_iter().flatten().map(|(held, _)| held);
             if held.chain(self.deleted.get(key)).any(|held| held > version) {
@@ -150,7 +153,7 @@ mod tests {
                 return;
             };
             let row = (*key, *values);
-            let rivals = self.rivals(&row);
+            let rivals = self.rivals(row);
             match claim(version, &self.versions(&rivals)) {
                 Claim::Admitted => {
                     self.push_aside(&rivals);
@@ -165,7 +168,7 @@ mod tests {
         /// Lets one shadow return, if one can.
         fn step(&mut self, pick: Index) -> bool {
             let can_return = |(version, row): &&(Version, Row)| {
-                let rivals = self.versions(&self.rivals(row));
+                let rivals = self.versions(&self.rivals(*row));
                 reclaim(Some(version), &rivals) == Claim::Admitted
             };
             let able: Vec<_> = self.shadows.values().filter(can_return).cloned().collect();
@@ -173,7 +176,7 @@ mod tests {
                 return false;
             }
             let (version, row) = pick.get(&able).clone();
-            self.push_aside(&self.rivals(&row));
+            self.push_aside(&self.rivals(row));
             self.shadows.remove(&row.0);
             self.rows.insert(row.0, (version, row));
             true
@@ -192,7 +195,7 @@ mod tests {
                 let values = values.map(|value| (value > 0).then_some(value));
                 (version(micros), key, (!deletes || micros % 3 > 0).then_some(values))
             }).collect();
-            let mut newest: BTreeMap<u8, &(Version, u8, Option<[Option<u8>; 2]>)> = BTreeMap::new();
+            let mut newest: BTreeMap<u8, &Write> = BTreeMap::new();
             for write in &writes {
                 newest.insert(write.1, write);
             }

@@ -96,9 +96,9 @@ async fn pass(
         *returner = Some(connect(config, own).await?);
     }
     let returner = returner.as_mut().expect("connected just above");
-    let returned = returner.pass().await?;
-    monitor.set_shadows(returned.kept, returned.gone);
-    Ok(returned.gone)
+    let look = returner.pass().await?;
+    monitor.set_shadows(look.kept, look.gone);
+    Ok(look.gone)
 }
 
 async fn connect(config: &Config, own: &Node) -> Result<Returner, ReturnError> {

@@ -30,6 +30,9 @@ const APART: [Then; 4] = [
     Then::LetThrough("north"),
     Then::Together,
 ];
+/// A statement that makes a duplicate does nothing.
+const ATTEMPT: &str = "create function attempt(statement text) returns void language plpgsql as $$
+    begin execute statement; exception when unique_violation then null; end $$;";
 /// All rounds of writing.
 const ROUNDS: usize = APART.len() + 1;
 /// How long nodes may take to become equal once everything is applied.
@@ -76,7 +79,7 @@ impl Written {
         let name = &self.table;
         let mut sql = format!(
             "create table if not exists {name}
-                 (id int primary key, small text not null, large text not null);
+                 (id int primary key, small text not null, large text not null, taken int unique);
              alter table {name} alter column large set storage external;"
         );
         if number % 4 == 3 && self.first_key == 0 {
@@ -123,6 +126,13 @@ impl Written {
                 at(from),
                 at(to)
             ),
+            Write::Take(key, value) => {
+                let (id, taken) = (at(key), self.value(value));
+                format!(
+                    "select attempt($$insert into {table} values ({id}, {fresh}, {large}, {taken})
+                     on conflict (id) do update set taken = excluded.taken$$)"
+                )
+            }
             Write::Delete(key) => format!("delete from {table} where id = {}", at(key)),
             Write::Truncate if table == "h" => {
                 format!(
@@ -132,6 +142,14 @@ impl Written {
                 )
             }
             Write::Truncate => format!("truncate {table}"),
+        }
+    }
+
+    /// The unique value with this number; each history has its own.
+    fn value(&self, number: u8) -> String {
+        match number {
+            0 => "null".to_owned(),
+            number => (self.first_key + usize::from(number)).to_string(),
         }
     }
 
@@ -157,7 +175,8 @@ impl Scene {
             .map(|number| Written::random(number, place, nodes, &mut rng))
             .collect();
         let created = histories.iter().enumerate();
-        let schema: String = created.map(|(number, own)| own.create(number)).collect();
+        let tables = created.map(|(number, own)| own.create(number));
+        let schema: String = std::iter::once(ATTEMPT.to_owned()).chain(tables).collect();
         let cluster = Cluster::running_with(ClusterOptions::majors(majors), &schema).await;
         cluster.wait_streaming().await;
         let mut clients = Vec::new();
@@ -225,8 +244,9 @@ impl Scene {
             .iter()
             .map(|own| own.table.as_str())
             .collect();
-        let of =
-            |table: &str| format!("select '{table}', id, small, right(large, -2500) from {table}");
+        let of = |table: &str| {
+            format!("select '{table}', id, small, right(large, -2500), taken from {table}")
+        };
         let all: Vec<String> = tables.into_iter().map(of).collect();
         let query = all.join(" union all ") + " order by 1, 2";
         pg::rows(&self.clients[node], &query).await

@@ -12,18 +12,21 @@ use mmrepl::apply::pure::{
 };
 use mmrepl::assemble::{Change, Piece};
 use mmrepl::commit_time::CommitTime;
+use mmrepl::conflict::unique::{Claim, claim, reclaim};
 use mmrepl::conflict::{Local, Version};
 use mmrepl::ids::NodeName;
 use mmrepl::pgoutput::{Tuple, Value};
 
-use crate::node::{Row, Stamp, State};
+use crate::node::{Row, Shadow, Stamp, State, Values};
 use crate::table::{column, number, text};
 
 /// Why a transaction was rolled back.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RolledBack {
-    /// A newer delete covers a key just inserted; in order it will be seen.
+    /// A newer delete covers a key just inserted, or rows are kept aside; in order it will be seen.
     Overtaken,
+    /// The server refused a duplicate.
+    Duplicate,
 }
 
 /// A target transaction under way. Its `state` is thrown away when it fails.
@@ -113,7 +116,7 @@ impl<'a> Applying<'a> {
                 continue;
             }
             for entry in entries_of(change, self.target, &made(time)).unwrap() {
-                self.settle(entry.row().unwrap())?;
+                self.settle_unique(entry.row().unwrap(), time)?;
             }
         }
         self.refuse_deleted()?;
@@ -121,8 +124,17 @@ impl<'a> Applying<'a> {
     }
 
     fn write_rows(&mut self, entries: &[Entry]) -> Result<(), RolledBack> {
+        // `mmrepl.refuse_shadows`.
+        if self.state.shadows.iter().any(Option::is_some) {
+            return Err(RolledBack::Overtaken);
+        }
         let rows: Vec<&RowChange> = entries.iter().map(|entry| entry.row().unwrap()).collect();
-        let refused: Vec<&&RowChange> = rows.iter().filter(|row| !self.takes(row)).collect();
+        let mut refused = Vec::new();
+        for row in rows {
+            if !self.takes(row)? {
+                refused.push(row);
+            }
+        }
         for row in refused {
             self.settle(row)?;
         }
@@ -130,15 +142,18 @@ impl<'a> Applying<'a> {
     }
 
     /// Tries the guarded statement; true when it took the row.
-    fn takes(&mut self, row: &RowChange) -> bool {
+    fn takes(&mut self, row: &RowChange) -> Result<bool, RolledBack> {
         let key = key_of(row);
         let there = self.state.rows[key];
         match (attempt(row), &row.op, there) {
             (Attempt::DeleteOlder, _, Some(local)) if self.is_older(local.stamp, row.time) => {
                 self.state.remove(key);
             }
-            (Attempt::InsertNew, RowOp::Put(put), None) => {
-                self.put(key, &put.values);
+            // On a duplicate it does nothing.
+            (Attempt::InsertNew, RowOp::Put(put), None)
+                if self.rivals(key, &put.values).is_empty() =>
+            {
+                self.put(key, &put.values)?;
                 self.inserted.push((key, row.since));
             }
             (Attempt::Update(how), RowOp::Put(put), Some(local)) => {
@@ -148,13 +163,18 @@ impl<'a> Applying<'a> {
                     UpdateGuard::Decided => true,
                 };
                 if taken {
-                    self.put(key, &put.values);
+                    self.put(key, &put.values)?;
                 }
-                return taken;
+                return Ok(taken);
             }
-            _ => return false,
+            _ => return Ok(false),
         }
-        true
+        Ok(true)
+    }
+
+    /// Keys whose rows have the unique value of `values`.
+    fn rivals(&self, key: usize, values: &Tuple) -> Vec<usize> {
+        self.state.rivals(key, column(values, 3).unwrap_or(0))
     }
 
     /// `Guard::takes` leaves more to be settled, with the same end.
@@ -185,14 +205,19 @@ impl<'a> Applying<'a> {
     }
 
     /// Writes what was sent over what is there.
-    fn put(&mut self, key: usize, values: &Tuple) {
+    fn put(&mut self, key: usize, values: &Tuple) -> Result<(), RolledBack> {
+        if !self.rivals(key, values).is_empty() {
+            return Err(RolledBack::Duplicate);
+        }
         let before = self.state.rows[key];
         let kept = |value: Option<u16>, old: Option<u16>| value.or(old).expect("a whole row");
         self.state.rows[key] = Some(Row {
             small: kept(column(values, 1), before.map(|row| row.small)),
             large: kept(column(values, 2), before.map(|row| row.large)),
+            taken: column(values, 3).unwrap_or(0),
             stamp: Stamp::Own,
         });
+        Ok(())
     }
 
     fn local(&self, key: usize) -> Local {
@@ -215,10 +240,10 @@ impl<'a> Applying<'a> {
         match (decide(row, &local, source), &row.op) {
             (Decision::Delete, _) => self.state.remove(key),
             (Decision::LeaveTombstone, _) => self.state.tombstones[key] = Some(Stamp::Own),
-            (Decision::Overwrite, RowOp::Put(put)) => self.put(key, &put.values),
+            (Decision::Overwrite, RowOp::Put(put)) => self.put(key, &put.values)?,
             (Decision::Complete, RowOp::Put(put)) => {
                 if let Some(values) = self.fetched(key, &put.values) {
-                    self.put(key, &values);
+                    self.put(key, &values)?;
                     if local.row.is_none() {
                         self.inserted.push((key, row.since));
                     }
@@ -230,11 +255,77 @@ impl<'a> Applying<'a> {
         Ok(())
     }
 
+    /// `Applier::settle_unique`: a shadow counts as the row of its key.
+    fn settle_unique(&mut self, row: &RowChange, time: CommitTime) -> Result<(), RolledBack> {
+        let key = key_of(row);
+        let mut local = self.local(key);
+        let kept = self.state.shadows[key].map(|shadow| self.version(at(shadow.version)));
+        let fresh = kept.filter(|kept| local.tombstones.iter().all(|delete| delete <= kept));
+        local.row = local.row.or(fresh);
+        let source = &self.names[usize::from(self.source)];
+        match (decide(row, &local, source), &row.op) {
+            (Decision::Discard, _) => return Ok(()),
+            (Decision::Overtaken, _) => return Err(RolledBack::Overtaken),
+            (_, RowOp::Delete(_)) => {
+                self.state.remove(key);
+                self.state.shadows[key] = None;
+            }
+            (_, RowOp::Put(put)) => {
+                if let Some(values) = self.fetched(key, &put.values) {
+                    self.claim((key, row), &values, time)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn claim(
+        &mut self,
+        (key, row): (usize, &RowChange),
+        values: &Tuple,
+        time: CommitTime,
+    ) -> Result<(), RolledBack> {
+        let write = (time.as_postgres_micros(), self.source);
+        let rivals = self.rivals(key, values);
+        let own = |stamp| match stamp {
+            Stamp::Own => write,
+            Stamp::At(micros, node) => (micros, node),
+        };
+        let versions: Vec<(i64, u8)> = rivals
+            .iter()
+            .map(|rival| own(self.state.rows[*rival].expect("a rival").stamp))
+            .collect();
+        let named: Vec<_> = versions.iter().map(|v| self.version(at(*v))).collect();
+        let incoming = self.version(at(write)).expect("a known version");
+        if let Claim::Blocked(_) = claim(&incoming, &named) {
+            let column = |index| column(values, index).unwrap_or(0);
+            let values = (column(1), column(2), column(3));
+            self.state.keep_aside(
+                key,
+                Shadow {
+                    values,
+                    version: write,
+                },
+            );
+            return Ok(());
+        }
+        for (rival, version) in rivals.into_iter().zip(versions) {
+            self.state.push_aside(rival, version);
+        }
+        self.state.shadows[key] = None;
+        if self.state.rows[key].is_none() {
+            self.inserted.push((key, row.since));
+        }
+        self.put(key, values)
+    }
+
     /// `Fetcher::complete`: from the source's row as it is now.
     fn fetched(&self, key: usize, values: &Tuple) -> Option<Tuple> {
         let mut values = values.clone();
         if values.0[2] == Value::Unchanged {
-            values.0[2] = text(self.source_state.rows[key]?.large);
+            let row = self.source_state.rows[key].map(Row::values);
+            let shadow = self.source_state.shadows[key].map(|shadow| shadow.values);
+            values.0[2] = text(row.or(shadow)?.1);
         }
         Some(values)
     }
@@ -260,7 +351,15 @@ impl<'a> Applying<'a> {
         let older = |state: &State, key: usize, me: &Self| {
             state.rows[key].is_none_or(|row| me.is_older(row.stamp, time))
         };
-        let newer_left = (0..self.state.rows.len()).any(|key| !older(&self.state, key, self));
+        for key in 0..self.state.shadows.len() {
+            let shadow = self.state.shadows[key];
+            if shadow.is_some_and(|shadow| self.is_older(at(shadow.version), time)) {
+                self.state.shadows[key] = None;
+            }
+        }
+        let kept = self.state.shadows.iter().any(Option::is_some);
+        let newer_left =
+            kept || (0..self.state.rows.len()).any(|key| !older(&self.state, key, self));
         let is_older = |stamp| self.is_older(stamp, time);
         if !newer_left && self.state.emptied.is_none_or(is_older) {
             self.state.truncate();
@@ -279,4 +378,57 @@ impl<'a> Applying<'a> {
             self.state.emptied = Some(Stamp::Own);
         }
     }
+}
+
+fn at((micros, node): (i64, u8)) -> Stamp {
+    Stamp::At(micros, node)
+}
+
+/// `Returner::pass` on one node, again and again until nothing changes.
+pub(crate) fn bring_back(state: &mut State, names: &[NodeName]) {
+    while (0..state.shadows.len()).any(|key| fate(state, key, names)) {}
+}
+
+/// Brings one row back or forgets it; false where it stays, or where there is none.
+fn fate(state: &mut State, key: usize, names: &[NodeName]) -> bool {
+    let version = |stamp| match stamp {
+        Stamp::Own => unreachable!("no transaction is under way"),
+        Stamp::At(micros, node) => Version {
+            time: CommitTime::from_postgres_micros(micros),
+            node: names[usize::from(node)].clone(),
+        },
+    };
+    let Some(shadow) = state.shadows[key] else {
+        return false;
+    };
+    let kept = version(at(shadow.version));
+    let mut deletes = [state.tombstones[key], state.emptied].into_iter().flatten();
+    if state.rows[key].is_some() || deletes.any(|delete| version(delete) > kept) {
+        state.shadows[key] = None;
+        return true;
+    }
+    let (small, large, taken): Values = shadow.values;
+    let rivals = state.rivals(key, taken);
+    let stamps = rivals
+        .iter()
+        .map(|rival| state.rows[*rival].expect("a rival").stamp);
+    let stamps: Vec<Stamp> = stamps.collect();
+    let versions: Vec<_> = stamps.iter().map(|stamp| Some(version(*stamp))).collect();
+    if reclaim(Some(&kept), &versions) != Claim::Admitted {
+        return false;
+    }
+    for (rival, stamp) in rivals.into_iter().zip(stamps) {
+        if let Stamp::At(micros, node) = stamp {
+            state.push_aside(rival, (micros, node));
+        }
+    }
+    state.shadows[key] = None;
+    let stamp = at(shadow.version);
+    state.rows[key] = Some(Row {
+        small,
+        large,
+        taken,
+        stamp,
+    });
+    true
 }

@@ -5,11 +5,14 @@ use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 
 use mmrepl::apply::pure::Target;
+use mmrepl::commit_time::CommitTime;
+use mmrepl::conflict::Version;
+use mmrepl::conflict::unique::admitted;
 use mmrepl::ids::NodeName;
 
-use crate::applying::Applying;
+use crate::applying::{Applying, bring_back};
 use crate::history::{History, How, Link, NAMES, Step, Write};
-use crate::node::{Effect, KEY_COUNT, Node, Stamp, State};
+use crate::node::{Effect, KEY_COUNT, Node, Stamp, State, Values};
 use crate::table;
 
 static NODE_NAMES: LazyLock<Vec<NodeName>> =
@@ -24,7 +27,7 @@ static TARGETS: LazyLock<[[Arc<Target>; 2]; 2]> =
 struct Newest {
     time: i64,
     node: u8,
-    values: Option<(u16, u16)>,
+    values: Option<Values>,
 }
 
 /// Two or three nodes.
@@ -74,6 +77,7 @@ impl Cluster {
                 let node = &mut self.nodes[usize::from(*node)];
                 node.flushed = node.state;
             }
+            Step::Return(node) => self.bring_back(usize::from(*node)),
             Step::Again(link) => self.deliver_again(*link),
         }
     }
@@ -179,15 +183,37 @@ impl Cluster {
                 self.deliver(Link { from, to }, usize::MAX, How::Grouped);
             }
         }
-        let wanted = self
-            .newest
-            .map(|newest| newest.and_then(|newest| newest.values));
+        (0..self.nodes.len()).for_each(|node| self.bring_back(node));
+        let wanted = self.admitted();
         let equal = self.nodes.iter().all(|node| node.state.values() == wanted);
         if equal && (self.is_pair() || self.versions_agree()) {
             Ok(())
         } else {
             Err(self.report())
         }
+    }
+
+    fn bring_back(&mut self, node: usize) {
+        bring_back(&mut self.nodes[node].state, &NODE_NAMES);
+    }
+
+    /// What every node must show: the newest writes, less those that lose their unique value.
+    fn admitted(&self) -> [Option<Values>; KEY_COUNT] {
+        let newest = self.newest.iter().enumerate();
+        let rows = newest.filter_map(|(key, newest)| {
+            let newest = newest.as_ref()?;
+            let version = Version {
+                time: CommitTime::from_postgres_micros(newest.time),
+                node: NODE_NAMES[usize::from(newest.node)].clone(),
+            };
+            Some((version, (key, newest.values?)))
+        });
+        let mut wanted = [None; KEY_COUNT];
+        let are_rivals = |a: &(usize, Values), b: &(usize, Values)| a.1.2 != 0 && a.1.2 == b.1.2;
+        for (_, (key, values)) in admitted(rows.collect(), are_rivals) {
+            wanted[key] = Some(values);
+        }
+        wanted
     }
 
     /// In a mesh, where nothing is merged, every node also has every version.
@@ -225,8 +251,9 @@ fn version(state: &State, key: usize) -> Option<(i64, &'static str)> {
         Stamp::At(time, node) => (time, NAMES[usize::from(node)]),
         Stamp::Own => unreachable!("no transaction is under way"),
     };
-    match state.rows[key] {
-        Some(row) => Some(named(row.stamp)),
+    let kept = state.shadows[key].map(|shadow| Stamp::At(shadow.version.0, shadow.version.1));
+    match state.rows[key].map(|row| row.stamp).or(kept) {
+        Some(stamp) => Some(named(stamp)),
         None => [state.tombstones[key], state.emptied]
             .into_iter()
             .flatten()
@@ -238,9 +265,13 @@ fn version(state: &State, key: usize) -> Option<(i64, &'static str)> {
 fn rows(state: &State) -> String {
     let rows = state.rows.iter().enumerate();
     let shown = rows.filter_map(|(key, row)| {
-        row.map(|row| format!("{key} = ({}, {}) {:?}", row.small, row.large, row.stamp))
+        row.map(|row| format!("{key} = {:?} {:?}", row.values(), row.stamp))
     });
-    shown.collect::<Vec<_>>().join(", ")
+    let kept = state.shadows.iter().enumerate();
+    let kept = kept.filter_map(|(key, shadow)| {
+        shadow.map(|shadow| format!("aside {key} = {:?} {:?}", shadow.values, shadow.version))
+    });
+    shown.chain(kept).collect::<Vec<_>>().join(", ")
 }
 
 /// Plays a history to its end.

@@ -27,13 +27,32 @@ pub(crate) enum Stamp {
 pub(crate) struct Row {
     pub(crate) small: u16,
     pub(crate) large: u16,
+    /// The unique value; 0 for NULL.
+    pub(crate) taken: u16,
     pub(crate) stamp: Stamp,
+}
+
+/// A row that is kept aside: its values, and when and on which node it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shadow {
+    pub(crate) values: Values,
+    pub(crate) version: (i64, u8),
+}
+
+/// The columns of a row beside its key.
+pub(crate) type Values = (u16, u16, u16);
+
+impl Row {
+    pub(crate) fn values(self) -> Values {
+        (self.small, self.large, self.taken)
+    }
 }
 
 /// What a server's tables hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) rows: [Option<Row>; KEY_COUNT],
+    pub(crate) shadows: [Option<Shadow>; KEY_COUNT],
     pub(crate) tombstones: [Option<Stamp>; KEY_COUNT],
     /// The tombstone of the whole table.
     pub(crate) emptied: Option<Stamp>,
@@ -45,6 +64,23 @@ impl State {
     pub(crate) fn remove(&mut self, key: usize) {
         self.rows[key] = None;
         self.tombstones[key] = Some(Stamp::Own);
+    }
+
+    /// Moves a row of the table aside; a tombstone of its key is not newer and goes.
+    pub(crate) fn push_aside(&mut self, key: usize, version: (i64, u8)) {
+        let values = self.rows[key].expect("a row").values();
+        self.keep_aside(key, Shadow { values, version });
+    }
+
+    /// Keeps a row aside; the row of its key goes.
+    pub(crate) fn keep_aside(&mut self, key: usize, shadow: Shadow) {
+        self.rows[key] = None;
+        self.shadows[key] = Some(shadow);
+        let older = |stamp: &Stamp| match stamp {
+            Stamp::Own => true,
+            Stamp::At(micros, _) => *micros <= shadow.version.0,
+        };
+        self.tombstones[key] = self.tombstones[key].filter(|stamp| !older(stamp));
     }
 
     pub(crate) fn truncate(&mut self) {
@@ -64,13 +100,22 @@ impl State {
     }
 
     /// The values, which must be equal everywhere.
-    pub(crate) fn values(&self) -> [Option<(u16, u16)>; KEY_COUNT] {
-        self.rows.map(|row| row.map(|row| (row.small, row.large)))
+    pub(crate) fn values(&self) -> [Option<Values>; KEY_COUNT] {
+        self.rows.map(|row| row.map(Row::values))
+    }
+
+    /// Other keys whose rows have that unique value.
+    pub(crate) fn rivals(&self, key: usize, taken: u16) -> Vec<usize> {
+        let has = |other: &usize| {
+            let row = self.rows[*other];
+            *other != key && taken != 0 && row.is_some_and(|row| row.taken == taken)
+        };
+        (0..KEY_COUNT).filter(has).collect()
     }
 }
 
 /// What an application's transaction did to one key.
-pub(crate) type Effect = (usize, Option<(u16, u16)>);
+pub(crate) type Effect = (usize, Option<Values>);
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Node {
@@ -99,10 +144,8 @@ impl Node {
             if let Some(change) = play(&mut self.state, *write, relation, *fresh) {
                 changes.push(change);
                 let all = matches!(write, Write::Truncate);
-                let touched = (0..KEY_COUNT).filter(|key| {
-                    all || before.rows[*key].map(|row| (row.small, row.large))
-                        != self.state.values()[*key]
-                });
+                let touched = (0..KEY_COUNT)
+                    .filter(|key| all || before.values()[*key] != self.state.values()[*key]);
                 effects.extend(touched.map(|key| (key, self.state.values()[key])));
             }
         }
@@ -136,16 +179,17 @@ impl Node {
     }
 }
 
-fn tuple(key: usize, small: Value, large: Value) -> Tuple {
+fn tuple(key: usize, small: Value, large: Value, taken: u16) -> Tuple {
     let key = u16::try_from(key).expect("a few keys");
-    Tuple(vec![text(key), small, large])
+    let taken = if taken == 0 { Value::Null } else { text(taken) };
+    Tuple(vec![text(key), small, large, taken])
 }
 
 fn image(key: usize, row: Row, relation: &Relation) -> OldImage {
     if relation.replica_identity == ReplicaIdentity::Full {
-        OldImage::Full(tuple(key, text(row.small), text(row.large)))
+        OldImage::Full(tuple(key, text(row.small), text(row.large), row.taken))
     } else {
-        OldImage::Key(tuple(key, Value::Null, Value::Null))
+        OldImage::Key(tuple(key, Value::Null, Value::Null, 0))
     }
 }
 
@@ -169,7 +213,7 @@ fn play(state: &mut State, write: Write, relation: &Arc<Relation>, fresh: u16) -
                 stamp,
                 ..row
             });
-            let new = tuple(key, text(fresh), Value::Unchanged);
+            let new = tuple(key, text(fresh), Value::Unchanged, row.taken);
             let old = same_key(key, row, &relation);
             Some(Change::Update { relation, old, new })
         }
@@ -181,7 +225,7 @@ fn play(state: &mut State, write: Write, relation: &Arc<Relation>, fresh: u16) -
                 stamp,
                 ..row
             });
-            let new = tuple(key, text(row.small), text(fresh));
+            let new = tuple(key, text(row.small), text(fresh), row.taken);
             let old = same_key(key, row, &relation);
             Some(Change::Update { relation, old, new })
         }
@@ -190,10 +234,11 @@ fn play(state: &mut State, write: Write, relation: &Arc<Relation>, fresh: u16) -
             let row = state.rows[from].filter(|_| state.rows[to].is_none())?;
             state.remove(from);
             state.rows[to] = Some(Row { stamp, ..row });
-            let new = tuple(to, text(row.small), Value::Unchanged);
+            let new = tuple(to, text(row.small), Value::Unchanged, row.taken);
             let old = Some(image(from, row, &relation));
             Some(Change::Update { relation, old, new })
         }
+        Write::Take(key, value) => take(state, (key, value), relation, fresh),
         Write::Delete(key) => {
             let key = usize::from(key);
             let old = image(key, state.rows[key]?, &relation);
@@ -211,11 +256,45 @@ fn play(state: &mut State, write: Write, relation: &Arc<Relation>, fresh: u16) -
     }
 }
 
+/// Takes a unique value, unless another row has it.
+fn take(
+    state: &mut State,
+    (key, value): (u8, u8),
+    relation: Arc<Relation>,
+    fresh: u16,
+) -> Option<Change> {
+    let (key, taken) = (usize::from(key), u16::from(value));
+    if !state.rivals(key, taken).is_empty() {
+        return None;
+    }
+    let before = state.rows[key];
+    let row = Row {
+        small: before.map_or(fresh, |row| row.small),
+        large: before.map_or(fresh, |row| row.large),
+        taken,
+        stamp: Stamp::Own,
+    };
+    state.rows[key] = Some(row);
+    Some(match before {
+        None => {
+            let new = tuple(key, text(row.small), text(row.large), taken);
+            Change::Insert { relation, new }
+        }
+        Some(before) => {
+            let new = tuple(key, text(row.small), Value::Unchanged, taken);
+            let old = same_key(key, before, &relation);
+            Change::Update { relation, old, new }
+        }
+    })
+}
+
 fn put(state: &mut State, key: usize, relation: Arc<Relation>, fresh: u16) -> Change {
-    let new = tuple(key, text(fresh), text(fresh));
+    let taken = state.rows[key].map_or(0, |row| row.taken);
+    let new = tuple(key, text(fresh), text(fresh), taken);
     let row = Row {
         small: fresh,
         large: fresh,
+        taken,
         stamp: Stamp::Own,
     };
     match state.rows[key].replace(row) {

@@ -11,9 +11,9 @@ use mmrepl::ids::RelationId;
 use mmrepl::pgoutput::{Tuple, Value};
 use mmrepl::relation::{Relation, RelationColumn, ReplicaIdentity};
 
-const COLUMNS: [&str; 3] = ["id", "small", "large"];
+const COLUMNS: [&str; 4] = ["id", "small", "large", "taken"];
 
-/// `t (id integer primary key, small integer, large text)` in a cluster of two nodes or of more.
+/// `t (id integer primary key, small integer, large text, taken integer unique)` in a cluster of two nodes or of more.
 pub(crate) fn target(pair: bool, full: bool) -> Arc<Target> {
     let map = TableMap::new(relation(full), Some(table()), "west").unwrap();
     let guard = Guard {
