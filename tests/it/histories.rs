@@ -130,7 +130,8 @@ impl Written {
                 let (id, taken) = (at(key), self.value(value));
                 format!(
                     "select attempt($$insert into {table} values ({id}, {fresh}, {large}, {taken})
-                     on conflict (id) do update set taken = excluded.taken$$)"
+                     on conflict (id) do update
+                     set small = excluded.small, taken = excluded.taken$$)"
                 )
             }
             Write::Delete(key) => format!("delete from {table} where id = {}", at(key)),

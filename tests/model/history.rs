@@ -26,7 +26,8 @@ pub enum Write {
     Large(u8),
     /// Give the row another key, where it is there and no row has that key.
     Move(u8, u8),
-    /// Take the unique value with this number (0: NULL); insert the row where it is not there.
+    /// Take the unique value with this number (0: NULL) and write the small value; insert the row
+    /// where it is not there.
     Take(u8, u8),
     /// Delete the row, where it is there.
     Delete(u8),

@@ -269,7 +269,7 @@ fn take(
     }
     let before = state.rows[key];
     let row = Row {
-        small: before.map_or(fresh, |row| row.small),
+        small: fresh,
         large: before.map_or(fresh, |row| row.large),
         taken,
         stamp: Stamp::Own,
