@@ -116,6 +116,13 @@ impl Origins {
         })
     }
 
+    /// The name of a second origin that the server does not have.
+    pub fn missing_return_origin(&self, nodes: &[NodeName]) -> Option<String> {
+        let has = |node: &NodeName| self.again.values().any(|known| known == node);
+        let missing = nodes.iter().find(|node| !has(node))?;
+        Some(return_origin_name(&self.cluster, missing))
+    }
+
     /// Second origins with the first of the same node.
     fn again_of_first(&self) -> Vec<(u32, u32)> {
         let pair = |(id, node): (&OriginId, &NodeName)| (id.0, self.id_of(node));

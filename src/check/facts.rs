@@ -91,6 +91,10 @@ pub struct Oddities {
     pub unlogged: Vec<String>,
     /// Unique or exclusion indexes beside the key: table and index.
     pub extra_unique: Vec<(String, String)>,
+    /// Those of tables without a key, and of single partitions: table and index.
+    pub blocking_unique: Vec<(String, String)>,
+    /// Rows that are kept aside.
+    pub shadows: i64,
     /// Triggers that fire for applied rows too: table and trigger.
     pub always_triggers: Vec<(String, String)>,
     /// Sequences that fill columns of unique indexes.

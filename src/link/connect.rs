@@ -344,6 +344,12 @@ fn applier(
             origin_name(&context.cluster, &context.source.name)
         ),
     })?;
+    if let Some(missing) = origins.missing_return_origin(&context.nodes) {
+        return Err(LinkError::NotSetUp {
+            node: context.target.name.clone(),
+            what: format!("replication origin {missing}"),
+        });
+    }
     let tables = Tables::new(&origins, guard);
     let fetcher = Fetcher::new(
         context.source.dsn.clone(),
