@@ -45,6 +45,7 @@ mod target;
 mod transaction;
 mod truncate;
 mod unique;
+mod versions;
 mod visible;
 
 pub use error::ApplyError;
@@ -66,4 +67,5 @@ pub mod pure {
     pub use super::mapping::{KeyValues, TableMap};
     pub use super::sql::{Guard, UpdateGuard};
     pub use super::target::Target;
+    pub use super::versions::Versions;
 }

@@ -18,12 +18,16 @@ use super::origins::Origins;
 use super::sql::Guard;
 use super::sql_unique::Look;
 use super::target::{Statement, Target};
-use super::unique::{Rival, failed, lock_statement, push_aside, rival_parameters, rivals_of, run};
+use super::unique::{
+    Rival, failed, held_rows, lock_statement, push_aside, push_forget, rival_parameters, rivals_of,
+    run,
+};
+use super::versions::Versions;
 use crate::catalog::CatalogError;
 use crate::catalog::table::{Table, load_table};
 use crate::commit_time::CommitTime;
-use crate::conflict::Version;
-use crate::conflict::unique::{Claim, reclaim};
+use crate::conflict::unique::{Claim, is_newer, reclaim};
+use crate::conflict::{Held, Rules, Version};
 use crate::error::{RetryClass, Retryable};
 use crate::ids::{NodeName, RelationId, return_origin_name};
 use crate::pgoutput::{Tuple, Value};
@@ -67,10 +71,21 @@ struct Kept {
     values: Tuple,
 }
 
+impl Kept {
+    fn held(&self) -> Held {
+        Held {
+            rank: self.target.versions().of_row(&self.values),
+            version: self.version.clone(),
+        }
+    }
+}
+
 /// What is to become of it.
 enum Fate {
     /// Its key has a newer version here.
     Drop,
+    /// The row of its key is older, and goes.
+    Unseat,
     /// A rival is newer.
     Stay,
     /// It comes back, and these rows go aside.
@@ -84,6 +99,7 @@ pub struct Returner {
     session: Session,
     catalog: Client,
     origins: Origins,
+    rules: Rules,
     /// Nodes with a second origin here.
     nodes: Vec<NodeName>,
     /// On whose origin the session is.
@@ -95,8 +111,14 @@ pub struct Returner {
 
 impl Returner {
     /// `session` is a session like that of a link, without an origin; `origins` are the server's own.
-    pub fn new(session: Session, catalog: Client, origins: Origins, nodes: Vec<NodeName>) -> Self {
+    pub fn new(
+        session: Session,
+        catalog: Client,
+        (origins, nodes): (Origins, Vec<NodeName>),
+        rules: Rules,
+    ) -> Self {
         Self {
+            rules,
             session,
             catalog,
             origins,
@@ -205,7 +227,15 @@ impl Returner {
                 return Ok(None);
             }
         };
-        let target = Arc::new(Target::new(map, Guard::none(), Vec::new()));
+        let rule = self.rules.of(schema, name, true).clone();
+        let versions = match Versions::new(rule, self.origins.target().clone(), &map) {
+            Ok(versions) => versions,
+            Err(error) => {
+                self.tell(relation, &error.into());
+                return Ok(None);
+            }
+        };
+        let target = Arc::new(Target::new(map, Guard::none(), Vec::new(), versions));
         self.targets.insert(place, Arc::clone(&target));
         Ok(Some(target))
     }
@@ -278,7 +308,14 @@ impl Returner {
         let [row, tombstones, rivals @ ..] = outcomes else {
             unreachable!("at least two statements each");
         };
-        if !row.rows.is_empty() || self.has_newer(kept, tombstones) {
+        let versions = kept.target.versions();
+        let own = kept.held();
+        if let Some(there) = held_rows(&self.origins, row).first() {
+            // A local write came later; in-row versions may say otherwise.
+            let is_older = versions.is_in_row() && is_newer(&own, there, versions.tie());
+            return if is_older { Fate::Unseat } else { Fate::Drop };
+        }
+        if self.has_newer(kept, tombstones) {
             return Fate::Drop;
         }
         let rivals = rivals_of(&self.origins, kept.key.len(), rivals);
@@ -291,11 +328,9 @@ impl Returner {
 
     /// Whether one of these tombstones is newer than the row.
     fn has_newer(&self, kept: &Kept, tombstones: &Outcome) -> bool {
-        let version = |index: usize| {
-            let column = |column| tombstones.text(index, column).map(str::as_bytes);
-            self.origins.version(column(0), column(1))
-        };
-        (0..tombstones.rows.len()).any(|index| version(index) > kept.version)
+        let (own, tie) = (kept.held(), kept.target.versions().tie());
+        let deletes = held_rows(&self.origins, tombstones);
+        deletes.iter().any(|delete| is_newer(delete, &own, tie))
     }
 
     /// Brings one row back, or forgets it; false where it stays after all.
@@ -334,6 +369,7 @@ impl Returner {
         match self.fate(kept, &outcomes[3..]) {
             Fate::Stay => self.roll_back().await.map(|()| false),
             Fate::Drop => self.finish(kept, &[], None).await,
+            Fate::Unseat => self.unseat(kept).await.map(|()| false),
             Fate::Return(rivals) => self.finish(kept, &rivals, Some(&kept.values)).await,
         }
     }
@@ -375,6 +411,21 @@ impl Returner {
             return self.roll_back().await.map(|()| false);
         }
         self.commit(kept).await.map(|()| true)
+    }
+
+    /// Deletes the row of the key as if it had never been; whether the row kept aside can return is
+    /// seen next time.
+    async fn unseat(&mut self, kept: &Kept) -> Result<(), ApplyError> {
+        let target = &kept.target;
+        let to_table = |source| failed(target, source);
+        let key: Vec<Option<&[u8]>> = kept.key.iter().map(|v| Some(v.as_ref())).collect();
+        let mut batch = self.session.batch();
+        batch
+            .push(target.sql(Statement::Delete), &key)
+            .map_err(to_table)?;
+        push_forget(&mut batch, target, &key, None).map_err(to_table)?;
+        run(batch, target).await?;
+        self.commit(kept).await
     }
 
     async fn commit(&mut self, kept: &Kept) -> Result<(), ApplyError> {

@@ -4,11 +4,12 @@
 //! it in a query of its own, whose only names are the row's columns; outside, the same expressions
 //! can then only mean the table's.
 
-use postgres_protocol::escape::escape_identifier as quote;
+use postgres_protocol::escape::{escape_identifier as quote, escape_literal};
 
 use super::mapping::TableMap;
 use super::sql::{WRITTEN_MICROS, WRITTEN_ORIGIN, key_matches, key_of, key_text, rows_of};
 use super::sql_record::{names, row_values, written};
+use super::versions::Versions;
 use crate::catalog::key_text::key_expression;
 use crate::catalog::unique::{Unique, UniqueColumn, UniquePart};
 
@@ -141,11 +142,17 @@ fn of_key(map: &TableMap) -> String {
     format!("s.relation = {} and s.key = {key}", map.table.oid)
 }
 
-/// Tells the version of a key's shadow and locks it. Parameters: the key. Columns: micros, node.
-pub(super) fn lock_shadow(map: &TableMap) -> String {
+/// Tells the version of a key's shadow and locks it. Parameters: the key. Columns: micros, node, and
+/// the version that the row carries.
+pub(super) fn lock_shadow(map: &TableMap, versions: &Versions) -> String {
+    let column = versions.rule().column().map(escape_literal);
+    let rank = column.map_or_else(
+        || "null".to_owned(),
+        |name| format!("s.vals[array_position(s.names, {name})]"),
+    );
     format!(
         "select ((extract(epoch from s.written_at) * 1000000)::int8 - 946684800000000)::text, \
-         s.node from mmrepl.shadow s where {} for update",
+         s.node, {rank} from mmrepl.shadow s where {} for update",
         of_key(map)
     )
 }

@@ -9,6 +9,7 @@ use super::set_sql;
 use super::sql::{self, Guard, UpdateGuard};
 use super::sql_record;
 use super::sql_unique::{self, Look};
+use super::versions::Versions;
 
 /// SQL text, shared so that the session recognises a prepared statement by it.
 pub(super) type Sql = Arc<str>;
@@ -65,6 +66,7 @@ pub struct Target {
     /// Columns and key.
     pub map: TableMap,
     guard: Guard,
+    versions: Versions,
     /// Third nodes and their origins.
     third: Vec<(u32, String)>,
     texts: [OnceLock<Sql>; STATEMENTS],
@@ -80,8 +82,9 @@ pub struct Target {
 
 impl Target {
     /// Takes the map; texts are made when first needed.
-    pub fn new(map: TableMap, guard: Guard, third: Vec<(u32, String)>) -> Self {
+    pub fn new(map: TableMap, guard: Guard, third: Vec<(u32, String)>, versions: Versions) -> Self {
         Self {
+            versions,
             third,
             all_updated: sql::updated_columns(&map, |_| true),
             map,
@@ -99,6 +102,11 @@ impl Target {
         &self.guard
     }
 
+    /// The rule of the table and where it keeps versions.
+    pub fn versions(&self) -> &Versions {
+        &self.versions
+    }
+
     /// Third nodes and their origins on the target.
     pub fn third(&self) -> &[(u32, String)] {
         &self.third
@@ -110,26 +118,26 @@ impl Target {
     }
 
     fn text(&self, statement: Statement) -> String {
-        let (map, guard) = (&self.map, &self.guard);
+        let (map, guard, versions) = (&self.map, &self.guard, &self.versions);
         match statement {
             Statement::InsertNew => sql::insert_new(map),
             Statement::Insert => sql::insert(map),
-            Statement::DeleteOlder => sql::delete_older_row(map, guard),
+            Statement::DeleteOlder => sql::delete_older_row(map, guard, versions),
             Statement::Delete => sql::delete_decided(map),
-            Statement::SeeRow => sql::see_row(map),
-            Statement::LockRow => format!("{} for update", sql::see_row(map)),
+            Statement::SeeRow => sql::see_row(map, versions),
+            Statement::LockRow => format!("{} for update", sql::see_row(map, versions)),
             Statement::Tombstones => sql::tombstones(map),
-            Statement::LeaveTombstone => sql::leave_tombstone(map),
-            Statement::DeletesAbove => sql::deletes_above(map, guard),
+            Statement::LeaveTombstone => sql::leave_tombstone(map, versions),
+            Statement::DeletesAbove => sql::deletes_above(map, guard, versions),
             Statement::Record => {
                 let origin = sql_record::origin_of_rival(&self.third);
-                sql_record::record(map, guard, &origin)
+                sql_record::record(map, guard, versions.rule().name(), &origin)
             }
             Statement::DeleteWhole => sql::delete_whole(map),
             Statement::UpdateWhole => sql::update_whole(map),
             Statement::PushAside => sql_unique::push_aside(map),
             Statement::KeepAside => sql_unique::keep_aside(map),
-            Statement::LockShadow => sql_unique::lock_shadow(map),
+            Statement::LockShadow => sql_unique::lock_shadow(map, &self.versions),
             Statement::DropShadow => sql_unique::drop_shadow(map),
             Statement::ForgetTombstone => sql_unique::forget_tombstone(map),
             Statement::NewerShadows => sql_unique::newer_shadows(map),
@@ -139,7 +147,9 @@ impl Target {
 
     /// Update of `columns`; the one of all columns, the common case, without a look-up.
     pub fn update(&self, columns: &[usize], how: UpdateGuard) -> Sql {
-        let make = || -> Sql { sql::update(&self.map, columns, how, &self.guard).into() };
+        let make = || -> Sql {
+            sql::update(&self.map, columns, how, (&self.guard, &self.versions)).into()
+        };
         if how == UpdateGuard::Older && self.all_updated == columns {
             return Arc::clone(self.update.get_or_init(make));
         }
@@ -164,9 +174,10 @@ impl Target {
 
     /// The statement that writes many rows at once.
     pub(super) fn set(&self, kind: &Kind) -> Sql {
+        let guards = (&self.guard, &self.versions);
         let make = || match kind {
-            Kind::Delete => set_sql::delete(&self.map, &self.guard),
-            Kind::Update(columns, how) => set_sql::update(&self.map, columns, *how, &self.guard),
+            Kind::Delete => set_sql::delete(&self.map, guards),
+            Kind::Update(columns, how) => set_sql::update(&self.map, columns, *how, guards),
             Kind::Insert => set_sql::insert(&self.map),
         };
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);

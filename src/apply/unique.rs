@@ -11,19 +11,19 @@ use super::group::{Put, RowChange, RowOp};
 use super::mapping::KeyValues;
 use super::origins::Origins;
 use super::record::{Record, incoming_arrays};
-use super::rows::{keyed, update_of, written};
+use super::rows::{keyed, push_tombstone, update_of, written};
 use super::settle::sets_identity;
 use super::sql::UpdateGuard;
 use super::sql_unique::Look;
 use super::target::{Sql, Statement, Target};
 use super::transaction::Applier;
-use crate::conflict::unique::{Claim, claim};
-use crate::conflict::{Local, Verdict, Version};
+use crate::conflict::unique::{Claim, claim, is_newer};
+use crate::conflict::{Held, Local, Rank, Verdict, Version};
 use crate::pgoutput::Tuple;
 use crate::wire::{Batch, Outcome, WireError};
 
 /// What the target holds for a key.
-pub(super) struct Held {
+pub(super) struct HeldKey {
     /// As the case table sees it: a shadow is a row.
     pub local: Local,
     /// There is a row in the table.
@@ -41,31 +41,48 @@ pub(super) struct Rival {
 }
 
 /// What a batch of [`LOOK`] statements said of one key.
-pub(super) fn held(origins: &Origins, outcomes: &[Outcome]) -> Held {
-    let version = |outcome: &Outcome, row: usize| {
-        let column = |column| outcome.text(row, column).map(str::as_bytes);
-        origins.version(column(0), column(1))
-    };
+pub(super) fn held(target: &Target, origins: &Origins, outcomes: &[Outcome]) -> HeldKey {
     let [row, tombstones, shadow] = outcomes else {
         unreachable!("three statements each");
     };
-    let tombstones: Vec<Option<Version>> = (0..tombstones.rows.len())
-        .map(|index| version(tombstones, index))
-        .collect();
-    let kept = (!shadow.rows.is_empty()).then(|| Origins::kept_version(shadow));
-    let there = (!row.rows.is_empty()).then(|| version(row, 0));
-    // A tombstone that is newer was left by a local delete.
-    let fresh = kept
-        .clone()
-        .filter(|kept| tombstones.iter().all(|t| t <= kept));
-    Held {
-        row: there.is_some(),
-        shadow: kept.is_some(),
+    let (versions, tombstones) = (target.versions(), held_rows(origins, tombstones));
+    let kept = (!shadow.rows.is_empty()).then(|| Held {
+        rank: rank(shadow, 0),
+        version: Origins::kept_version(shadow),
+    });
+    let there = held_rows(origins, row).pop();
+    let (has_row, has_shadow) = (there.is_some(), kept.is_some());
+    // What a local write has left since is newer, unless the rule says otherwise.
+    let kept = kept.filter(|kept| match &there {
+        Some(row) => versions.is_in_row() && is_newer(kept, row, versions.tie()),
+        None => !tombstones
+            .iter()
+            .any(|delete| is_newer(delete, kept, versions.tie())),
+    });
+    HeldKey {
+        row: has_row,
+        shadow: has_shadow,
         local: Local {
-            row: there.or(fresh),
+            row: kept.or(there),
             tombstones,
         },
     }
+}
+
+/// Rows or tombstones as statements tell their versions: micros, origin, the version in the row.
+pub(super) fn held_rows(origins: &Origins, outcome: &Outcome) -> Vec<Held> {
+    let held = |row: usize| {
+        let column = |column| outcome.text(row, column).map(str::as_bytes);
+        Held {
+            rank: rank(outcome, row),
+            version: origins.version(column(0), column(1)),
+        }
+    };
+    (0..outcome.rows.len()).map(held).collect()
+}
+
+fn rank(outcome: &Outcome, row: usize) -> Option<Rank> {
+    Rank::read(outcome.text(row, 2).map(str::as_bytes))
 }
 
 /// What tells what a target holds for a key, the row before what remains of it.
@@ -127,7 +144,7 @@ pub(super) fn push_aside(
 }
 
 /// The delete of a row that is kept aside left a tombstone, which is not one of the key.
-fn push_forget(
+pub(super) fn push_forget(
     batch: &mut Batch<'_>,
     target: &Target,
     key: &[Option<&[u8]>],
@@ -159,7 +176,7 @@ impl Applier {
             pushed.map_err(|source| failed(&row.target, source))?;
         }
         let outcomes = run(batch, &row.target).await?;
-        let held = held(&self.origins, &outcomes);
+        let held = held(&row.target, &self.origins, &outcomes);
         let record = self.record(row, &held.local).await;
         let decision = decide(row, &held.local, &self.source);
         match (decision, &row.op) {
@@ -173,16 +190,16 @@ impl Applier {
     async fn remove(
         &mut self,
         row: &RowChange,
-        held: &Held,
+        held: &HeldKey,
         record: Option<Record>,
     ) -> Result<(), ApplyError> {
-        let how = if held.row {
-            Statement::Delete
-        } else {
-            Statement::LeaveTombstone
-        };
         let act = |batch: &mut Batch<'_>| {
-            batch.push(row.target.sql(how), &keyed(row))?;
+            if held.row {
+                batch.push(row.target.sql(Statement::Delete), &keyed(row))?;
+            }
+            if !held.row || row.target.versions().is_in_row() {
+                push_tombstone(batch, row)?;
+            }
             drop_shadow(batch, row, held)
         };
         self.write_unique(row, record, act).await
@@ -193,7 +210,7 @@ impl Applier {
         &mut self,
         row: &RowChange,
         put: &Put,
-        held: &Held,
+        held: &HeldKey,
         record: Option<Record>,
     ) -> Result<(), ApplyError> {
         let map = &row.target.map;
@@ -273,7 +290,7 @@ impl Applier {
     async fn admit(
         &mut self,
         row: &RowChange,
-        (values, held): (&Tuple, &Held),
+        (values, held): (&Tuple, &HeldKey),
         rivals: &[Rival],
         (record, records): (Option<Record>, Vec<Record>),
     ) -> Result<(), ApplyError> {
@@ -297,7 +314,7 @@ impl Applier {
     async fn keep_aside(
         &mut self,
         row: &RowChange,
-        (values, held): (&Tuple, &Held),
+        (values, held): (&Tuple, &HeldKey),
         (record, records): (Option<Record>, Vec<Record>),
     ) -> Result<(), ApplyError> {
         let (names, values) = incoming_arrays(&row.target, values);
@@ -334,7 +351,7 @@ impl Applier {
     }
 }
 
-fn drop_shadow(batch: &mut Batch<'_>, row: &RowChange, held: &Held) -> Result<(), WireError> {
+fn drop_shadow(batch: &mut Batch<'_>, row: &RowChange, held: &HeldKey) -> Result<(), WireError> {
     if held.shadow {
         batch.push(row.target.sql(Statement::DropShadow), &keyed(row))?;
     }

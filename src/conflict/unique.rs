@@ -35,11 +35,12 @@
 //! Writes of an application need no claim: its server lets it take only what is free, and they are
 //! newer than everything its node has (`conflict`, third fact).
 //!
-//! Versions of different keys are compared by their order alone; that one node's writes arrive in
+//! Versions of different keys are compared by time and node, under every rule: a version that a row
+//! carries says what is newer among writes of that row. And by that order alone: that one node's writes arrive in
 //! the order it made them says nothing about two keys. Equal versions of two keys come from one
 //! transaction, which holds no duplicate when it ends: the later of its statements is right.
 
-use super::Version;
+use super::{Held, Tie, Version};
 
 /// What becomes of a row that wants to be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +68,21 @@ fn decide(rivals: &[Option<Version>], blocks: impl Fn(Option<&Version>) -> bool)
         .filter(|(_, rival)| blocks(*rival))
         .max_by_key(|(_, rival)| *rival);
     newest.map_or(Claim::Admitted, |(index, _)| Claim::Blocked(index))
+}
+
+/// Whether, of two writes of one key that a node holds, the first is the newer.
+pub fn is_newer(held: &Held, than: &Held, tie: Tie) -> bool {
+    if held.rank != than.rank {
+        return held.rank > than.rank;
+    }
+    match (tie, &held.version, &than.version) {
+        (Tie::Later, version, other) => version > other,
+        (Tie::Earlier, Some(version), Some(other)) => {
+            (other.time, &version.node) > (version.time, &other.node)
+        }
+        // Old enough to be forgotten: the earlier one.
+        (Tie::Earlier, version, other) => version.is_none() && other.is_some(),
+    }
 }
 
 /// The rows that are there, by the rule itself: `rows` are the newest versions of all keys. What

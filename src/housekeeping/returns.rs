@@ -118,5 +118,10 @@ async fn connect(config: &Config, own: &Node) -> Result<Returner, ReturnError> {
     let origins = Origins::of_server(&config.cluster, &names, ends, &ids);
     let has_origin = |node: &NodeName| ids.contains_key(&return_origin_name(&config.cluster, node));
     let nodes = names.into_iter().filter(has_origin).collect();
-    Ok(Returner::new(session, client, origins, nodes))
+    Ok(Returner::new(
+        session,
+        client,
+        (origins, nodes),
+        config.rules(),
+    ))
 }

@@ -350,7 +350,7 @@ fn applier(
             what: format!("replication origin {missing}"),
         });
     }
-    let tables = Tables::new(&origins, guard);
+    let tables = Tables::new(&origins, guard, context.rules.clone());
     let fetcher = Fetcher::new(
         context.source.dsn.clone(),
         application_name(context, "fetch"),

@@ -34,3 +34,4 @@ mod tombstones;
 mod types;
 mod unique;
 mod unique_cases;
+mod versions;

@@ -12,18 +12,19 @@ use mmrepl::apply::pure::{
 };
 use mmrepl::assemble::{Change, Piece};
 use mmrepl::commit_time::CommitTime;
-use mmrepl::conflict::unique::{Claim, claim, reclaim};
-use mmrepl::conflict::{Local, Version};
+use mmrepl::conflict::{Held, Local, Rank, Version};
 use mmrepl::ids::NodeName;
 use mmrepl::pgoutput::{Tuple, Value};
 
-use crate::node::{Row, Shadow, Stamp, State, Values};
+use crate::history::Strategy;
+use crate::node::{Row, Stamp, State};
 use crate::table::{column, number, text};
+use crate::versions::{self, Kept};
 
 /// Why a transaction was rolled back.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RolledBack {
-    /// A newer delete covers a key just inserted, or rows are kept aside; in order it will be seen.
+    /// A newer delete covers a key just inserted, or rows are kept aside; in order that is seen.
     Overtaken,
     /// The server refused a duplicate.
     Duplicate,
@@ -32,37 +33,53 @@ pub(crate) enum RolledBack {
 /// A target transaction under way. Its `state` is thrown away when it fails.
 pub(crate) struct Applying<'a> {
     pub(crate) state: State,
-    names: &'a [NodeName],
-    source: u8,
+    pub(crate) names: &'a [NodeName],
+    pub(crate) source: u8,
     /// The source's rows at this moment.
     source_state: &'a State,
-    target: &'a Arc<Target>,
-    inserted: Vec<(usize, CommitTime)>,
+    pub(crate) target: &'a Arc<Target>,
+    pub(crate) strategy: Strategy,
+    pub(crate) inserted: Vec<(usize, CommitTime, Option<Rank>)>,
 }
 
 /// What the source had seen decides what is recorded, not what wins: the model leaves it out.
 fn made(time: CommitTime) -> Made {
     let seen = Arc::default();
-    Made { time, seen }
+    // The clock of deletes is that of the commit, since no time passes within a transaction.
+    let delete_clock = Some(time.as_postgres_micros());
+    Made {
+        time,
+        seen,
+        delete_clock,
+    }
 }
 
-fn key_of(row: &RowChange) -> usize {
+pub(crate) fn rank_of(row: &RowChange) -> Option<&Rank> {
+    row.rank.as_ref()
+}
+
+pub(crate) fn kept(rank: Option<&Rank>) -> Kept {
+    rank.map(|rank| versions::read(&rank.to_string()))
+}
+
+pub(crate) fn key_of(row: &RowChange) -> usize {
     usize::from(number(&row.key[0]))
 }
 
 impl<'a> Applying<'a> {
     pub(crate) fn begin(
-        state: State,
+        state: &State,
         names: &'a [NodeName],
         (source, source_state): (u8, &'a State),
-        target: &'a Arc<Target>,
+        (strategy, target): (Strategy, &'a Arc<Target>),
     ) -> Self {
         Self {
-            state,
+            state: *state,
             names,
             source,
             source_state,
             target,
+            strategy,
             inserted: Vec::new(),
         }
     }
@@ -93,6 +110,7 @@ impl<'a> Applying<'a> {
         for (change, time) in changes {
             match change {
                 Change::Truncate { .. } => {
+                    assert!(!self.strategy.is_in_row(), "a trigger deletes the rows");
                     group.truncate(vec![Arc::clone(self.target)], made(time));
                 }
                 _ => group.row(change, self.target, &made(time)).unwrap(),
@@ -128,9 +146,8 @@ impl<'a> Applying<'a> {
         if self.state.shadows.iter().any(Option::is_some) {
             return Err(RolledBack::Overtaken);
         }
-        let rows: Vec<&RowChange> = entries.iter().map(|entry| entry.row().unwrap()).collect();
         let mut refused = Vec::new();
-        for row in rows {
+        for row in entries.iter().map(|entry| entry.row().unwrap()) {
             if !self.takes(row)? {
                 refused.push(row);
             }
@@ -146,19 +163,23 @@ impl<'a> Applying<'a> {
         let key = key_of(row);
         let there = self.state.rows[key];
         match (attempt(row), &row.op, there) {
-            (Attempt::DeleteOlder, _, Some(local)) if self.is_older(local.stamp, row.time) => {
-                self.state.remove(key);
+            (Attempt::DeleteOlder, _, Some(local))
+                if self.is_older((local.version, local.stamp), (row.time, rank_of(row))) =>
+            {
+                self.state.remove(key, kept(rank_of(row)));
             }
             // On a duplicate it does nothing.
             (Attempt::InsertNew, RowOp::Put(put), None)
                 if self.rivals(key, &put.values).is_empty() =>
             {
                 self.put(key, &put.values)?;
-                self.inserted.push((key, row.since));
+                self.inserted.push((key, row.since, row.rank.clone()));
             }
             (Attempt::Update(how), RowOp::Put(put), Some(local)) => {
                 let taken = match how {
-                    UpdateGuard::Older => self.is_older(local.stamp, row.since),
+                    UpdateGuard::Older => {
+                        self.is_older((local.version, local.stamp), (row.since, rank_of(row)))
+                    }
                     UpdateGuard::SameWriter => self.is_same_writer(local.stamp),
                     UpdateGuard::Decided => true,
                 };
@@ -172,18 +193,26 @@ impl<'a> Applying<'a> {
         Ok(true)
     }
 
-    /// Keys whose rows have the unique value of `values`.
-    fn rivals(&self, key: usize, values: &Tuple) -> Vec<usize> {
-        self.state.rivals(key, column(values, 3).unwrap_or(0))
-    }
-
     /// `Guard::takes` leaves more to be settled, with the same end.
-    fn is_older(&self, stamp: Stamp, time: CommitTime) -> bool {
+    fn is_older(
+        &self,
+        (version, stamp): (Kept, Stamp),
+        (time, rank): (CommitTime, Option<&Rank>),
+    ) -> bool {
         let incoming = Version {
             time,
             node: self.names[usize::from(self.source)].clone(),
         };
-        incoming.wins_over(self.version(stamp).as_ref())
+        let between_equals = self.target.versions().tie();
+        incoming.wins_over(rank, &self.held(version, stamp), between_equals)
+    }
+
+    pub(crate) fn held(&self, version: Kept, stamp: Stamp) -> Held {
+        let printed = versions::print(self.strategy, version);
+        Held {
+            rank: Rank::read(printed.as_bytes().map(|bytes| &bytes[..])),
+            version: self.version(stamp),
+        }
     }
 
     /// `Guard::same_writer`.
@@ -194,7 +223,7 @@ impl<'a> Applying<'a> {
         }
     }
 
-    fn version(&self, stamp: Stamp) -> Option<Version> {
+    pub(crate) fn version(&self, stamp: Stamp) -> Option<Version> {
         match stamp {
             Stamp::Own => None,
             Stamp::At(micros, node) => Some(Version {
@@ -205,7 +234,7 @@ impl<'a> Applying<'a> {
     }
 
     /// Writes what was sent over what is there.
-    fn put(&mut self, key: usize, values: &Tuple) -> Result<(), RolledBack> {
+    pub(crate) fn put(&mut self, key: usize, values: &Tuple) -> Result<(), RolledBack> {
         if !self.rivals(key, values).is_empty() {
             return Err(RolledBack::Duplicate);
         }
@@ -214,22 +243,30 @@ impl<'a> Applying<'a> {
         self.state.rows[key] = Some(Row {
             small: kept(column(values, 1), before.map(|row| row.small)),
             large: kept(column(values, 2), before.map(|row| row.large)),
-            taken: column(values, 3).unwrap_or(0),
+            taken: column(values, 4).unwrap_or(0),
+            version: match &values.0[3] {
+                Value::Text(text) => Some(versions::read(std::str::from_utf8(text).unwrap())),
+                _ => None,
+            },
             stamp: Stamp::Own,
         });
         Ok(())
     }
 
-    fn local(&self, key: usize) -> Local {
-        let tombstones = [self.state.tombstones[key], self.state.emptied];
+    pub(crate) fn local(&self, key: usize) -> Local {
+        let deletes = self.deletes(key).into_iter().flatten();
         Local {
-            row: self.state.rows[key].map(|row| self.version(row.stamp)),
-            tombstones: tombstones
-                .into_iter()
-                .flatten()
-                .map(|s| self.version(s))
+            row: self.state.rows[key].map(|row| self.held(row.version, row.stamp)),
+            tombstones: deletes
+                .map(|(version, stamp)| self.held(version, stamp))
                 .collect(),
         }
+    }
+
+    /// The tombstones that cover a key.
+    fn deletes(&self, key: usize) -> [Option<(Kept, Stamp)>; 2] {
+        let own = self.state.tombstones[key].map(|own| (own.version, own.stamp));
+        [own, self.state.emptied.map(|stamp| (None, stamp))]
     }
 
     /// `Applier::settle`.
@@ -238,14 +275,14 @@ impl<'a> Applying<'a> {
         let local = self.local(key);
         let source = &self.names[usize::from(self.source)];
         match (decide(row, &local, source), &row.op) {
-            (Decision::Delete, _) => self.state.remove(key),
-            (Decision::LeaveTombstone, _) => self.state.tombstones[key] = Some(Stamp::Own),
+            (Decision::Delete, _) => self.state.remove(key, kept(rank_of(row))),
+            (Decision::LeaveTombstone, _) => self.state.remember(key, kept(rank_of(row))),
             (Decision::Overwrite, RowOp::Put(put)) => self.put(key, &put.values)?,
             (Decision::Complete, RowOp::Put(put)) => {
                 if let Some(values) = self.fetched(key, &put.values) {
                     self.put(key, &values)?;
                     if local.row.is_none() {
-                        self.inserted.push((key, row.since));
+                        self.inserted.push((key, row.since, row.rank.clone()));
                     }
                 }
             }
@@ -255,72 +292,8 @@ impl<'a> Applying<'a> {
         Ok(())
     }
 
-    /// `Applier::settle_unique`: a shadow counts as the row of its key.
-    fn settle_unique(&mut self, row: &RowChange, time: CommitTime) -> Result<(), RolledBack> {
-        let key = key_of(row);
-        let mut local = self.local(key);
-        let kept = self.state.shadows[key].map(|shadow| self.version(at(shadow.version)));
-        let fresh = kept.filter(|kept| local.tombstones.iter().all(|delete| delete <= kept));
-        local.row = local.row.or(fresh);
-        let source = &self.names[usize::from(self.source)];
-        match (decide(row, &local, source), &row.op) {
-            (Decision::Discard, _) => return Ok(()),
-            (Decision::Overtaken, _) => return Err(RolledBack::Overtaken),
-            (_, RowOp::Delete(_)) => {
-                self.state.remove(key);
-                self.state.shadows[key] = None;
-            }
-            (_, RowOp::Put(put)) => {
-                if let Some(values) = self.fetched(key, &put.values) {
-                    self.claim((key, row), &values, time)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn claim(
-        &mut self,
-        (key, row): (usize, &RowChange),
-        values: &Tuple,
-        time: CommitTime,
-    ) -> Result<(), RolledBack> {
-        let write = (time.as_postgres_micros(), self.source);
-        let rivals = self.rivals(key, values);
-        let own = |stamp| match stamp {
-            Stamp::Own => write,
-            Stamp::At(micros, node) => (micros, node),
-        };
-        let versions: Vec<(i64, u8)> = rivals
-            .iter()
-            .map(|rival| own(self.state.rows[*rival].expect("a rival").stamp))
-            .collect();
-        let named: Vec<_> = versions.iter().map(|v| self.version(at(*v))).collect();
-        let incoming = self.version(at(write)).expect("a known version");
-        if let Claim::Blocked(_) = claim(&incoming, &named) {
-            let column = |index| column(values, index).unwrap_or(0);
-            let values = (column(1), column(2), column(3));
-            self.state.keep_aside(
-                key,
-                Shadow {
-                    values,
-                    version: write,
-                },
-            );
-            return Ok(());
-        }
-        for (rival, version) in rivals.into_iter().zip(versions) {
-            self.state.push_aside(rival, version);
-        }
-        self.state.shadows[key] = None;
-        if self.state.rows[key].is_none() {
-            self.inserted.push((key, row.since));
-        }
-        self.put(key, values)
-    }
-
     /// `Fetcher::complete`: from the source's row as it is now.
-    fn fetched(&self, key: usize, values: &Tuple) -> Option<Tuple> {
+    pub(crate) fn fetched(&self, key: usize, values: &Tuple) -> Option<Tuple> {
         let mut values = values.clone();
         if values.0[2] == Value::Unchanged {
             let row = self.source_state.rows[key].map(Row::values);
@@ -333,12 +306,10 @@ impl<'a> Applying<'a> {
     /// `Applier::refuse_deleted`.
     fn refuse_deleted(&mut self) -> Result<(), RolledBack> {
         let inserted = std::mem::take(&mut self.inserted);
-        let deleted_later = |(key, time): &(usize, CommitTime)| {
-            let tombstones = [self.state.tombstones[*key], self.state.emptied];
-            tombstones
-                .into_iter()
-                .flatten()
-                .any(|stamp| !self.is_older(stamp, *time))
+        let deleted_later = |(key, time, rank): &(usize, CommitTime, Option<Rank>)| {
+            let deletes = self.deletes(*key).into_iter().flatten();
+            let mut by_others = deletes.filter(|(_, stamp)| *stamp != Stamp::Own);
+            by_others.any(|delete| !self.is_older(delete, (*time, rank.as_ref())))
         };
         if inserted.iter().any(deleted_later) {
             return Err(RolledBack::Overtaken);
@@ -349,86 +320,33 @@ impl<'a> Applying<'a> {
     /// `Applier::truncate`.
     fn truncate(&mut self, time: CommitTime) {
         let older = |state: &State, key: usize, me: &Self| {
-            state.rows[key].is_none_or(|row| me.is_older(row.stamp, time))
+            state.rows[key].is_none_or(|row| me.is_older((None, row.stamp), (time, None)))
         };
         for key in 0..self.state.shadows.len() {
             let shadow = self.state.shadows[key];
-            if shadow.is_some_and(|shadow| self.is_older(at(shadow.version), time)) {
+            if shadow.is_some_and(|own| self.is_older((None, own.stamp()), (time, None))) {
                 self.state.shadows[key] = None;
             }
         }
         let kept = self.state.shadows.iter().any(Option::is_some);
         let newer_left =
             kept || (0..self.state.rows.len()).any(|key| !older(&self.state, key, self));
-        let is_older = |stamp| self.is_older(stamp, time);
+        let is_older = |stamp| self.is_older((None, stamp), (time, None));
         if !newer_left && self.state.emptied.is_none_or(is_older) {
             self.state.truncate();
             return;
         }
         for key in 0..self.state.rows.len() {
             if self.state.rows[key].is_some() && older(&self.state, key, self) {
-                self.state.remove(key);
+                self.state.remove(key, None);
             }
         }
         if self
             .state
             .emptied
-            .is_none_or(|stamp| self.is_older(stamp, time))
+            .is_none_or(|stamp| self.is_older((None, stamp), (time, None)))
         {
             self.state.emptied = Some(Stamp::Own);
         }
     }
-}
-
-fn at((micros, node): (i64, u8)) -> Stamp {
-    Stamp::At(micros, node)
-}
-
-/// `Returner::pass` on one node, again and again until nothing changes.
-pub(crate) fn bring_back(state: &mut State, names: &[NodeName]) {
-    while (0..state.shadows.len()).any(|key| fate(state, key, names)) {}
-}
-
-/// Brings one row back or forgets it; false where it stays, or where there is none.
-fn fate(state: &mut State, key: usize, names: &[NodeName]) -> bool {
-    let version = |stamp| match stamp {
-        Stamp::Own => unreachable!("no transaction is under way"),
-        Stamp::At(micros, node) => Version {
-            time: CommitTime::from_postgres_micros(micros),
-            node: names[usize::from(node)].clone(),
-        },
-    };
-    let Some(shadow) = state.shadows[key] else {
-        return false;
-    };
-    let kept = version(at(shadow.version));
-    let mut deletes = [state.tombstones[key], state.emptied].into_iter().flatten();
-    if state.rows[key].is_some() || deletes.any(|delete| version(delete) > kept) {
-        state.shadows[key] = None;
-        return true;
-    }
-    let (small, large, taken): Values = shadow.values;
-    let rivals = state.rivals(key, taken);
-    let stamps = rivals
-        .iter()
-        .map(|rival| state.rows[*rival].expect("a rival").stamp);
-    let stamps: Vec<Stamp> = stamps.collect();
-    let versions: Vec<_> = stamps.iter().map(|stamp| Some(version(*stamp))).collect();
-    if reclaim(Some(&kept), &versions) != Claim::Admitted {
-        return false;
-    }
-    for (rival, stamp) in rivals.into_iter().zip(stamps) {
-        if let Stamp::At(micros, node) = stamp {
-            state.push_aside(rival, (micros, node));
-        }
-    }
-    state.shadows[key] = None;
-    let stamp = at(shadow.version);
-    state.rows[key] = Some(Row {
-        small,
-        large,
-        taken,
-        stamp,
-    });
-    true
 }

@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 mod applying;
+mod aside;
 mod cluster;
 mod exhaustive;
 mod history;
@@ -16,3 +17,4 @@ mod random;
 #[allow(dead_code)]
 mod rng;
 mod table;
+mod versions;
