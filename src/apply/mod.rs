@@ -16,7 +16,8 @@
 //! it; that needs no look before the write. The few rows it does not take are settled in the same
 //! transaction, and conflicts recorded. When a group fails as a whole (a unique value that moves
 //! between rows, a concurrent delete), it is rolled back and applied again *in order*: every source
-//! transaction by itself, every change one by one.
+//! transaction by itself, every change one by one. There, rows that take a unique value from each
+//! other are kept aside (`unique`) and return later (`returner`).
 
 mod crossing;
 mod decide;
