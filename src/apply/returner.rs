@@ -3,8 +3,8 @@
 //! A row comes back with its own version, which is a transaction's: so each return is a transaction
 //! of its own, with the commit time of the write and an origin that stands for its node
 //! (`ids::return_origin_name`). Under the table's lock it looks again at what a glance has shown,
-//! pushes older rivals aside, and writes the row. What it pushes aside is looked at in its turn; see
-//! `conflict::unique` for why that ends.
+//! pushes older rivals aside, and writes the row. What it pushes aside is looked at in its turn;
+//! see `conflict::unique` for why that ends.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -110,7 +110,8 @@ pub struct Returner {
 }
 
 impl Returner {
-    /// `session` is a session like that of a link, without an origin; `origins` are the server's own.
+    /// `session` is a session like that of a link, without an origin; `origins` are the server's
+    /// own.
     pub fn new(
         session: Session,
         catalog: Client,

@@ -142,8 +142,8 @@ fn of_key(map: &TableMap) -> String {
     format!("s.relation = {} and s.key = {key}", map.table.oid)
 }
 
-/// Tells the version of a key's shadow and locks it. Parameters: the key. Columns: micros, node, and
-/// the version that the row carries.
+/// Tells the version of a key's shadow and locks it. Parameters: the key. Columns: micros, node,
+/// and the version that the row carries.
 pub(super) fn lock_shadow(map: &TableMap, versions: &Versions) -> String {
     let column = versions.rule().column().map(escape_literal);
     let rank = column.map_or_else(

@@ -1,10 +1,10 @@
 //! What must be unique in a table beside its key: unique indexes and exclusion constraints.
 //!
 //! Two rows are *rivals* when one of them may not be there beside the other. The server says so by
-//! an index: equal in all its columns or expressions (for an exclusion constraint: related by all its
-//! operators), both within its predicate. To find the rivals of a row before it is written, the same
-//! expressions are evaluated for it and compared with the index's own operators; this module reads
-//! them from the catalog.
+//! an index: equal in all its columns or expressions (for an exclusion constraint: related by all
+//! its operators), both within its predicate. To find the rivals of a row before it is written, the
+//! same expressions are evaluated for it and compared with the index's own operators; this module
+//! reads them from the catalog.
 
 use std::collections::HashMap;
 

@@ -1,10 +1,10 @@
 //! Which rows may be there when several want the same unique value.
 //!
-//! Two rows with different keys are *rivals* when a unique index or an exclusion constraint does not
-//! let both be there. Per key the newest version wins, as everywhere. Among the newest versions of
-//! all keys the table shows those that are *admitted*, newest first: a row is admitted when no row
-//! admitted before it is its rival. The others are *shadows*: kept aside, with their versions, until
-//! they are admitted or a newer version of their key comes.
+//! Two rows with different keys are *rivals* when a unique index or an exclusion constraint does
+//! not let both be there. Per key the newest version wins, as everywhere. Among the newest versions
+//! of all keys the table shows those that are *admitted*, newest first: a row is admitted when no
+//! row admitted before it is its rival. The others are *shadows*: kept aside, with their versions,
+//! until they are admitted or a newer version of their key comes.
 //!
 //! ```text
 //! newest version of each key        admitted     why
@@ -19,26 +19,27 @@
 //! No node computes it from the start. Each change moves it on:
 //!
 //! 1. *A write claims its values* ([`claim`]). If all its rivals are older they become shadows; if
-//!    one is newer, the write itself becomes a shadow, and the old row of its key goes: it is not the
-//!    newest version any more.
+//!    one is newer, the write itself becomes a shadow, and the old row of its key goes: it is not
+//!    the newest version any more.
 //! 2. *A shadow returns* ([`reclaim`]) when no row that is there is its rival, or only older ones,
 //!    which then become shadows in its stead.
 //!
-//! Returns end, because each one brings a row back that is newer than all it pushes aside. When none
-//! is possible, every shadow has a newer rival in the table and no two rows of the table are rivals.
-//! There is only one such table. Take the newest row: as a shadow it would need a newer rival, so it
-//! is in the table, and it is admitted. Go on with the next one: if it is in the table, no row
-//! admitted so far is its rival, since those are in the table too, and it is admitted. If it is a
-//! shadow, it has a newer rival in the table, which was admitted, and it is not. So the table shows
-//! exactly the admitted rows.
+//! Returns end, because each one brings a row back that is newer than all it pushes aside. When
+//! none is possible, every shadow has a newer rival in the table and no two rows of the table are
+//! rivals. There is only one such table. Take the newest row: as a shadow it would need a newer
+//! rival, so it is in the table, and it is admitted. Go on with the next one: if it is in the
+//! table, no row admitted so far is its rival, since those are in the table too, and it is
+//! admitted. If it is a shadow, it has a newer rival in the table, which was admitted, and it is
+//! not. So the table shows exactly the admitted rows.
 //!
 //! Writes of an application need no claim: its server lets it take only what is free, and they are
 //! newer than everything its node has (`conflict`, third fact).
 //!
 //! Versions of different keys are compared by time and node, under every rule: a version that a row
-//! carries says what is newer among writes of that row. And by that order alone: that one node's writes arrive in
-//! the order it made them says nothing about two keys. Equal versions of two keys come from one
-//! transaction, which holds no duplicate when it ends: the later of its statements is right.
+//! carries says what is newer among writes of that row. And by that order alone: that one node's
+//! writes arrive in the order it made them says nothing about two keys. Equal versions of two keys
+//! come from one transaction, which holds no duplicate when it ends: the later of its statements is
+//! right.
 
 use super::{Held, Tie, Version};
 
@@ -220,7 +221,8 @@ mod tests {
             });
             let wanted: BTreeMap<u8, (Version, Row)> = admitted(rows.collect(), are_rivals)
                 .into_iter().map(|(version, row)| (row.0, (version, row))).collect();
-            let (mut node, mut waiting, mut picks) = (Node::default(), writes.clone(), picks.into_iter());
+            let (mut node, mut waiting) = (Node::default(), writes.clone());
+            let mut picks = picks.into_iter();
             for index in arrival.iter().take(writes.len()) {
                 let place = index.index(waiting.len());
                 node.receive(&waiting.remove(place));

@@ -74,7 +74,8 @@ pub async fn run(config: Config, own: Node, monitor: NodeMonitor, stop: Cancella
                     let reason = error.to_string();
                     // A server that is away is normal life: logged when it changes.
                     if !error.is_not_set_up() && reason != told {
-                        tracing::warn!(node = %own.name, %error, "rows kept aside cannot return now");
+                        let node = &own.name;
+                        tracing::warn!(%node, %error, "rows kept aside cannot return now");
                         told = reason;
                     }
                     sleep(PAUSE).await;

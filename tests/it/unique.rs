@@ -136,7 +136,8 @@ async fn until_all_have(cluster: &Cluster, wanted: &str) {
     .await;
 }
 
-/// The rows are the same whoever hears of whom first, and a shadow may be deleted where it is a row.
+/// The rows are the same whoever hears of whom first, and a shadow may be deleted where it is a
+/// row.
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_agree_in_every_order_of_arrival() {
     let majors = [pool::usual_major(); 3];
