@@ -170,13 +170,13 @@ impl Applier {
     /// Settles one change of a table with unique values.
     pub(super) async fn settle_unique(&mut self, row: &RowChange) -> Result<(), ApplyError> {
         self.lock_shadows(&row.target).await?;
-        let mut batch = self.session.batch();
-        for statement in LOOK {
-            let pushed = batch.push(row.target.sql(statement), &keyed(row));
-            pushed.map_err(|source| failed(&row.target, source))?;
+        let mut held = self.look_unique(row).await?;
+        if self
+            .wait_for_inserts(std::iter::once((row, &held.local)))
+            .await?
+        {
+            held = self.look_unique(row).await?;
         }
-        let outcomes = run(batch, &row.target).await?;
-        let held = held(&row.target, &self.origins, &outcomes);
         let record = self.record(row, &held.local).await;
         let decision = decide(row, &held.local, &self.source);
         match (decision, &row.op) {
@@ -185,6 +185,16 @@ impl Applier {
             (_, RowOp::Delete(_)) => self.remove(row, &held, record).await,
             (_, RowOp::Put(put)) => self.claim(row, put, &held, record).await,
         }
+    }
+
+    async fn look_unique(&mut self, row: &RowChange) -> Result<HeldKey, ApplyError> {
+        let mut batch = self.session.batch();
+        for statement in LOOK {
+            let pushed = batch.push(row.target.sql(statement), &keyed(row));
+            pushed.map_err(|source| failed(&row.target, source))?;
+        }
+        let outcomes = run(batch, &row.target).await?;
+        Ok(held(&row.target, &self.origins, &outcomes))
     }
 
     async fn remove(

@@ -139,7 +139,7 @@ pub(super) async fn publication(
 
 /// The rows of `mmrepl.node`.
 pub(super) async fn nodes(client: &Client) -> Result<Vec<NodeRow>, CatalogError> {
-    let sql = "select name, here, system_id, origin_id from mmrepl.node order by name";
+    let sql = "select name, here, system_id, origin_id, rules from mmrepl.node order by name";
     let rows = client
         .query(sql, &[])
         .await
@@ -149,6 +149,7 @@ pub(super) async fn nodes(client: &Client) -> Result<Vec<NodeRow>, CatalogError>
         here: row.get(1),
         system_id: row.get(2),
         origin_id: row.get(3),
+        rules: row.get(4),
     };
     Ok(rows.iter().map(node).collect())
 }
