@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::error::ApplyError;
 use super::group::{RowChange, RowOp, Stamp};
+use super::mapping::KeyValues;
 use super::params::{self, array_literal};
 use super::sql_record;
 use super::target::{Statement, Target};
@@ -24,6 +25,8 @@ pub(super) struct Record {
     pub rank: Option<Rank>,
     /// The incoming row, as far as it is known; nothing of a delete.
     pub row: Option<Tuple>,
+    /// The key of the target's row, where it is another one.
+    pub held: Option<KeyValues>,
 }
 
 impl Record {
@@ -44,6 +47,23 @@ impl Record {
             rival: rival.clone(),
             rank: rank.cloned(),
             row: incoming,
+            held: None,
+        }
+    }
+
+    /// What the row of `change` met under another key: a row with the same unique value.
+    pub(super) fn unique(
+        row: Tuple,
+        verdict: Verdict,
+        (held, rival): (&KeyValues, &Version),
+    ) -> Self {
+        Self {
+            kind: Kind::Unique,
+            verdict,
+            rival: rival.clone(),
+            rank: None,
+            row: Some(row),
+            held: Some(held.clone()),
         }
     }
 }
@@ -134,7 +154,8 @@ impl Applier {
             ranks[1].as_ref().map(String::as_bytes),
         ];
         debug_assert_eq!(parameters.len(), sql_record::RECORD_PARAMETERS);
-        parameters.extend(change.key.iter().map(|value| Some(value.as_ref())));
+        let held = record.held.as_ref().unwrap_or(&change.key);
+        parameters.extend(held.iter().map(|value| Some(value.as_ref())));
         batch.push(change.target.sql(Statement::Record), &parameters)
     }
 
@@ -195,7 +216,7 @@ fn texts(parameters: &[String]) -> Vec<Option<&[u8]>> {
 }
 
 /// Names and values of what is known of an incoming row.
-fn incoming_arrays(target: &Target, row: &Tuple) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn incoming_arrays(target: &Target, row: &Tuple) -> (Vec<u8>, Vec<u8>) {
     let known = || {
         let columns = target.map.columns.iter().zip(&row.0);
         columns.filter(|(column, value)| column.written && **value != Value::Unchanged)

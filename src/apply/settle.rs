@@ -92,7 +92,7 @@ impl Applier {
     }
 
     /// Counts a conflict; gives the record of it unless there are too many.
-    async fn record(&mut self, row: &RowChange, local: &Local) -> Option<Record> {
+    pub(super) async fn record(&mut self, row: &RowChange, local: &Local) -> Option<Record> {
         let rival = self.rival(row, local)?.clone();
         self.counts.conflicts += 1;
         if !self.ledger.take(&row.target) {
@@ -260,7 +260,7 @@ fn failed(row: &RowChange, source: WireError) -> ApplyError {
 }
 
 /// True for tables with a `GENERATED ALWAYS AS IDENTITY` column outside the key.
-fn sets_identity(row: &RowChange) -> bool {
+pub(super) fn sets_identity(row: &RowChange) -> bool {
     row.target
         .map
         .columns

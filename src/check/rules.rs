@@ -121,6 +121,7 @@ mod tests {
             replica_identity: 'd',
             can_skip_duplicates: true,
             columns: vec![column("id", ("integer", 23)), column("v", column_type)],
+            uniques: crate::catalog::unique::Uniques::default(),
             key: Some(Key {
                 index: "t_pkey".to_owned(),
                 columns: vec![key],

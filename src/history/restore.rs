@@ -8,6 +8,9 @@ use super::{HistoryError, one};
 use crate::catalog::table::{Table, load_table};
 use crate::wire::from_tokio_postgres;
 
+/// A row that lost a unique value is not lost itself.
+const KEPT_ASIDE: &str = "its row is kept aside in mmrepl.shadow and returns by itself when the unique value comes free; give the row that has it another value, or delete it";
+
 /// What was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restored {
@@ -32,6 +35,9 @@ pub async fn restore(client: &mut Client, id: &ConflictId) -> Result<Restored, H
         .await;
     began.map_err(failed("begin"))?;
     let conflict = one(client, id, true).await?;
+    if conflict.kind == "unique" {
+        return Err(unfit(id, KEPT_ASIDE.to_owned()));
+    }
     let table = load_table(client, &conflict.schema, &conflict.table).await;
     let table = table
         .map_err(|error| unfit(id, error.to_string()))?
