@@ -23,7 +23,10 @@
 //! This module is pure: no clock, no server, no I/O.
 
 mod concurrency;
+mod decimal;
 mod kind;
+mod merge;
+mod merge_state;
 mod rank;
 mod resolve;
 mod rule;
@@ -31,9 +34,12 @@ mod sample;
 mod version;
 
 pub use concurrency::{MARKER_PREFIX, Marker, SEEN_HISTORY_MAX, Seen, SeenHistory, rival};
+pub use decimal::{BadDecimal, Decimal};
 pub use kind::{Kind, Made};
+pub use merge::{BadStamp, Cell, Counter, Image, Stamp};
+pub use merge_state::MergeState;
 pub use rank::{BadRank, Rank};
 pub use resolve::{Incoming, Local, Verdict, Write, resolve};
-pub use rule::{COUNT_COLUMN, Rule, Rules, VECTOR_COLUMN, delete_clock};
+pub use rule::{COUNT_COLUMN, Merge, Rule, Rules, STATE_COLUMN, VECTOR_COLUMN, delete_clock};
 pub use sample::{RECORDED_PER_MINUTE, SAMPLED_ONE_IN, Sampler};
 pub use version::{Held, Tie, Version};

@@ -9,6 +9,7 @@ mod applying;
 mod cluster;
 mod exhaustive;
 mod history;
+mod merging;
 mod named;
 mod node;
 mod random;
