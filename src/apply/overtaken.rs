@@ -149,7 +149,7 @@ impl Applier {
                 } else {
                     Verdict::Discard
                 };
-                let record = Record::new(change, verdict, &delete, false);
+                let record = Record::new(change, verdict, (&delete, held.rank.as_ref()), false);
                 records.push((change, record));
             }
         }

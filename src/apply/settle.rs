@@ -119,7 +119,12 @@ impl Applier {
         if !self.ledger.take(&row.target) {
             return None;
         }
-        let mut record = Record::new(row, verdict, &rival, local.row.is_some());
+        let mut record = Record::new(
+            row,
+            verdict,
+            (&rival, local.rank_of(&rival)),
+            local.row.is_some(),
+        );
         self.complete_record(row, &mut record).await;
         Some(record)
     }
