@@ -40,8 +40,8 @@ pub const MIGRATIONS: [Migration; 4] = [
     },
     Migration {
         number: 4,
-        name: "006_merge",
-        sql: include_str!("../migrations/006_merge.sql"),
+        name: "004_merge",
+        sql: include_str!("../migrations/004_merge.sql"),
     },
 ];
 

@@ -1,5 +1,4 @@
-//! The trigger that keeps the clocks of rows that merge, and the image that tombstones keep, as SQL.
-//! Pure.
+//! What keeps the clocks of rows that merge, and the image that tombstones keep, as SQL. Pure.
 //!
 //! One function per table and node, with every column by name: what an application's statement
 //! changed is found without looking anything up. A column that is added later is not in it until

@@ -43,8 +43,8 @@ async fn alone(cluster: &Cluster, node: &Node, sql: &str) {
 
 /// What all nodes have, as `1:7:10.00:note:place`.
 async fn stock(cluster: &Cluster) -> String {
-    let sql = "select coalesce(string_agg(concat_ws(':', id, on_hand, worth, note, place), ' ' order by id),
-        'none') from stock";
+    let sql = "select coalesce(string_agg(concat_ws(':', id, on_hand, worth, note, place), ' '
+        order by id), 'none') from stock";
     cluster.west().value(sql).await
 }
 
@@ -88,8 +88,9 @@ async fn both_editors_win(majors: &[u32]) {
     for rule in [COLUMNS, BOTH] {
         let cluster = start(options(majors, rule)).await;
         alone(&cluster, cluster.east(), FILL).await;
-        let east = "update stock set note = 'east' where id = 1; update stock set place = 'east' where id = 2";
-        let west = "update stock set place = 'west' where id = 1; update stock set place = 'west' where id = 2";
+        let east = "update stock set note = 'east' where id = 1;
+            update stock set place = 'east' where id = 2";
+        let west = "update stock set place = 'west'";
         concurrently(&cluster, east, west).await;
         assert_eq!(
             stock(&cluster).await,
@@ -250,9 +251,9 @@ async fn a_killed_daemon_does_not_count_twice() {
 async fn values_stay_as_they_are() {
     let schema = "create type pair as (a int, b text);
         create table stock (id numeric primary key, on_hand numeric not null, worth bigint not null,
-        note text, place text, t timestamptz, i interval, f float8, b bytea, j json, jb jsonb, x text[],
-        c char(5), p pair, m point, \"odd \"\"name\" text, g int generated always as (length(note)) stored,
-        k int generated always as identity)";
+        note text, place text, t timestamptz, i interval, f float8, b bytea, j json, jb jsonb,
+        x text[], c char(5), p pair, m point, \"odd \"\"name\" text,
+        g int generated always as (length(note)) stored, k int generated always as identity)";
     let cluster = Cluster::running_with(pair(BOTH), schema).await;
     cluster.wait_streaming().await;
     let fill = "alter table stock alter note set storage external;
@@ -323,7 +324,8 @@ async fn rows_from_before_the_rule_merge() {
     cluster.wait_streaming().await;
     concurrently(
         &cluster,
-        "update stock set on_hand = on_hand + 1, note = 'e' where id = 1; delete from stock where id = 2",
+        "update stock set on_hand = on_hand + 1, note = 'e' where id = 1;
+         delete from stock where id = 2",
         "update stock set on_hand = on_hand + 2, worth = 6 where id = 1",
     )
     .await;
