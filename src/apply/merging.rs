@@ -158,11 +158,61 @@ impl Merging {
     /// What `new` has instead of the values of `old`.
     fn changed(&self, old: &Tuple, new: &Tuple) -> Tuple {
         let columns = old.0.iter().zip(&new.0).zip(&self.written);
-        let changed = |((old, new), written): ((&Value, &Value), &bool)| match *written {
-            true if old != new => new.clone(),
-            _ => Value::Unchanged,
+        let changed = |((old, new), written): ((&Value, &Value), &bool)| {
+            if *written && old != new {
+                new.clone()
+            } else {
+                Value::Unchanged
+            }
         };
         Tuple(columns.map(changed).collect())
+    }
+
+    /// Joins what a target has `kept` with a change; `wins` says whether the change is the newer where
+    /// neither has a version. Also tells whose row it is now.
+    pub fn merge(&self, change: &RowChange, kept: &Kept, wins: bool) -> (Merged, Verdict) {
+        let (incoming, deleted) = match &change.op {
+            RowOp::Put(put) => (Some(&put.values), None),
+            RowOp::Delete(old) => (old.as_ref(), change.rank.clone()),
+        };
+        let grave = kept.grave.clone().unwrap_or_default();
+        let there = kept.row.as_ref().map(|row| self.image(row));
+        let buried = grave.image.as_ref().map(|row| self.image(row));
+        let held = joined(there.as_ref(), buried.as_ref());
+        let arriving = incoming.map(|row| self.image(row));
+        let image = if wins {
+            joined(arriving.as_ref(), held.as_ref())
+        } else {
+            joined(held.as_ref(), arriving.as_ref())
+        };
+        let rank = grave.rank.clone().max(deleted);
+        let version = image.as_ref().and_then(|image| image.version.clone());
+        let stands = match &rank {
+            None => kept.row.is_some() || wins,
+            Some(_) => version.map(Rank::of_stamp) > rank,
+        };
+        let is_put = matches!(change.op, RowOp::Put(_));
+        let verdict = match (stands, is_put) {
+            (false, true) => Verdict::Discard,
+            (false, false) => Verdict::Apply,
+            (true, true) if image == arriving => Verdict::Apply,
+            (true, _) if image == held => Verdict::Discard,
+            (true, _) => Verdict::Merge,
+        };
+        let same_grave = kept.grave.is_some() && grave.rank == rank && held == image;
+        let row = image.as_ref().map(|image| self.row(image));
+        let merged = match (stands, &kept.row, row, image) {
+            (true, Some(old), Some(row), image) if there != image => Merged::Update {
+                changed: self.changed(old, &row),
+                row,
+            },
+            (true, None, Some(row), _) => Merged::Insert(row),
+            (true, ..) => Merged::Nothing,
+            (false, Some(_), image, _) => Merged::Delete(Grave { rank, image }),
+            (false, None, ..) if same_grave => Merged::Nothing,
+            (false, None, image, _) => Merged::Remember(Grave { rank, image }),
+        };
+        (merged, verdict)
     }
 }
 
@@ -171,55 +221,6 @@ fn uncounted(value: &Value) -> Option<Counter> {
     let from: Decimal = std::str::from_utf8(value.as_bytes()?).ok()?.parse().ok()?;
     let node = String::new();
     Some(Counter::new(Stamp { clock: 0, node }, from))
-}
-
-/// Joins what a target has `kept` with a change; `wins` says whether the change is the newer where
-/// neither has a version. Also tells whose row it is now.
-pub fn merge(change: &RowChange, kept: &Kept, wins: bool) -> (Merged, Verdict) {
-    let merging = change.target.versions().merging();
-    let merging = merging.expect("only changes of tables whose rows merge come here");
-    let (incoming, deleted) = match &change.op {
-        RowOp::Put(put) => (Some(&put.values), None),
-        RowOp::Delete(old) => (old.as_ref(), change.rank.clone()),
-    };
-    let grave = kept.grave.clone().unwrap_or_default();
-    let there = kept.row.as_ref().map(|row| merging.image(row));
-    let buried = grave.image.as_ref().map(|row| merging.image(row));
-    let held = joined(there.as_ref(), buried.as_ref());
-    let arriving = incoming.map(|row| merging.image(row));
-    let image = if wins {
-        joined(arriving.as_ref(), held.as_ref())
-    } else {
-        joined(held.as_ref(), arriving.as_ref())
-    };
-    let rank = grave.rank.clone().max(deleted);
-    let version = image.as_ref().and_then(|image| image.version.clone());
-    let stands = match &rank {
-        None => kept.row.is_some() || wins,
-        Some(_) => version.map(Rank::of_stamp) > rank,
-    };
-    let is_put = matches!(change.op, RowOp::Put(_));
-    let verdict = match (stands, is_put) {
-        (false, true) => Verdict::Discard,
-        (false, false) => Verdict::Apply,
-        (true, true) if image == arriving => Verdict::Apply,
-        (true, _) if image == held => Verdict::Discard,
-        (true, _) => Verdict::Merge,
-    };
-    let same_grave = kept.grave.is_some() && grave.rank == rank && held == image;
-    let row = image.as_ref().map(|image| merging.row(image));
-    let merged = match (stands, &kept.row, row, image) {
-        (true, Some(old), Some(row), image) if there != image => Merged::Update {
-            changed: merging.changed(old, &row),
-            row,
-        },
-        (true, None, Some(row), _) => Merged::Insert(row),
-        (true, ..) => Merged::Nothing,
-        (false, Some(_), image, _) => Merged::Delete(Grave { rank, image }),
-        (false, None, ..) if same_grave => Merged::Nothing,
-        (false, None, image, _) => Merged::Remember(Grave { rank, image }),
-    };
-    (merged, verdict)
 }
 
 /// The join of two images, either of which may be missing.

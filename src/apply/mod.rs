@@ -64,7 +64,7 @@ pub mod pure {
         Entry, GroupBuilder, Put, RowChange, RowOp, Segment, Stamp, WholeRowChange, entries_of,
     };
     pub use super::mapping::{KeyValues, TableMap};
-    pub use super::merging::{Grave, Kept, Merged, Merging, merge};
+    pub use super::merging::{Grave, Kept, Merged, Merging};
     pub use super::sql::{Guard, UpdateGuard};
     pub use super::target::Target;
     pub use super::versions::Versions;

@@ -82,7 +82,7 @@ impl Applier {
             merging.extend(self.judge(rows, outcome, &mut records)?);
         }
         self.write_records(&records).await?;
-        self.settle_merging(&merging).await
+        Box::pin(self.settle_merging(&merging)).await
     }
 
     async fn deletes_above(

@@ -63,7 +63,7 @@ impl Applier {
         let merges = |row: &&RowChange| row.target.versions().merging().is_some();
         let (merging, rows): (Vec<&RowChange>, Vec<&'a RowChange>) =
             rows.iter().copied().partition(merges);
-        self.settle_merging(&merging).await?;
+        Box::pin(self.settle_merging(&merging)).await?;
         if rows.is_empty() {
             return Ok(Vec::new());
         }

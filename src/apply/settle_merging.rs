@@ -3,7 +3,7 @@
 use super::decide::{Decision, decide};
 use super::error::ApplyError;
 use super::group::{Put, RowChange, RowOp};
-use super::merging::{Grave, Kept, Merged, merge};
+use super::merging::{Grave, Kept, Merged};
 use super::rows::keyed;
 use super::settle::{Act, failed};
 use super::sql_merge::ROW_COLUMNS;
@@ -45,11 +45,13 @@ impl Applier {
         }
         let (mut settled, mut inserted) = (Vec::with_capacity(rows.len()), Vec::new());
         for (row, (local, kept)) in rows.iter().zip(&found) {
-            let Some(change) = self.whole_change(row).await? else {
+            let merging = row.target.versions().merging();
+            let change = self.whole_change(row).await?;
+            let Some((merging, change)) = merging.zip(change) else {
                 continue;
             };
             let wins = decide(row, local, &self.source) != Decision::Discard;
-            let (merged, verdict) = merge(&change, kept, wins);
+            let (merged, verdict) = merging.merge(&change, kept, wins);
             let record = self.record(row, local, verdict).await;
             let act = act_of(row, merged);
             if matches!(act, Some(Act::Insert(_))) {

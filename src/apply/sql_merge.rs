@@ -12,9 +12,12 @@ pub(super) const ROW_COLUMNS: usize = 3;
 /// Locks a row and tells all of it. Parameters: the key. Columns: micros, origin, version, then the
 /// source's columns.
 pub(super) fn lock_row(map: &TableMap, versions: &Versions) -> String {
-    let columns = map.columns.iter().map(|column| match column.written {
-        true => format!("x.{}", quote(&column.name)),
-        false => "null".to_owned(),
+    let columns = map.columns.iter().map(|column| {
+        if column.written {
+            format!("x.{}", quote(&column.name))
+        } else {
+            "null".to_owned()
+        }
     });
     format!(
         "select {WRITTEN_MICROS}, {WRITTEN_ORIGIN}, {}, {} from {} x where {} for update",

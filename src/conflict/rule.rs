@@ -52,11 +52,10 @@ impl Rule {
         match self {
             Self::LastWriteWins => "last_write_wins",
             Self::VersionColumn(_) => "version_column",
-            Self::HybridClock => "hybrid_clock",
             Self::FirstWriteWins => "first_write_wins",
             Self::NodePriority(_) => "node_priority",
             Self::Merge(merge) if merge.by_column => "column_merge",
-            Self::Merge(_) => "hybrid_clock",
+            Self::HybridClock | Self::Merge(_) => "hybrid_clock",
         }
     }
 

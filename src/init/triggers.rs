@@ -106,8 +106,8 @@ pub(super) fn of_table(table: &Table, in_row: Option<&InRow>) -> Vec<Wanted> {
     let image = in_row.and_then(InRow::merging).map(Merging::image);
     let with = |version: Option<String>| {
         let more = version.iter().map(String::as_str).chain(image);
-        let more: String = more.map(|text| format!(", {}", quoted(text))).collect();
-        format!("{argument}{more}")
+        let more: Vec<String> = more.map(quoted).collect();
+        [vec![argument.clone()], more].concat().join(", ")
     };
     let deleted = with(in_row.map(InRow::of_delete));
     let one = format!("mmrepl.leave_tombstone({deleted})");

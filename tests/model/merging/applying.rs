@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mmrepl::apply::pure::{
     Attempt, Decision, Grave as Told, GroupBuilder, Kept, Merged, RowChange, RowOp, Segment,
-    Stamp as Made, Target, attempt, decide, entries_of, merge,
+    Stamp as Made, Target, attempt, decide, entries_of,
 };
 use mmrepl::assemble::{Change, Piece};
 use mmrepl::commit_time::CommitTime;
@@ -43,13 +43,13 @@ fn rank((clock, node): (i64, u8)) -> Rank {
 
 impl<'a> Applying<'a> {
     pub(super) fn new(
-        state: State,
+        state: &State,
         target: &'a Arc<Target>,
         source: NodeName,
         by_column: bool,
     ) -> Self {
         Self {
-            state,
+            state: *state,
             target,
             source,
             by_column,
@@ -94,10 +94,14 @@ impl<'a> Applying<'a> {
             let rows: Vec<&RowChange> = entries.iter().map(|entry| entry.row().unwrap()).collect();
             let (taken, refused): (Vec<&RowChange>, Vec<&RowChange>) =
                 rows.into_iter().partition(|row| self.takes(row));
-            refused.into_iter().for_each(|row| self.settle(row));
+            for row in refused {
+                self.settle(row);
+            }
             let buried = |row: &&RowChange| self.state.graves[key_of(row)].is_some();
             let again: Vec<&RowChange> = taken.into_iter().filter(buried).collect();
-            again.into_iter().for_each(|row| self.settle(row));
+            for row in again {
+                self.settle(row);
+            }
         }
     }
 
@@ -137,7 +141,8 @@ impl<'a> Applying<'a> {
             }),
         };
         let wins = decide(change, &local, &self.source) != Decision::Discard;
-        match merge(change, &kept, wins).0 {
+        let merging = self.target.versions().merging().unwrap();
+        match merging.merge(change, &kept, wins).0 {
             Merged::Nothing => {}
             Merged::Insert(row) => {
                 assert!(self.state.rows[key].is_none(), "a duplicate");

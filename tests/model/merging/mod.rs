@@ -12,6 +12,7 @@ use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 
 use mmrepl::apply::pure::Target;
+use mmrepl::commit_time::CommitTime;
 
 use crate::history::{History, How, Link, NAMES, Step, Strategy};
 use crate::rng::Rng;
@@ -107,10 +108,10 @@ impl Cluster {
     fn apply(&mut self, link: Link, (first, until): (usize, usize), how: How) -> State {
         let pieces = &self.nodes[usize::from(link.from)].wal[first..until];
         let times = pieces.iter().map(|piece| piece.header.commit_time);
-        let newest = times.max().map_or(0, |time| time.as_postgres_micros());
+        let newest = times.max().map_or(0, CommitTime::as_postgres_micros);
         // The clock rule: the link waits.
         self.now += (newest + 1 - self.clock(link.to)).max(0);
-        let state = self.nodes[usize::from(link.to)].state;
+        let state = &self.nodes[usize::from(link.to)].state;
         let target = self.target(link.from);
         let source = NAMES[usize::from(link.from)].parse().unwrap();
         let applying = applying::Applying::new(state, target, source, self.by_column);

@@ -128,6 +128,12 @@ struct Played {
     events: Vec<Event>,
 }
 
+impl Played {
+    fn event(&mut self, key: usize, stamp: Stamp, did: Did) {
+        self.events.push(Event { key, stamp, did });
+    }
+}
+
 /// Who writes when.
 pub(super) struct Act<'a> {
     /// The node's clock, and which node it is.
@@ -185,10 +191,6 @@ impl<'a> Act<'a> {
         (self.made.0.max(row.version.0 + 1), self.made.1)
     }
 
-    fn event(&self, played: &mut Played, key: usize, stamp: Stamp, did: Did) {
-        played.events.push(Event { key, stamp, did });
-    }
-
     /// What a row holds that begins anew.
     fn anew(&self, row: Row, version: Stamp) -> Row {
         Row {
@@ -209,12 +211,12 @@ impl<'a> Act<'a> {
             count,
         };
         state.rows[key] = Some(row);
-        self.event(played, key, row.version, did);
+        played.event(key, row.version, did);
         let grave = state.graves[key].filter(|grave| grave.rank.0 >= row.version.0);
         if let Some(grave) = grave {
             let lifted = self.anew(row, (grave.rank.0 + 1, self.made.1));
             state.rows[key] = Some(lifted);
-            self.event(played, key, lifted.version, did);
+            played.event(key, lifted.version, did);
             played.changes.push(self.change(key, &row, key, &lifted));
         }
     }
@@ -275,7 +277,7 @@ impl<'a> Act<'a> {
             delta,
             sum,
         };
-        self.event(played, key, row.version, did);
+        played.event(key, row.version, did);
         played.changes.push(self.change(key, &before, key, &row));
     }
 
@@ -285,7 +287,7 @@ impl<'a> Act<'a> {
         };
         let rank = self.after(&row);
         state.graves[key] = Some(Grave { rank, row });
-        self.event(played, key, rank, Did::Gone);
+        played.event(key, rank, Did::Gone);
         played.changes.push(Change::Delete {
             relation: Arc::clone(self.relation),
             old: OldImage::Full(row.print(key)),
@@ -300,7 +302,7 @@ impl<'a> Act<'a> {
         state.rows[from] = None;
         let (rank, row) = (moved.version, before);
         state.graves[from] = Some(Grave { rank, row });
-        self.event(played, from, rank, Did::Gone);
+        played.event(from, rank, Did::Gone);
         played.changes.push(self.change(from, &before, to, &moved));
         self.begin(state, (to, moved), played);
     }
