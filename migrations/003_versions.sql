@@ -156,6 +156,8 @@ declare
         || ' where d.mmrepl_lifted is not null and %s', tg_table_schema, tg_table_name, tg_argv[2], tg_argv[3],
         changed, tg_argv[0], tg_argv[1]);
 begin
+    -- A delete that is being applied and finds no row waits for this transaction; see `apply::crossing`.
+    perform pg_advisory_xact_lock_shared(1835889264, root::bigint::bit(32)::integer);
     if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
         if tg_level = 'STATEMENT' then
             execute probe using root;

@@ -23,15 +23,15 @@
 //! # Versions in the row
 //!
 //! Four more rules ([`Rule`]) keep a version in a column, the [`Rank`]. It decides first; time and
-//! node only decide between equal ranks. What a server forgets (it freezes rows, it loses its commit
-//! times) is then only asked for in ties.
+//! node only decide between equal ranks. What a server forgets (it freezes rows, it loses its
+//! commit times) is then only asked for in ties.
 //!
 //! | rule | rank of a write | tie |
 //! |---|---|---|
-//! | `version_column` | what the application writes, never less than before; NULL is least | later |
+//! | `version_column` | the application's value, never less than before; NULL is least | later |
 //! | `hybrid_clock` | the clock, at least the rank before and one | later |
 //! | `first_write_wins` | the rank before and one | earlier |
-//! | `node_priority` | the edits of each node, one more of its own; the first node's count most | later |
+//! | `node_priority` | the edits of each node, the first node's count most; one more | later |
 //!
 //! Any total order makes the nodes agree, provided that each write of a key is above every write
 //! that its node had seen. Then the greatest write is above all others wherever it is applied, a
@@ -52,8 +52,8 @@
 //!
 //! `first_write_wins` reads: of two edits made on the same rank, neither knew the other, and the
 //! earlier stays; a greater number of edits was made knowing an edit more. `node_priority` reads:
-//! up to the first node whose edits differ, both saw the same; the one with more edits of that node
-//! was made knowing an edit that the other had not seen, or is that edit, and that node comes first.
+//! up to the first node whose edits differ, both saw the same; the one with more edits of that
+//! node knew an edit that the other did not, or is that edit, and that node comes first.
 //!
 //! Triggers fire for applications only: what is applied keeps the rank that it came with.
 //!

@@ -401,6 +401,64 @@ async fn tombstones_with_counted_versions_are_kept() {
     }
 }
 
+/// An insert that waits for a delete of its key comes back above it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_insert_that_waited_for_a_delete_is_above_it() {
+    let pair = ClusterOptions::pair().majors;
+    for (rule, wanted) in [(COLUMN, "7"), ("strategy = \"first_write_wins\"", "3")] {
+        let cluster = Cluster::running_with(options(&pair, rule), SCHEMA).await;
+        cluster.wait_streaming().await;
+        let east = cluster.east();
+        alone(&cluster, east, "insert into t values (1, 'first', 7)").await;
+        let (deleter, inserter) = (east.client().await, east.client().await);
+        let begin = "begin; delete from t where id = 1";
+        deleter.batch_execute(begin).await.unwrap();
+        let insert = tokio::spawn(async move {
+            let sql = "insert into t values (1, 'again', 1)";
+            inserter.batch_execute(sql).await
+        });
+        let waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'
+            and datname = current_database() and query like 'insert into t%'";
+        wait_until("the insert to wait", LIMIT, async || {
+            ensure(east.value(waiting).await == "1", || {
+                "it does not".to_owned()
+            })
+        })
+        .await;
+        deleter.batch_execute("commit").await.unwrap();
+        insert.await.unwrap().unwrap();
+        cluster.wait_equal().await;
+        assert_eq!(value(&cluster).await, "again");
+        let version = "select coalesce(to_jsonb(t) ->> 'mmrepl_version', version::text) from t";
+        assert_eq!(cluster.west().value(version).await, wanted);
+    }
+}
+
+/// A delete that is applied while an insert of its key is under way waits for it: the insert has
+/// not seen the delete and its version is lower.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_waits_for_an_insert_that_has_not_seen_it() {
+    let pair = ClusterOptions::pair().majors;
+    let rule = "strategy = \"first_write_wins\"";
+    let cluster = Cluster::running_with(options(&pair, rule), SCHEMA).await;
+    cluster.wait_streaming().await;
+    let inserter = cluster.east().client().await;
+    let insert = "begin; insert into t values (1, 'e', 1)";
+    inserter.batch_execute(insert).await.unwrap();
+    let gone = "begin; insert into t values (1, 'w', 1); delete from t; commit";
+    cluster.west().sql(gone).await;
+    let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted
+        and database = (select oid from pg_database where datname = current_database())";
+    wait_until("the delete to wait", LIMIT, async || {
+        let count = cluster.east().value(waiting).await;
+        ensure(count == "1", || count.clone())
+    })
+    .await;
+    inserter.batch_execute("commit").await.unwrap();
+    cluster.wait_equal().await;
+    assert_eq!(value(&cluster).await, "none");
+}
+
 /// What a rule needs and does not find is said before anything is changed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_does_not_fit_its_rule_is_refused() {
