@@ -168,8 +168,8 @@ impl Merging {
         Tuple(columns.map(changed).collect())
     }
 
-    /// Joins what a target has `kept` with a change; `wins` says whether the change is the newer where
-    /// neither has a version. Also tells whose row it is now.
+    /// Joins what a target has `kept` with a change; `wins` says whether the change is the newer
+    /// where neither has a version. Also tells whose row it is now.
     pub fn merge(&self, change: &RowChange, kept: &Kept, wins: bool) -> (Merged, Verdict) {
         let (incoming, deleted) = match &change.op {
             RowOp::Put(put) => (Some(&put.values), None),

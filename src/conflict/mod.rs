@@ -59,9 +59,9 @@
 //!
 //! # Rows that merge
 //!
-//! Under `column_merge`, and where changes of columns add up, more than one write of a row survives.
-//! There the order of versions only decides whether the row is there; what it holds is the join of
-//! all that arrived. See [`Image`] and the essay of its module.
+//! Under `column_merge`, and where changes of columns add up, more than one write of a row
+//! survives. There the order of versions only decides whether the row is there; what it holds is
+//! the join of all that arrived. See [`Image`] and the essay of its module.
 //!
 //! This module is pure: no clock, no server, no I/O.
 
