@@ -61,10 +61,13 @@ declare
     known text := format('select o.version from mmrepl.tombstone o where o.relation = $1 and o.key = (%1$s)::text'
         || ' union all select mmrepl.version_aside(s.names, s.vals, %2$L) from mmrepl.shadow s'
         || ' where s.relation = $1 and s.key = (%1$s)::text', tg_argv[0], tg_argv[2]);
+    -- Where rows merge, a bigint is followed by the name of a node.
+    ranked text := case version_type when 'bigint' then 'split_part(y.version, '' '', 1)::bigint'
+        else 'y.version::' || version_type end;
     lift text := format('update only %I.%I t set %s = d.mmrepl_lifted from (select d.*, %s as mmrepl_lifted from %s d'
-        || ' cross join lateral (select y.version from (%s) y order by y.version::%s desc nulls last limit 1) x) d'
+        || ' cross join lateral (select y.version from (%s) y order by %s desc nulls last limit 1) x) d'
         || ' where d.mmrepl_lifted is not null and %s', tg_table_schema, tg_table_name, tg_argv[2], tg_argv[3],
-        changed, known, version_type, tg_argv[1]);
+        changed, known, ranked, tg_argv[1]);
 begin
     -- A delete that is being applied and finds no row waits for this transaction; see `apply::crossing`.
     perform pg_advisory_xact_lock_shared(1835889264, root::bigint::bit(32)::integer);

@@ -22,7 +22,7 @@ pub struct Migration {
 }
 
 /// Every migration in order.
-pub const MIGRATIONS: [Migration; 4] = [
+pub const MIGRATIONS: [Migration; 5] = [
     Migration {
         number: 1,
         name: "001_base",
@@ -42,6 +42,11 @@ pub const MIGRATIONS: [Migration; 4] = [
         number: 4,
         name: "004_shadows",
         sql: include_str!("../migrations/004_shadows.sql"),
+    },
+    Migration {
+        number: 5,
+        name: "005_merge",
+        sql: include_str!("../migrations/005_merge.sql"),
     },
 ];
 

@@ -29,6 +29,7 @@ mod group;
 mod group_tests;
 mod in_order;
 mod mapping;
+mod merging;
 mod origins;
 mod overtaken;
 mod params;
@@ -38,7 +39,9 @@ mod returner;
 mod rows;
 mod set_sql;
 mod settle;
+mod settle_merging;
 mod sql;
+mod sql_merge;
 mod sql_record;
 mod sql_unique;
 mod tables;
@@ -66,6 +69,7 @@ pub mod pure {
         Entry, GroupBuilder, Put, RowChange, RowOp, Segment, Stamp, WholeRowChange, entries_of,
     };
     pub use super::mapping::{KeyValues, TableMap};
+    pub use super::merging::{Grave, Kept, Merged, Merging};
     pub use super::sql::{Guard, UpdateGuard};
     pub use super::target::Target;
     pub use super::versions::Versions;

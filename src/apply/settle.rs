@@ -6,6 +6,7 @@ use super::crossing::push_insert_lock;
 use super::decide::{Decision, decide, incoming};
 use super::error::ApplyError;
 use super::group::{Put, RowChange, RowOp};
+use super::merging::Grave;
 use super::params;
 use super::record::Record;
 use super::rows::{keyed, push_tombstone, update_of, written};
@@ -26,7 +27,7 @@ pub(super) enum Own {
 }
 
 /// What is written for a change that won.
-enum Act {
+pub(super) enum Act {
     /// The columns that were sent replace those of the row.
     Overwrite(Put),
     /// A new row.
@@ -37,6 +38,12 @@ enum Act {
     Delete,
     /// There is no row; the tombstone stays.
     LeaveTombstone,
+    /// Delete and insert without a trace of the delete; where rows merge.
+    Exchange(Tuple),
+    /// The row goes and leaves this; where rows merge.
+    Bury(Grave),
+    /// There is no row, but this of it; where rows merge.
+    Remember(Grave),
 }
 
 /// A change with what becomes of it.
@@ -53,9 +60,14 @@ impl Applier {
         rows: &[&'a RowChange],
         own: Own,
     ) -> Result<Vec<&'a RowChange>, ApplyError> {
+        let merges = |row: &&RowChange| row.target.versions().merging().is_some();
+        let (merging, rows): (Vec<&RowChange>, Vec<&'a RowChange>) =
+            rows.iter().copied().partition(merges);
+        Box::pin(self.settle_merging(&merging)).await?;
         if rows.is_empty() {
             return Ok(Vec::new());
         }
+        let rows = rows.as_slice();
         let seen = self.look(rows, Statement::SeeRow).await?;
         let (mut done, mut concerned) = (Vec::new(), Vec::new());
         for (row, (local, written_here)) in rows.iter().zip(&seen) {
@@ -80,7 +92,11 @@ impl Applier {
         let mut settled = Vec::with_capacity(concerned.len());
         for (row, (local, _)) in concerned.into_iter().zip(&locals) {
             let act = self.act(row, local).await?;
-            let record = self.record(row, local).await;
+            let verdict = match decide(row, local, &self.source) {
+                Decision::Discard => Verdict::Discard,
+                _ => Verdict::Apply,
+            };
+            let record = self.record(row, local, verdict).await;
             settled.push((row, record, act));
         }
         self.carry_out(&settled).await.map(|()| done)
@@ -92,16 +108,17 @@ impl Applier {
     }
 
     /// Counts a conflict; gives the record of it unless there are too many.
-    pub(super) async fn record(&mut self, row: &RowChange, local: &Local) -> Option<Record> {
+    pub(super) async fn record(
+        &mut self,
+        row: &RowChange,
+        local: &Local,
+        verdict: Verdict,
+    ) -> Option<Record> {
         let rival = self.rival(row, local)?.clone();
         self.counts.conflicts += 1;
         if !self.ledger.take(&row.target) {
             return None;
         }
-        let verdict = match decide(row, local, &self.source) {
-            Decision::Discard => Verdict::Discard,
-            _ => Verdict::Apply,
-        };
         let mut record = Record::new(
             row,
             verdict,
@@ -138,7 +155,7 @@ impl Applier {
     }
 
     /// What holds the key, and whether this transaction wrote the row.
-    fn local(&self, outcomes: &[Outcome]) -> (Local, bool) {
+    pub(super) fn local(&self, outcomes: &[Outcome]) -> (Local, bool) {
         let written_here = outcomes.first().and_then(|row| row.text(0, 3)) == Some("true");
         let mut versions = outcomes.iter().map(|outcome| self.held(outcome));
         let local = Local {
@@ -198,7 +215,7 @@ impl Applier {
         }))
     }
 
-    async fn carry_out(&mut self, settled: &[Settled<'_>]) -> Result<(), ApplyError> {
+    pub(super) async fn carry_out(&mut self, settled: &[Settled<'_>]) -> Result<(), ApplyError> {
         let mut owners = Vec::with_capacity(settled.len());
         let nodes = (self.source.as_str(), self.origins.target().as_str());
         let mut batch = self.session.batch();
@@ -252,10 +269,37 @@ fn push(batch: &mut Batch<'_>, row: &RowChange, act: &Act) -> Result<(), WireErr
             Ok(())
         }
         Act::LeaveTombstone => push_tombstone(batch, row),
+        Act::Exchange(values) => {
+            batch.push(target.sql(Statement::Delete), &keyed(row))?;
+            push_grave(batch, row, &Grave::default())?;
+            batch.push(target.sql(Statement::Insert), &written(target, values))
+        }
+        Act::Bury(grave) => {
+            batch.push(target.sql(Statement::Delete), &keyed(row))?;
+            push_grave(batch, row, grave)
+        }
+        Act::Remember(grave) => push_grave(batch, row, grave),
     }
 }
 
-fn failed(row: &RowChange, source: WireError) -> ApplyError {
+/// Pushes the statement that leaves a tombstone with the image of the row.
+fn push_grave(batch: &mut Batch<'_>, row: &RowChange, grave: &Grave) -> Result<(), WireError> {
+    let rank = grave.rank.as_ref().map(ToString::to_string);
+    let image = grave.image.as_ref().map(|image| {
+        let columns = row.target.map.columns.iter().zip(&image.0);
+        let written = columns.filter(|(column, _)| column.written);
+        params::array_literal(
+            written
+                .flat_map(|(column, value)| [Some(column.name.as_bytes()), params::value(value)]),
+        )
+    });
+    let mut parameters = keyed(row);
+    parameters.push(rank.as_ref().map(String::as_bytes));
+    parameters.push(image.as_deref());
+    batch.push(row.target.sql(Statement::LeaveTombstone), &parameters)
+}
+
+pub(super) fn failed(row: &RowChange, source: WireError) -> ApplyError {
     ApplyError::target(source, Some(row.target.map.label()))
 }
 

@@ -12,6 +12,7 @@ use std::fmt::Write as _;
 use postgres_protocol::escape::{escape_identifier as quote, escape_literal};
 
 use super::mapping::TableMap;
+use super::sql_merge;
 use super::versions::Versions;
 use crate::catalog::key_text::key_expression;
 use crate::catalog::table::KeyColumn;
@@ -333,6 +334,9 @@ pub(super) fn tombstones(map: &TableMap) -> String {
 /// Leaves a tombstone for a key that has no row. Parameters: the key, and the delete's version
 /// where rows carry theirs.
 pub(super) fn leave_tombstone(map: &TableMap, versions: &Versions) -> String {
+    if versions.merging().is_some() {
+        return sql_merge::bury(map);
+    }
     let version = if versions.is_in_row() {
         format!("${}", 1 + key_of(map).len())
     } else {
@@ -366,7 +370,10 @@ pub(super) fn deletes_above(map: &TableMap, guard: &Guard, versions: &Versions) 
     }
     let value =
         |index: usize, column: &KeyColumn| format!("k.k{}::{}", index + 1, column.type_name);
-    let which = if versions.is_in_row() {
+    let which = if versions.merging().is_some() {
+        // Each may have something for the row.
+        "true".to_owned()
+    } else if versions.is_in_row() {
         format!(
             "not coalesce({}, false) and x.xmin <> pg_current_xact_id()::xid",
             guard.by_source("w")

@@ -7,6 +7,7 @@ use super::mapping::TableMap;
 use super::plan::Kind;
 use super::set_sql;
 use super::sql::{self, Guard, UpdateGuard};
+use super::sql_merge;
 use super::sql_record;
 use super::sql_unique::{self, Look};
 use super::versions::Versions;
@@ -125,7 +126,13 @@ impl Target {
             Statement::DeleteOlder => sql::delete_older_row(map, guard, versions),
             Statement::Delete => sql::delete_decided(map),
             Statement::SeeRow => sql::see_row(map, versions),
+            Statement::LockRow if versions.merging().is_some() => {
+                sql_merge::lock_row(map, versions)
+            }
             Statement::LockRow => format!("{} for update", sql::see_row(map, versions)),
+            Statement::Tombstones if versions.merging().is_some() => {
+                sql_merge::lock_tombstones(map)
+            }
             Statement::Tombstones => sql::tombstones(map),
             Statement::LeaveTombstone => sql::leave_tombstone(map, versions),
             Statement::DeletesAbove => sql::deletes_above(map, guard, versions),
@@ -157,9 +164,11 @@ impl Target {
         Arc::clone(updates.entry((columns.to_vec(), how)).or_insert_with(make))
     }
 
-    /// Whether a row can have a rival under another key.
+    /// Whether a row can have a rival under another key. Rows that merge are not kept aside: a
+    /// duplicate there is an error.
     pub(super) fn has_rivals(&self) -> bool {
-        self.map.table.key.is_some() && !self.map.table.uniques.is_empty()
+        let uniques = !self.map.table.uniques.is_empty();
+        uniques && self.map.table.key.is_some() && self.versions.merging().is_none()
     }
 
     /// The looks at a row's rivals, one statement for each unique index.

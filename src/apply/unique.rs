@@ -177,8 +177,12 @@ impl Applier {
         {
             held = self.look_unique(row).await?;
         }
-        let record = self.record(row, &held.local).await;
         let decision = decide(row, &held.local, &self.source);
+        let verdict = match decision {
+            Decision::Discard => Verdict::Discard,
+            _ => Verdict::Apply,
+        };
+        let record = self.record(row, &held.local, verdict).await;
         match (decision, &row.op) {
             (Decision::Overtaken, _) => Err(ApplyError::Overtaken),
             (Decision::Discard, _) => self.write_unique(row, record, |_| Ok(())).await,

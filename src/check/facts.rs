@@ -95,6 +95,8 @@ pub struct Oddities {
     pub blocking_unique: Vec<(String, String)>,
     /// Rows that are kept aside.
     pub shadows: i64,
+    /// Columns that CHECK constraints look at: table, column and constraint.
+    pub checked_columns: Vec<(String, String, String)>,
     /// Triggers that fire for applied rows too: table and trigger.
     pub always_triggers: Vec<(String, String)>,
     /// Sequences that fill columns of unique indexes.

@@ -57,10 +57,19 @@
 //!
 //! Triggers fire for applications only: what is applied keeps the rank that it came with.
 //!
+//! # Rows that merge
+//!
+//! Under `column_merge`, and where changes of columns add up, more than one write of a row
+//! survives. There the order of versions only decides whether the row is there; what it holds is
+//! the join of all that arrived. See [`Image`] and the essay of its module.
+//!
 //! This module is pure: no clock, no server, no I/O.
 
 mod concurrency;
+mod decimal;
 mod kind;
+mod merge;
+mod merge_state;
 mod rank;
 mod resolve;
 mod rule;
@@ -69,9 +78,12 @@ pub mod unique;
 mod version;
 
 pub use concurrency::{MARKER_PREFIX, Marker, SEEN_HISTORY_MAX, Seen, SeenHistory, rival};
+pub use decimal::{BadDecimal, Decimal};
 pub use kind::{Kind, Made};
+pub use merge::{BadStamp, Cell, Counter, Image, Stamp};
+pub use merge_state::MergeState;
 pub use rank::{BadRank, Rank};
 pub use resolve::{Incoming, Local, Verdict, Write, resolve};
-pub use rule::{COUNT_COLUMN, Rule, Rules, VECTOR_COLUMN, delete_clock};
+pub use rule::{COUNT_COLUMN, Merge, Rule, Rules, STATE_COLUMN, VECTOR_COLUMN, delete_clock};
 pub use sample::{RECORDED_PER_MINUTE, SAMPLED_ONE_IN, Sampler};
 pub use version::{Held, Tie, Version};

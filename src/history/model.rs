@@ -99,7 +99,8 @@ pub struct Conflict {
     pub kind: String,
     /// The rule that decided.
     pub rule: String,
-    /// `applied`: the incoming write won; `kept_local`: what was here stayed.
+    /// `applied`: the incoming write won; `kept_local`: what was here stayed;
+    /// `merged`: parts of both did, where rows merge.
     pub outcome: String,
     /// The write that the link brought.
     pub incoming: Side,

@@ -75,10 +75,10 @@ pub fn show(conflict: &Conflict) -> String {
         conflict.table_name(),
         key(conflict)
     );
-    let outcome = if conflict.applied() {
-        "the incoming write won"
-    } else {
-        "what was there stayed"
+    let outcome = match conflict.outcome.as_str() {
+        "applied" => "the incoming write won",
+        "merged" => "parts of both stayed",
+        _ => "what was there stayed",
     };
     let _ = writeln!(
         text,

@@ -44,7 +44,15 @@ struct What {
     place: Place,
     count: usize,
     strategy: Strategy,
+    /// What the configuration says instead, where rows merge.
+    merging: Option<&'static str>,
 }
+
+/// Counters only; columns decided each by itself, and a counter.
+const MERGING: [&str; 2] = [
+    "strategy = \"hybrid_clock\"\ndelta_columns = [\"count\"]",
+    "strategy = \"column_merge\"\ndelta_columns = [\"count\"]",
+];
 
 /// Where the rows of a history are.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,6 +76,7 @@ fn names_of(strategy: Strategy) -> (&'static str, &'static str) {
 struct Written {
     table: String,
     strategy: Strategy,
+    merging: bool,
     /// Added to the history's keys.
     first_key: usize,
     rounds: Vec<Vec<Step>>,
@@ -90,6 +99,7 @@ impl Written {
         Self {
             table,
             strategy: what.strategy,
+            merging: what.merging.is_some(),
             first_key,
             rounds,
         }
@@ -101,9 +111,15 @@ impl Written {
         let mut sql = format!(
             "create table if not exists {name}
                  (id int primary key, small text not null, large text not null,
-                  version numeric, taken int unique);
+                  version numeric, taken int, count int not null default 0);
              alter table {name} alter column large set storage external;"
         );
+        if !self.merging {
+            let _ = write!(
+                sql,
+                "create unique index if not exists {name}_taken on {name} (taken);"
+            );
+        }
         if number % 4 == 3 && self.first_key == 0 {
             let _ = write!(sql, "alter table {name} replica identity full;");
         }
@@ -144,7 +160,9 @@ impl Written {
                 version.replace("version", "t.version")
             ),
             Write::Small(key) => format!(
-                "update {table} set small = {fresh}, version = {version} where id = {}",
+                "update {table} set small = {fresh}, version = {version}, count = count + {}
+                 where id = {}",
+                fresh % 5,
                 at(key)
             ),
             Write::Large(key) => format!(
@@ -198,6 +216,7 @@ struct Scene {
     cluster: Cluster,
     clients: Vec<Client>,
     histories: Vec<Written>,
+    merging: bool,
     fresh: u32,
 }
 
@@ -212,9 +231,9 @@ impl Scene {
         let schema: String = std::iter::once(ATTEMPT.to_owned()).chain(created).collect();
         let tables: BTreeSet<&str> = histories.iter().map(|own| own.table.as_str()).collect();
         let rule = |table: &str| {
-            let rule = names_of(what.strategy).0;
-            let mut text =
-                format!("[[conflict.table]]\nname = \"public.{table}\"\nstrategy = \"{rule}\"\n");
+            let rule = format!("strategy = \"{}\"", names_of(what.strategy).0);
+            let rule = what.merging.unwrap_or(&rule);
+            let mut text = format!("[[conflict.table]]\nname = \"public.{table}\"\n{rule}\n");
             if what.strategy == Strategy::VersionColumn {
                 text.push_str("version_column = \"version\"\n");
             }
@@ -232,6 +251,7 @@ impl Scene {
             cluster,
             clients,
             histories,
+            merging: what.merging.is_some(),
             fresh: 0,
         }
     }
@@ -290,10 +310,11 @@ impl Scene {
             .map(|own| own.table.as_str())
             .collect();
         let version = names_of(self.histories[0].strategy).1;
+        let clocks = if self.merging { "mmrepl_merge" } else { "null" };
         let of = |table: &str| {
             format!(
-                "select '{table}', id, small, right(large, -2500), {version}::text, taken
-                 from {table}"
+                "select '{table}', id, small, right(large, -2500), taken, count,
+                 {version}::text, {clocks}::text from {table}"
             )
         };
         let all: Vec<String> = tables.into_iter().map(of).collect();
@@ -332,6 +353,7 @@ async fn play(nodes: usize, (place, count): (Place, usize), seed: u64, strategy:
         place,
         count,
         strategy,
+        merging: None,
     };
     Scene::new(&majors, what, Rng::from_env(seed))
         .await
@@ -417,4 +439,28 @@ async fn two_nodes_end_equal_in_one_table_under_node_priority() {
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_end_equal_under_node_priority() {
     play(3, (Place::SharedTable, 20), 18, Strategy::NodePriority).await;
+}
+
+async fn merge(nodes: usize, (place, count): (Place, usize), seed: u64) {
+    let majors = vec![pool::usual_major(); nodes];
+    for rule in MERGING {
+        let what = What {
+            place,
+            count,
+            strategy: Strategy::HybridClock,
+            merging: Some(rule),
+        };
+        let mut scene = Scene::new(&majors, what, Rng::from_env(seed)).await;
+        scene.play().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_that_merge_end_equal() {
+    merge(2, (Place::SharedTable, 60), 21).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_that_merge_end_equal() {
+    merge(3, (Place::OwnTable, 16), 22).await;
 }
