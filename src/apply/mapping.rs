@@ -133,6 +133,12 @@ impl TableMap {
         })
     }
 
+    /// The source columns that are written, in order.
+    pub fn written(&self) -> impl Iterator<Item = usize> + '_ {
+        let indexes = 0..self.columns.len();
+        indexes.filter(|index| self.columns[*index].written)
+    }
+
     /// `schema.table`, for messages.
     pub fn label(&self) -> String {
         format!("{}.{}", self.relation.schema, self.relation.name)

@@ -12,12 +12,16 @@
 //! `mmrepl.apply_position` included. So a crash at any point leaves either all of it or nothing,
 //! and the position says which.
 //!
+//! Long runs of inserts are copied (`COPY`), on the chance that none of the rows is there. Where one
+//! is, the group is rolled back and applied again without copying.
+//!
 //! A guarded statement takes a row only where the row is older than the change and the source knew
 //! it; that needs no look before the write. The few rows it does not take are settled in the same
 //! transaction, and conflicts recorded. When a group fails as a whole (a unique value that moves
 //! between rows, a concurrent delete), it is rolled back and applied again *in order*: every source
 //! transaction by itself, every change one by one.
 
+mod copy;
 mod crossing;
 mod decide;
 mod error;
@@ -43,6 +47,7 @@ mod target;
 mod transaction;
 mod truncate;
 
+pub use copy::Copies;
 pub use error::ApplyError;
 pub use fetch::Fetcher;
 pub use mapping::MapError;

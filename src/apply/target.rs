@@ -29,6 +29,8 @@ pub enum Statement {
     LockRow,
     /// The versions of the tombstones that cover a key.
     Tombstones,
+    /// Whether there is any tombstone.
+    AnyTombstone,
     /// Leave a tombstone where no row is.
     LeaveTombstone,
     /// Which of the inserted keys were deleted later, or without the source's knowledge.
@@ -101,6 +103,7 @@ impl Target {
             Statement::SeeRow => sql::see_row(map),
             Statement::LockRow => format!("{} for update", sql::see_row(map)),
             Statement::Tombstones => sql::tombstones(map),
+            Statement::AnyTombstone => sql::any_tombstone(map),
             Statement::LeaveTombstone => sql::leave_tombstone(map),
             Statement::DeletesAbove => sql::deletes_above(map, guard),
             Statement::Record => {
@@ -128,6 +131,7 @@ impl Target {
             Kind::Delete => set_sql::delete(&self.map, &self.guard),
             Kind::Update(columns, how) => set_sql::update(&self.map, columns, *how, &self.guard),
             Kind::Insert => set_sql::insert(&self.map),
+            Kind::Copy => set_sql::copy(&self.map),
         };
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = sets.get(kind) {

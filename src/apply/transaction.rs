@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::copy::Copies;
 use super::error::ApplyError;
 use super::fetch::Fetcher;
 use super::floors::Floors;
@@ -88,6 +89,7 @@ pub struct Applier {
     pub(super) floors: Floors,
     pub(super) ledger: Ledger,
     pub(super) inserted: Vec<Inserted>,
+    pub(super) copies: Copies,
     /// The newest commit time in the transaction being written.
     newest: CommitTime,
     is_open: bool,
@@ -114,6 +116,7 @@ impl Applier {
             origins,
             counts: Counts::default(),
             inserted: Vec::new(),
+            copies: Copies::default(),
             newest: CommitTime::default(),
             is_open: false,
         }
@@ -124,6 +127,18 @@ impl Applier {
     pub fn recording(mut self, per_minute: u64) -> Self {
         self.ledger = Ledger::new(per_minute);
         self
+    }
+
+    /// What an earlier applier of the link learned about copying into the target's tables.
+    #[must_use]
+    pub fn copying(mut self, copies: Copies) -> Self {
+        self.copies = copies;
+        self
+    }
+
+    /// What this one has learned.
+    pub fn take_copies(&mut self) -> Copies {
+        std::mem::take(&mut self.copies)
     }
 
     /// What has been written since the last call.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::LinkError;
 use super::progress::Progress;
 use super::queue::{Item, Receiver};
-use crate::apply::{Applier, ApplyError, Committed};
+use crate::apply::{Applier, ApplyError, Committed, Copies};
 use crate::assemble::Piece;
 use crate::backoff::Backoff;
 use crate::commit_time::CommitTime;
@@ -111,6 +111,11 @@ impl Applying {
     /// The commit of the large transaction or group that failed, for a second try in order.
     pub(super) fn in_order_until(&self) -> Lsn {
         self.options.in_order_until
+    }
+
+    /// What was learned about copying, for the next connection.
+    pub(super) fn take_copies(&mut self) -> Copies {
+        self.applier.take_copies()
     }
 
     /// Applies until told to stop (the transaction in hand is finished) or until an error.
@@ -226,7 +231,7 @@ impl Applying {
                     self.note(committed);
                     return Ok(());
                 }
-                Err(error @ ApplyError::ClockBehind { .. }) if piece.first => {
+                Err(error) if piece.first && mends_in_place(&error) => {
                     self.recover(error, in_order, started).await?;
                 }
                 Err(error) => {
@@ -258,6 +263,8 @@ impl Applying {
             ApplyError::ClockBehind { micros } => {
                 self.wait_for_clock(micros, started).await.map(|()| false)
             }
+            // The same rows again, without copying them.
+            ApplyError::CopyRefused { .. } => Ok(false),
             ApplyError::PositionMoved => Err(self.failed(error)),
             // In order, everything before the change that fails still gets through.
             error if !in_order && !passes_by_itself(&error) => Ok(true),
@@ -384,6 +391,14 @@ impl Applying {
 
 /// A link that is this far behind says so, in microseconds.
 const LAG_SHOWN_MICROS: i64 = 5_000_000;
+
+/// Errors of the first part of a large transaction after which it can be begun again at once.
+fn mends_in_place(error: &ApplyError) -> bool {
+    matches!(
+        error,
+        ApplyError::ClockBehind { .. } | ApplyError::CopyRefused { .. }
+    )
+}
 
 /// Errors that the same statements may not meet again.
 fn passes_by_itself(error: &ApplyError) -> bool {

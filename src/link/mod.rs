@@ -26,6 +26,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::apply::Copies;
 use crate::assemble::{Assembler, OriginFilter, PieceLimits};
 use crate::backoff::Backoff;
 use crate::checkpoint::Checkpoints;
@@ -93,6 +94,7 @@ pub async fn run(context: LinkContext, stop: CancellationToken) {
         context,
         stop,
         in_order_until: Lsn::ZERO,
+        copies: Copies::default(),
         transient: Backoff::transient(),
         blocked: Backoff::blocked(),
     };
@@ -109,6 +111,8 @@ struct Link {
     stop: CancellationToken,
     /// Transactions that commit up to here failed as a group and are applied in order.
     in_order_until: Lsn,
+    /// Which tables rows are not copied into for a while.
+    copies: Copies,
     transient: Backoff,
     blocked: Backoff,
 }
@@ -198,7 +202,10 @@ impl Link {
             confirmed_tx,
         );
         let mut applying = Applying::new(
-            (ready.applier, self.options()),
+            (
+                ready.applier.copying(std::mem::take(&mut self.copies)),
+                self.options(),
+            ),
             receiver,
             durable_tx,
             monitor,
@@ -211,6 +218,7 @@ impl Link {
             gone = alive::until_gone(&context.target.name, &ready.target_control) => Err(gone),
         };
         self.in_order_until = applying.in_order_until();
+        self.copies = applying.take_copies();
         result
     }
 

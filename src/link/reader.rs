@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
 use super::error::LinkError;
 use super::queue::Sender;
@@ -18,12 +18,21 @@ use crate::conflict::{Marker, SeenHistory};
 use crate::failpoint::failpoint;
 use crate::ids::{ClusterName, NodeName};
 use crate::lsn::Lsn;
-use crate::pgoutput;
+use crate::pgoutput::{self, Message};
 use crate::status::monitor::LinkMonitor;
-use crate::wire::{Frame, ReplicationStream, StandbyStatus};
+use crate::wire::{Frame, ReplicationStream, StandbyStatus, WireError};
 
 /// How often the source hears from us: well under the least sensible `wal_sender_timeout`.
 const FEEDBACK_EVERY: Duration = Duration::from_secs(1);
+
+/// A transaction that was sent this long after its commit, in microseconds, has waited: there is a
+/// backlog …
+const BACKLOG_MICROS: i64 = 50_000;
+/// … and a read that brought less than this …
+const SMALL_READ_BYTES: usize = 32 * 1024;
+/// … means that the source wakes us for every message, which costs both sides more than the message
+/// itself. Then the next read waits so long for more to come.
+const NAP: Duration = Duration::from_micros(500);
 
 /// Drives one replication connection.
 pub(super) struct Reader {
@@ -40,6 +49,8 @@ pub(super) struct Reader {
     tick: Interval,
     received: Lsn,
     reported: Lsn,
+    /// The transaction being read has waited for a while.
+    behind: bool,
 }
 
 impl Reader {
@@ -66,6 +77,7 @@ impl Reader {
             tick,
             received,
             reported,
+            behind: false,
         }
     }
 
@@ -75,7 +87,7 @@ impl Reader {
             tokio::select! {
                 biased;
                 _ = self.tick.tick() => self.feedback().await?,
-                frame = self.stream.next() => {
+                frame = self.next() => {
                     let frame = frame.map_err(|source| self.failed(source))?;
                     if !self.frame(frame).await? {
                         return Ok(());
@@ -85,7 +97,18 @@ impl Reader {
         }
     }
 
-    fn failed(&self, source: crate::wire::WireError) -> LinkError {
+    /// The next frame. Cancel-safe: a nap that is broken off is not missed.
+    async fn next(&mut self) -> Result<Frame, WireError> {
+        if let Some(frame) = self.stream.buffered()? {
+            return Ok(frame);
+        }
+        if self.behind && self.stream.last_read() < SMALL_READ_BYTES {
+            sleep(NAP).await;
+        }
+        self.stream.next().await
+    }
+
+    fn failed(&self, source: WireError) -> LinkError {
         LinkError::Node {
             node: self.source.clone(),
             source,
@@ -98,11 +121,11 @@ impl Reader {
             Frame::Data {
                 wal_start,
                 wal_end,
+                sent_at,
                 payload,
-                ..
             } => {
                 self.note_received(wal_end);
-                self.data(wal_start, payload).await
+                self.data((wal_start, sent_at), payload).await
             }
             Frame::Keepalive {
                 wal_end,
@@ -123,11 +146,18 @@ impl Reader {
         self.monitor.set_received(self.received);
     }
 
-    async fn data(&mut self, at: Lsn, payload: Bytes) -> Result<bool, LinkError> {
+    async fn data(
+        &mut self,
+        (at, sent_at): (Lsn, CommitTime),
+        payload: Bytes,
+    ) -> Result<bool, LinkError> {
         let message = pgoutput::decode(payload, false).map_err(|source| LinkError::Decode {
             node: self.source.clone(),
             source,
         })?;
+        if let Message::Begin { commit_time, .. } = message {
+            self.behind = sent_at.micros_since(commit_time) > BACKLOG_MICROS;
+        }
         self.assembler.source_had_seen(self.seen.at(at));
         let assembled = self
             .assembler
