@@ -84,10 +84,16 @@ impl Reader {
     /// Reads until the connection or the applier ends. Dropping it drops the connection.
     pub(super) async fn run(mut self) -> Result<(), LinkError> {
         loop {
+            while let Some(frame) = self.buffered()? {
+                if !self.frame(frame).await? {
+                    return Ok(());
+                }
+            }
+            let nap = self.behind && self.stream.last_read() < SMALL_READ_BYTES;
             tokio::select! {
                 biased;
                 _ = self.tick.tick() => self.feedback().await?,
-                frame = self.next() => {
+                frame = next(&mut self.stream, nap) => {
                     let frame = frame.map_err(|source| self.failed(source))?;
                     if !self.frame(frame).await? {
                         return Ok(());
@@ -97,15 +103,10 @@ impl Reader {
         }
     }
 
-    /// The next frame. Cancel-safe: a nap that is broken off is not missed.
-    async fn next(&mut self) -> Result<Frame, WireError> {
-        if let Some(frame) = self.stream.buffered()? {
-            return Ok(frame);
-        }
-        if self.behind && self.stream.last_read() < SMALL_READ_BYTES {
-            sleep(NAP).await;
-        }
-        self.stream.next().await
+    /// The next frame that has been read already: no need to look at anything else in between.
+    fn buffered(&mut self) -> Result<Option<Frame>, LinkError> {
+        let frame = self.stream.buffered();
+        frame.map_err(|source| self.failed(source))
     }
 
     fn failed(&self, source: WireError) -> LinkError {
@@ -247,4 +248,12 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// The next frame, after a nap where that saves reads. Cancel-safe.
+async fn next(stream: &mut ReplicationStream, nap: bool) -> Result<Frame, WireError> {
+    if nap {
+        sleep(NAP).await;
+    }
+    stream.next().await
 }
