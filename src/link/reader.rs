@@ -29,7 +29,7 @@ const FEEDBACK_EVERY: Duration = Duration::from_secs(1);
 /// backlog …
 const BACKLOG_MICROS: i64 = 50_000;
 /// … and a read that brought less than this …
-const SMALL_READ_BYTES: usize = 32 * 1024;
+const SMALL_READ_BYTES: usize = 64 * 1024;
 /// … means that the source wakes us for every message, which costs both sides more than the message
 /// itself. Then the next read waits so long for more to come.
 const NAP: Duration = Duration::from_micros(500);
@@ -89,6 +89,9 @@ impl Reader {
                     return Ok(());
                 }
             }
+            if self.queue.has_gathered() && !self.hand_over().await? {
+                return Ok(());
+            }
             let nap = self.behind && self.stream.last_read() < SMALL_READ_BYTES;
             tokio::select! {
                 biased;
@@ -137,7 +140,8 @@ impl Reader {
                 if reply_requested {
                     self.feedback().await?;
                 }
-                Ok(self.nothing_up_to(wal_end))
+                self.nothing_up_to(wal_end);
+                Ok(true)
             }
         }
     }
@@ -169,7 +173,10 @@ impl Reader {
             })?;
         match assembled {
             Assembled::Piece(piece) => self.enqueue_all(piece).await,
-            Assembled::Skipped { end } => Ok(self.nothing_up_to(end.end_lsn)),
+            Assembled::Skipped { end } => {
+                self.nothing_up_to(end.end_lsn);
+                Ok(true)
+            }
             Assembled::Message {
                 lsn,
                 prefix,
@@ -190,38 +197,41 @@ impl Reader {
     }
 
     /// Between transactions the stream's position says that nothing up to it is for us.
-    fn nothing_up_to(&mut self, end: Lsn) -> bool {
-        let seen = self.seen.at(end);
-        self.assembler.in_transaction() || self.queue.nothing_up_to(end, seen).is_ok()
+    fn nothing_up_to(&mut self, end: Lsn) {
+        if !self.assembler.in_transaction() {
+            self.queue.nothing_up_to(end, self.seen.at(end));
+        }
     }
 
     async fn enqueue_all(&mut self, first: Piece) -> Result<bool, LinkError> {
         let mut next = Some(first);
         while let Some(piece) = next {
-            if !self.enqueue(piece).await? {
-                return Ok(false);
+            if let Some(piece) = self.queue.gather(piece) {
+                if !self.hand_over().await? {
+                    return Ok(false);
+                }
+                // There is room for one, whatever its size.
+                let _ = self.queue.gather(piece);
             }
             next = self.assembler.pending();
         }
         Ok(true)
     }
 
-    /// Waits for room, sending feedback meanwhile.
-    async fn enqueue(&mut self, piece: Piece) -> Result<bool, LinkError> {
-        self.monitor.waits_to_apply(piece.header.commit_time);
+    /// Passes on what was gathered; waits for room, sending feedback meanwhile. False when the
+    /// applier has gone.
+    async fn hand_over(&mut self) -> Result<bool, LinkError> {
+        if let Some(piece) = self.queue.first_gathered() {
+            self.monitor.waits_to_apply(piece.header.commit_time);
+        }
         loop {
             tokio::select! {
                 biased;
-                room = self.queue.room(&piece) => {
-                    let Ok(room) = room else { return Ok(false) };
-                    room.fill(piece);
-                    break;
-                }
+                done = self.queue.hand_over() => return Ok(done.is_ok()),
                 _ = self.tick.tick() => {}
             }
             self.feedback().await?;
         }
-        Ok(true)
     }
 
     async fn feedback(&mut self) -> Result<(), LinkError> {
