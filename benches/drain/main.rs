@@ -8,6 +8,8 @@
 //! `MMREPL_BENCH_ONLY` (a workload's name) change what is run.
 #![allow(clippy::print_stdout, missing_docs)]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod engine;
 mod pair;
 mod process;
@@ -103,10 +105,11 @@ async fn drain(pair: &mut Pair, engine: Engine, workload: &Workload, rows: u64) 
     engine.switch_on(pair).await;
     // Not counted: a subscription may wait 5 s before it is started again, a daemon must connect.
     pair.wait_for_stream().await;
+    let before = pair.cost().await;
     let started = std::time::Instant::now();
     pair.wait_for_step(2).await;
     let seconds = started.elapsed().as_secs_f64();
-    let cost = pair.cost().await;
+    let cost = pair.cost().await.since(&before);
     pair.assert_equal(workload.table).await;
     Run { seconds, cost }
 }

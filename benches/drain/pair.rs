@@ -1,57 +1,14 @@
 //! Two fresh servers, a configuration, and east's daemon.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use mmrepl::local::{self, LocalServer, ServerBinaries, ServerOptions};
-use tokio_postgres::{Client, NoTls};
+use mmrepl::local::{self, ServerOptions};
 
+use crate::common::{Cluster, Daemon, Side};
 use crate::process;
 
 /// How often is asked whether everything has arrived.
 const POLL: Duration = Duration::from_millis(5);
-
-/// A server and a connection to its database.
-pub(crate) struct Side {
-    server: LocalServer,
-    client: Client,
-}
-
-impl Side {
-    async fn start(binaries: &ServerBinaries, dir: &std::path::Path) -> Self {
-        let options = ServerOptions::default()
-            .with("shared_buffers", "256MB")
-            .with("max_wal_size", "4GB")
-            .with("autovacuum", "off");
-        let server = LocalServer::start_new(binaries, dir, &options).expect("a server starts");
-        let (client, connection) = tokio_postgres::connect(&server.dsn("postgres"), NoTls)
-            .await
-            .expect("it answers");
-        tokio::spawn(connection);
-        Self { server, client }
-    }
-
-    pub(crate) fn dsn(&self) -> String {
-        self.server.dsn("postgres")
-    }
-
-    pub(crate) async fn run(&self, sql: &str) {
-        self.client
-            .batch_execute(sql)
-            .await
-            .expect("the statement runs");
-    }
-
-    pub(crate) async fn value(&self, sql: &str) -> String {
-        let row = self
-            .client
-            .query_one(sql, &[])
-            .await
-            .expect("the query runs");
-        row.get::<_, Option<String>>(0).unwrap_or_default()
-    }
-}
 
 /// CPU seconds of the processes that carry a stream, and the daemon's peak memory.
 pub(crate) struct Cost {
@@ -61,12 +18,25 @@ pub(crate) struct Cost {
     pub(crate) daemon_peak_mib: f64,
 }
 
+impl Cost {
+    /// What was added since `before`.
+    pub(crate) fn since(self, before: &Self) -> Self {
+        Self {
+            walsender: self.walsender - before.walsender,
+            apply: self.apply - before.apply,
+            daemon: self.daemon - before.daemon,
+            ..self
+        }
+    }
+}
+
 /// East writes, west receives.
 pub(crate) struct Pair {
     pub(crate) east: Side,
     pub(crate) west: Side,
-    dir: tempfile::TempDir,
-    daemon: Option<Child>,
+    cluster: Cluster,
+    daemon: Option<Daemon>,
+    _dir: tempfile::TempDir,
 }
 
 impl Pair {
@@ -80,16 +50,20 @@ impl Pair {
             .prefix("mmrepl-bench-")
             .tempdir()
             .expect("a folder");
-        let east = Side::start(&binaries, &dir.path().join("east")).await;
-        let west = Side::start(&binaries, &dir.path().join("west")).await;
-        let pair = Self {
+        let options = ServerOptions::default()
+            .with("shared_buffers", "256MB")
+            .with("max_wal_size", "4GB")
+            .with("autovacuum", "off");
+        let east = Side::start(&binaries, &dir.path().join("east"), &options).await;
+        let west = Side::start(&binaries, &dir.path().join("west"), &options).await;
+        let cluster = Cluster::new(dir.path(), (&east, &west), "");
+        Self {
             east,
             west,
-            dir,
+            cluster,
             daemon: None,
-        };
-        pair.write_config();
-        pair
+            _dir: dir,
+        }
     }
 
     pub(crate) async fn version(&self) -> String {
@@ -103,67 +77,28 @@ impl Pair {
         self.west.run(sql).await;
     }
 
-    fn config(&self) -> PathBuf {
-        self.dir.path().join("cluster.toml")
-    }
-
-    fn write_config(&self) {
-        let node = |name: &str, side: &Side| {
-            let port = local::free_port().expect("a free port");
-            format!(
-                "[[node]]\nname = \"{name}\"\ndsn = \"{}\"\nadmin = \"127.0.0.1:{port}\"\n",
-                side.dsn()
-            )
-        };
-        let nodes = node("east", &self.east) + &node("west", &self.west);
-        std::fs::write(
-            self.config(),
-            format!("[cluster]\nname = \"bench\"\n{nodes}"),
-        )
-        .expect("the folder is writable");
-    }
-
-    fn command(&self) -> Command {
-        // Another build may be given, to compare the two.
-        let given = std::env::var("MMREPL_BENCH_BINARY");
-        let binary = given.unwrap_or_else(|_| env!("CARGO_BIN_EXE_mmrepl").to_owned());
-        let mut command = Command::new(binary);
-        command
-            .env("MMREPL_CONFIG", self.config())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        command
-    }
-
     pub(crate) fn init(&self) {
-        let status = self.command().arg("init").status().expect("mmrepl runs");
-        assert!(status.success(), "mmrepl init: {status}");
+        self.cluster.run(&["init"]);
     }
 
     pub(crate) fn start_daemon(&mut self) {
-        let data = self.dir.path().join("data");
-        let child = self
-            .command()
-            .args(["run", "--node", "east", "--data-dir"])
-            .arg(data)
-            .spawn();
-        self.daemon = Some(child.expect("mmrepl runs"));
+        self.daemon = Some(self.cluster.start_daemon("east"));
     }
 
     pub(crate) fn stop_daemon(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            daemon.kill().expect("the daemon is ours");
-            daemon.wait().expect("the daemon is ours");
-        }
+        self.daemon = None;
     }
 
-    /// What the drain has cost so far; nothing for processes that are not there (any more).
+    /// What the processes that carry the stream have cost since they were started; nothing for
+    /// one that is not there.
     pub(crate) async fn cost(&self) -> Cost {
         let walsender = "select max(pid)::text from pg_stat_replication";
-        let apply = "select max(pid)::text from pg_stat_activity where backend_type = \
-                     'logical replication worker' or backend_type like 'logical%apply worker' \
-                     or application_name like 'mmrepl % apply'";
-        let daemon = self.daemon.as_ref().map(|child| child.id().to_string());
+        let apply = "select max(pid)::text from pg_stat_activity where backend_type like \
+                     'logical replication%worker' or application_name like 'mmrepl % apply'";
+        let daemon = self
+            .daemon
+            .as_ref()
+            .map(|daemon| daemon.child.id().to_string());
         Cost {
             walsender: process::cpu_seconds(&self.east.value(walsender).await),
             apply: process::cpu_seconds(&self.west.value(apply).await),

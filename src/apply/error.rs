@@ -39,6 +39,14 @@ pub enum ApplyError {
         /// What the server or the connection said.
         source: WireError,
     },
+    /// The source does not show a transaction yet that it has sent.
+    #[error(
+        "{table}: the source sent a change that it does not show yet, and a large value must be read there; if this lasts, see whether its commits wait for a synchronous standby"
+    )]
+    NotShown {
+        /// `schema.table` of the row.
+        table: String,
+    },
     /// The target's catalog could not be read.
     #[error("cannot look up {table} on the target: {source}")]
     Catalog {
@@ -106,6 +114,7 @@ impl ApplyError {
             | Self::Catalog { table, .. }
             | Self::CopyRefused { table, .. }
             | Self::KeyMissing { table }
+            | Self::NotShown { table }
             | Self::Map(
                 MapError::NoTable { table, .. }
                 | MapError::NoColumn { table, .. }
@@ -126,6 +135,7 @@ impl Retryable for ApplyError {
             Self::ClockBehind { .. }
             | Self::Overtaken
             | Self::PositionMoved
+            | Self::NotShown { .. }
             | Self::CopyRefused { .. } => RetryClass::Transient,
         }
     }

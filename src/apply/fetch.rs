@@ -4,8 +4,12 @@
 //! Where the target's row cannot supply them, they are read from the source's row of the same key
 //! as it is now. A value changed there since then arrives later with its own version; a row that is
 //! gone there will be followed by its delete.
+//!
+//! The source must show the received transactions before it is asked: what it shows a moment
+//! earlier is not the row of this key any more, or not yet. See `visible`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -13,16 +17,24 @@ use super::error::ApplyError;
 use super::group::Put;
 use super::mapping::{KeyValues, TableMap};
 use super::sql;
+use super::visible::shows;
 use crate::commit_time::CommitTime;
 use crate::config::conninfo::ConnInfo;
 use crate::pgoutput::{Tuple, Value};
 use crate::wire::Session;
+
+/// How long to wait between two looks at a source that does not show a transaction yet.
+const VISIBLE_POLL: Duration = Duration::from_millis(1);
+/// How many looks before the attempt is given up, to be retried with the others' delays.
+const VISIBLE_LOOKS_MAX: u32 = 1_000;
 
 /// A session on the source, opened when first needed.
 pub struct Fetcher {
     info: ConnInfo,
     application_name: String,
     session: Option<Session>,
+    /// The transactions being applied, which the source must show.
+    applying: Vec<u32>,
 }
 
 impl Fetcher {
@@ -32,7 +44,14 @@ impl Fetcher {
             info,
             application_name,
             session: None,
+            applying: Vec::new(),
         }
+    }
+
+    /// Values will be needed for changes of these transactions.
+    pub(super) fn applying(&mut self, xids: impl Iterator<Item = u32>) {
+        self.applying.clear();
+        self.applying.extend(xids);
     }
 
     /// The row with its missing values filled in; `None` when the source no longer has the row.
@@ -46,8 +65,7 @@ impl Fetcher {
         if missing.is_empty() {
             return Ok(Some(put.values.clone()));
         }
-        let row = self.read(map, (key, None), &missing).await;
-        let row = row.map_err(|source| self.failed(map, source))?;
+        let row = self.read_shown(map, (key, None), &missing).await?;
         Ok(row.map(|row| filled(&put.values, &missing, row)))
     }
 
@@ -63,8 +81,7 @@ impl Fetcher {
         if missing.is_empty() {
             return Ok(values);
         }
-        let row = self.read(map, (key, Some(time)), &missing).await;
-        let row = row.map_err(|source| self.failed(map, source))?;
+        let row = self.read_shown(map, (key, Some(time)), &missing).await?;
         Ok(match row {
             Some(row) => filled(&values, &missing, row),
             None => values,
@@ -79,12 +96,31 @@ impl Fetcher {
         }
     }
 
+    /// Reads once the source shows the transactions being applied.
+    async fn read_shown(
+        &mut self,
+        map: &TableMap,
+        which: (&KeyValues, Option<CommitTime>),
+        columns: &[usize],
+    ) -> Result<Option<Vec<Option<Bytes>>>, ApplyError> {
+        for _ in 0..VISIBLE_LOOKS_MAX {
+            let read = self.read(map, which, columns).await;
+            let (snapshot, row) = read.map_err(|source| self.failed(map, source))?;
+            if self.applying.iter().all(|xid| shows(&snapshot, *xid)) {
+                return Ok(row);
+            }
+            tokio::time::sleep(VISIBLE_POLL).await;
+        }
+        Err(ApplyError::NotShown { table: map.label() })
+    }
+
+    /// What the source shows of the row, and by which snapshot.
     async fn read(
         &mut self,
         map: &TableMap,
         (key, written_at): (&KeyValues, Option<CommitTime>),
         columns: &[usize],
-    ) -> Result<Option<Vec<Option<Bytes>>>, crate::wire::WireError> {
+    ) -> Result<(String, Option<Vec<Option<Bytes>>>), crate::wire::WireError> {
         if self.session.is_none() {
             let session = Session::connect(&self.info, &self.application_name, &[]).await?;
             self.session = Some(session);
@@ -97,11 +133,12 @@ impl Fetcher {
         let time = time.as_ref().map(|time| Some(time.as_bytes()));
         let parameters: Vec<Option<&[u8]>> = key.chain(time).collect();
         batch.push(&sql, &parameters)?;
-        let outcomes = batch.run().await.map_err(|failed| failed.error)?;
-        Ok(outcomes
-            .into_iter()
-            .next()
-            .and_then(|outcome| outcome.rows.into_iter().next()))
+        let mut outcomes = batch.run().await.map_err(|failed| failed.error)?;
+        let mut outcome = outcomes.pop().unwrap_or_default();
+        let snapshot = outcome.text(0, 0).unwrap_or_default().to_owned();
+        let found = outcome.text(0, 1) == Some("true");
+        let row = outcome.rows.pop().filter(|_| found);
+        Ok((snapshot, row.map(|mut row| row.split_off(2))))
     }
 }
 

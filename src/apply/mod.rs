@@ -46,6 +46,7 @@ mod tables;
 mod target;
 mod transaction;
 mod truncate;
+mod visible;
 
 pub use copy::Copies;
 pub use error::ApplyError;

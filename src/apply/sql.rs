@@ -321,7 +321,8 @@ pub(super) fn deletes_above(map: &TableMap, guard: &Guard) -> String {
 }
 
 /// Fetches columns of one row from the source, by key. Parameters: the key; when it must be the
-/// row that was written `at` a time, that time.
+/// row that was written `at` a time, that time. Columns: the snapshot, whether there is such a row,
+/// then its columns.
 pub(super) fn fetch(map: &TableMap, columns: &[usize], at: bool) -> String {
     let names: Vec<String> = columns
         .iter()
@@ -330,7 +331,8 @@ pub(super) fn fetch(map: &TableMap, columns: &[usize], at: bool) -> String {
     let time = 1 + key_of(map).len();
     let version = format!(" and pg_xact_commit_timestamp(s.xmin) = ${time}::timestamptz");
     format!(
-        "select {} from {} s where {}{}",
+        "select pg_current_snapshot()::text, (s.ctid is not null)::text, {} \
+         from (select 1) one left join {} s on {}{}",
         names.join(", "),
         rows_of(map),
         key_matches(map, "s", 1),

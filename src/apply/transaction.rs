@@ -152,6 +152,8 @@ impl Applier {
             return Ok(None);
         };
         self.newest = newest(pieces);
+        self.fetcher
+            .applying(pieces.iter().map(|piece| piece.header.xid));
         self.write_grouped(pieces).await?;
         let seen = pieces.last().map(|piece| Arc::clone(piece.seen.at_end()));
         self.commit(end, &seen.unwrap_or_default()).await.map(Some)
@@ -169,6 +171,7 @@ impl Applier {
         in_order: bool,
     ) -> Result<Option<Committed>, ApplyError> {
         self.newest = piece.header.commit_time;
+        self.fetcher.applying(std::iter::once(piece.header.xid));
         if in_order {
             self.write_in_order(piece).await?;
             self.count(std::slice::from_ref(piece));

@@ -20,10 +20,12 @@ mod probe;
 mod progress;
 mod queue;
 mod reader;
+mod reading;
 
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::Copies;
@@ -124,7 +126,8 @@ impl Link {
                 self.wait_while_paused().await;
                 continue;
             }
-            if let Err(error) = self.stream().await {
+            // Boxed: a large future, and its frame is needed once per connection only.
+            if let Err(error) = Box::pin(self.stream()).await {
                 self.back_off(&error).await;
             }
         }
@@ -212,8 +215,10 @@ impl Link {
             (ready.begun, ready.goal),
         );
         let context = &self.context;
+        // Not with the others, so that feedback goes on whatever applying does.
+        let reading = ready.reading.spawn(reader.run());
         let result = tokio::select! {
-            result = drive(reader, saving, &mut applying, interrupted) => result,
+            result = drive(reading, saving, &mut applying, interrupted) => result,
             gone = alive::until_gone(&context.source.name, &ready.source_control) => Err(gone),
             gone = alive::until_gone(&context.target.name, &ready.target_control) => Err(gone),
         };
@@ -265,13 +270,11 @@ impl Link {
 
 /// Runs the three parts of a link together; the first that ends with an error ends the others.
 async fn drive(
-    reader: Reader,
+    mut reading: JoinHandle<Result<(), LinkError>>,
     saving: impl Future<Output = Result<(), LinkError>>,
     applying: &mut Applying,
     interrupted: &CancellationToken,
 ) -> Result<(), LinkError> {
-    // A task of its own, so that feedback goes on whatever applying does.
-    let mut reading = tokio::spawn(reader.run());
     tokio::pin!(saving);
     let result = tokio::select! {
         ended = applying.run(interrupted) => match ended {

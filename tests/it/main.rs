@@ -22,6 +22,7 @@ mod housekeeping;
 mod init;
 mod init_rows;
 mod large;
+mod not_shown;
 mod origin_progress;
 mod pgbench;
 mod replication;
