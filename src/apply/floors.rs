@@ -54,7 +54,7 @@ impl Floors {
     pub(super) fn texts(&mut self, time: CommitTime, seen: &Arc<Seen>) -> &[String] {
         self.times(time, seen);
         if self.texts.is_empty() {
-            self.texts.extend(self.times.iter().map(text));
+            self.texts.extend(self.times.iter().copied().map(text));
         }
         &self.texts
     }
@@ -77,8 +77,8 @@ impl Floors {
     }
 }
 
-fn text(floor: &CommitTime) -> String {
-    if *floor == NEVER {
+fn text(floor: CommitTime) -> String {
+    if floor == NEVER {
         NEVER_TEXT.to_owned()
     } else {
         floor.to_string()
