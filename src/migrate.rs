@@ -22,7 +22,7 @@ pub struct Migration {
 }
 
 /// Every migration in order.
-pub const MIGRATIONS: [Migration; 2] = [
+pub const MIGRATIONS: [Migration; 3] = [
     Migration {
         number: 1,
         name: "001_base",
@@ -32,6 +32,11 @@ pub const MIGRATIONS: [Migration; 2] = [
         number: 2,
         name: "002_conflict",
         sql: include_str!("../migrations/002_conflict.sql"),
+    },
+    Migration {
+        number: 3,
+        name: "003_versions",
+        sql: include_str!("../migrations/003_versions.sql"),
     },
 ];
 

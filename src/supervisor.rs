@@ -102,6 +102,7 @@ fn contexts(
             target: config.node(&link.to)?.clone(),
             nodes: nodes.clone(),
             max_clock_skew: config.conflict.max_clock_skew,
+            rules: config.rules(),
             recorded_per_minute: config.conflict.history_per_minute,
             checkpoints: checkpoints.clone(),
             monitor: monitor(link.clone()),

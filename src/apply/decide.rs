@@ -69,13 +69,22 @@ pub fn decide(row: &RowChange, local: &Local, source: &NodeName) -> Decision {
 }
 
 fn wins(row: &RowChange, time: CommitTime, local: &Local, source: &NodeName) -> bool {
+    let between_equals = row.target.versions().tie();
+    resolve(&incoming(row, time, source), local, between_equals) == Verdict::Apply
+}
+
+/// The change of `source` as a write made at `time`.
+pub(super) fn incoming(row: &RowChange, time: CommitTime, source: &NodeName) -> Incoming {
     let write = match row.op {
         RowOp::Put(_) => Write::Put,
         RowOp::Delete(_) => Write::Delete,
     };
     let node = source.clone();
-    let version = Version { time, node };
-    resolve(&Incoming { write, version }, local) == Verdict::Apply
+    Incoming {
+        write,
+        version: Version { time, node },
+        rank: row.rank.clone(),
+    }
 }
 
 /// True when the target's row holds what the source did not send: the source wrote it, and no
@@ -86,6 +95,6 @@ fn has_the_rest(row: &RowChange, put: &Put, local: &Local, source: &NodeName) ->
 
 /// True when the link's source wrote the target's row.
 pub(super) fn wrote(source: &NodeName, local: &Local) -> bool {
-    let writer = |row: &Option<Version>| row.as_ref().map(|version| version.node.clone());
-    local.row.as_ref().and_then(writer).as_ref() == Some(source)
+    let row = local.row.as_ref().and_then(|row| row.version.as_ref());
+    row.is_some_and(|version| version.node == *source)
 }

@@ -119,7 +119,8 @@ impl ApplyError {
                 MapError::NoTable { table, .. }
                 | MapError::NoColumn { table, .. }
                 | MapError::KeyNotSent { table, .. }
-                | MapError::NoOldRows { table },
+                | MapError::NoOldRows { table }
+                | MapError::NoVersion { table, .. },
             ) => Some(table),
             Self::ClockBehind { .. } | Self::Overtaken | Self::PositionMoved => None,
         }

@@ -13,7 +13,7 @@ use super::mapping::KeyValues;
 use super::target::Target;
 use crate::assemble::Change;
 use crate::commit_time::CommitTime;
-use crate::conflict::{Made, Seen};
+use crate::conflict::{Made, Rank, Seen};
 use crate::pgoutput::{OldImage, Tuple, Value};
 
 /// The new state of a row.
@@ -60,6 +60,8 @@ pub struct Stamp {
     pub time: CommitTime,
     /// What the source had applied from other nodes.
     pub seen: Arc<Seen>,
+    /// What the transaction said of its clock when it deleted (`conflict::delete_clock`).
+    pub delete_clock: Option<i64>,
 }
 
 /// The net change of one key.
@@ -82,6 +84,8 @@ pub struct RowChange {
     /// the source may have applied somebody else's write, so all values are right only where the
     /// target's row is older than this.
     pub since: CommitTime,
+    /// The version that the (last) write has in the row, where the table keeps one there.
+    pub rank: Option<Rank>,
 }
 
 /// A change in a table without a key, matched by the whole old row.
@@ -123,12 +127,10 @@ pub fn entries_of(
         target.map.check_missing(new)?;
     }
     if target.map.key.is_none() {
-        return Ok(whole_row(change, target)
-            .into_iter()
-            .map(Entry::WholeRow)
-            .collect());
+        let whole = whole_row(change, target).map(Entry::WholeRow);
+        return Ok(whole.into_iter().collect());
     }
-    let row = |key, made, op| {
+    let row = |key, made, op, rank| {
         Entry::Row(RowChange {
             target: Arc::clone(target),
             key,
@@ -137,8 +139,10 @@ pub fn entries_of(
             seen: Arc::clone(&stamp.seen),
             time: stamp.time,
             since: stamp.time,
+            rank,
         })
     };
+    let versions = target.versions();
     let put = |new: &Tuple, insert, moved| {
         RowOp::Put(Put {
             values: new.clone(),
@@ -154,27 +158,31 @@ pub fn entries_of(
     Ok(match change {
         Change::Insert { new, .. } => {
             let key = need(target.map.key_of(new))?;
-            vec![row(key, Made::Insert, put(new, true, false))]
+            let rank = versions.of_row(new);
+            vec![row(key, Made::Insert, put(new, true, false), rank)]
         }
         Change::Update { old, new, .. } => {
             let before = need(target.map.old_key(old.as_ref(), new))?;
             let gone = whole(old.as_ref());
-            let new = &gone
-                .as_ref()
-                .map_or_else(|| new.clone(), |old| completed(new, old));
+            let new = &filled(new, gone.as_ref());
+            let rank = versions.of_row(new);
             match target.map.key_of(new) {
+                // What moved has a version above its old one, which will do for the delete, too.
                 Some(after) if after != before => {
+                    let gone = RowOp::Delete(gone);
                     vec![
-                        row(before, Made::KeyChange, RowOp::Delete(gone)),
-                        row(after, Made::KeyChange, put(new, true, true)),
+                        row(before, Made::KeyChange, gone, rank.clone()),
+                        row(after, Made::KeyChange, put(new, true, true), rank),
                     ]
                 }
-                _ => vec![row(before, Made::Update, put(new, false, false))],
+                _ => vec![row(before, Made::Update, put(new, false, false), rank)],
             }
         }
         Change::Delete { old, .. } => {
             let key = need(target.map.key_of(old.tuple()))?;
-            vec![row(key, Made::Delete, RowOp::Delete(whole(Some(old))))]
+            let gone = whole(Some(old));
+            let rank = versions.of_delete(gone.as_ref(), stamp.delete_clock);
+            vec![row(key, Made::Delete, RowOp::Delete(gone), rank)]
         }
         Change::Truncate { .. } | Change::Message { .. } => vec![],
     })
@@ -196,9 +204,7 @@ fn whole_row(change: &Change, target: &Arc<Target>) -> Option<WholeRowChange> {
         Change::Insert { new, .. } => (None, Some(new.clone())),
         Change::Update { old, new, .. } => {
             let old = old.as_ref().map(image);
-            let new = old
-                .as_ref()
-                .map_or_else(|| new.clone(), |old| completed(new, old));
+            let new = filled(new, old.as_ref());
             (old, Some(new))
         }
         Change::Delete { old, .. } => (Some(image(old)), None),
@@ -209,6 +215,11 @@ fn whole_row(change: &Change, target: &Arc<Target>) -> Option<WholeRowChange> {
         old,
         new,
     })
+}
+
+/// The new row with what it left out, where the source sent the old one whole.
+fn filled(new: &Tuple, old: Option<&Tuple>) -> Tuple {
+    old.map_or_else(|| new.clone(), |old| completed(new, old))
 }
 
 /// `newer` with what it left out taken from `older`.
@@ -295,7 +306,7 @@ fn is_deferrable(target: &Target) -> bool {
 
 /// The net change of two consecutive changes of one key.
 fn net(earlier: &RowChange, later: RowChange) -> RowChange {
-    let mut since = later.since;
+    let (mut since, mut rank) = (later.since, later.rank);
     let made = match (&earlier.op, &later.op) {
         (RowOp::Put(_), RowOp::Put(_)) => earlier.made,
         (RowOp::Delete(_), _) | (_, RowOp::Delete(_)) => later.made,
@@ -323,6 +334,7 @@ fn net(earlier: &RowChange, later: RowChange) -> RowChange {
             if is_deferrable(&later.target) && put.values != gone =>
         {
             since = earlier.since;
+            rank.clone_from(&earlier.rank);
             RowOp::Put(put.clone())
         }
         // The row was there before the group: what came back replaces it.
@@ -341,5 +353,6 @@ fn net(earlier: &RowChange, later: RowChange) -> RowChange {
         seen: Arc::clone(&earlier.seen),
         time: later.time,
         since,
+        rank,
     }
 }

@@ -10,10 +10,12 @@ use super::group::{Entry, GroupBuilder, Put, RowOp, Segment, Stamp, entries_of};
 use super::mapping::TableMap;
 use super::sql::Guard;
 use super::target::Target;
+use super::versions::Versions;
 use crate::assemble::Change;
 use crate::catalog::key_text::KeyForm;
 use crate::catalog::table::{Column, Key, KeyColumn, Table};
 use crate::commit_time::CommitTime;
+use crate::conflict::Rule;
 use crate::ids::RelationId;
 use crate::pgoutput::{OldImage, Tuple, Value};
 use crate::relation::{Relation, RelationColumn, ReplicaIdentity};
@@ -70,6 +72,7 @@ fn target() -> Arc<Target> {
         columns: names.map(sent).to_vec(),
     });
     let map = TableMap::new(relation, Some(table), "west").unwrap();
+    let versions = Versions::new(Rule::default(), "east".parse().unwrap(), &map).unwrap();
     Arc::new(Target::new(
         map,
         Guard {
@@ -79,6 +82,7 @@ fn target() -> Arc<Target> {
             pair: true,
         },
         vec![],
+        versions,
     ))
 }
 
@@ -86,6 +90,7 @@ fn at(micros: i64) -> Stamp {
     Stamp {
         time: CommitTime::from_postgres_micros(micros),
         seen: Arc::default(),
+        delete_clock: None,
     }
 }
 

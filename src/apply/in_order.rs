@@ -3,7 +3,7 @@
 use super::error::ApplyError;
 use super::group::{Entry, entries_of};
 use super::settle::Own;
-use super::transaction::{Applier, stamp_of};
+use super::transaction::Applier;
 use crate::assemble::{Change, Piece};
 
 impl Applier {
@@ -11,7 +11,7 @@ impl Applier {
     pub(super) async fn write_in_order(&mut self, piece: &Piece) -> Result<(), ApplyError> {
         self.open().await?;
         for (index, change) in piece.changes.iter().enumerate() {
-            let stamp = stamp_of(piece, index);
+            let stamp = self.stamp_of(piece, index);
             if let Change::Truncate { relations, .. } = change {
                 let targets = self.targets(relations).await?;
                 self.truncate(&targets, &stamp).await?;

@@ -46,6 +46,20 @@ pub enum MapError {
         /// The key column.
         column: String,
     },
+    /// The column with the row's version is missing.
+    #[error(
+        "table {table} on {node} or on the source has no column \"{column}\", where {rule} keeps the version: run `mmrepl init`, the link goes on by itself"
+    )]
+    NoVersion {
+        /// `schema.table`.
+        table: String,
+        /// The target.
+        node: String,
+        /// The column.
+        column: String,
+        /// The rule.
+        rule: &'static str,
+    },
     /// A table without a key does not send whole old rows.
     #[error(
         "table {table} has no key and its source does not send old rows: run `mmrepl init` again, it sets REPLICA IDENTITY FULL"
@@ -137,6 +151,16 @@ impl TableMap {
     pub fn written(&self) -> impl Iterator<Item = usize> + '_ {
         let indexes = 0..self.columns.len();
         indexes.filter(|index| self.columns[*index].written)
+    }
+
+    /// The error that a column which the table's rule needs is not there.
+    pub fn no_version(&self, column: &str, rule: &'static str) -> MapError {
+        MapError::NoVersion {
+            table: self.label(),
+            node: self.node.clone(),
+            column: column.to_owned(),
+            rule,
+        }
     }
 
     /// `schema.table`, for messages.

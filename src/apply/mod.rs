@@ -46,6 +46,7 @@ mod tables;
 mod target;
 mod transaction;
 mod truncate;
+mod versions;
 mod visible;
 
 pub use copy::Copies;
@@ -67,4 +68,5 @@ pub mod pure {
     pub use super::mapping::{KeyValues, TableMap};
     pub use super::sql::{Guard, UpdateGuard};
     pub use super::target::Target;
+    pub use super::versions::Versions;
 }

@@ -11,7 +11,7 @@ use super::record::Record;
 use super::target::{Statement, Target};
 use super::transaction::Applier;
 use crate::commit_time::CommitTime;
-use crate::conflict::{Verdict, Version};
+use crate::conflict::{Held, Rank, Verdict, Version};
 use crate::wire::{Batch, Outcome};
 
 /// A key that was inserted after a look at its tombstones, and the commit time from which a delete
@@ -20,6 +20,7 @@ pub(super) struct Inserted {
     target: Arc<Target>,
     key: KeyValues,
     time: CommitTime,
+    rank: Option<Rank>,
 }
 
 /// A key that was inserted.
@@ -27,6 +28,7 @@ struct Candidate<'a> {
     target: &'a Arc<Target>,
     key: &'a KeyValues,
     time: CommitTime,
+    rank: Option<&'a Rank>,
     /// Set where nobody has looked at the key's tombstones yet.
     unseen: Option<&'a RowChange>,
 }
@@ -38,6 +40,7 @@ impl Applier {
             target: Arc::clone(&row.target),
             key: row.key.clone(),
             time: row.since,
+            rank: row.rank.clone(),
         });
         self.inserted.extend(noted);
     }
@@ -53,12 +56,14 @@ impl Applier {
             target: &row.target,
             key: &row.key,
             time: row.time,
+            rank: row.rank.as_ref(),
             unseen: None,
         });
         let fresh = fresh.iter().map(|row| Candidate {
             target: &row.target,
             key: &row.key,
             time: row.since,
+            rank: row.rank.as_ref(),
             unseen: Some(row),
         });
         let mut by_table: HashMap<u32, Vec<Candidate<'_>>> = HashMap::new();
@@ -106,18 +111,21 @@ impl Applier {
             let column = |column| outcome.text(found, column).map(str::as_bytes);
             let index = outcome.text(found, 0).and_then(|n| n.parse::<usize>().ok());
             let row = index.and_then(|n| rows.get(n.wrapping_sub(1)));
-            let delete = self.origins.version(column(1), column(2));
-            let (Some(row), Some(delete)) = (row, delete) else {
-                continue;
+            let Some(row) = row else { continue };
+            let held = Held {
+                rank: Rank::read(column(3)),
+                version: self.origins.version(column(1), column(2)),
             };
             let insert = Version {
                 time: row.time,
                 node: self.source.clone(),
             };
-            if !insert.wins_over(Some(&delete)) {
+            if !insert.wins_over(row.rank, &held, row.target.versions().tie()) {
                 return Err(ApplyError::Overtaken);
             }
-            let Some(change) = row.unseen else { continue };
+            let (Some(change), Some(delete)) = (row.unseen, held.version) else {
+                continue;
+            };
             if change.seen.includes(&delete) || records.iter().any(|(c, _)| c.key == change.key) {
                 continue;
             }

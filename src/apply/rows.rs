@@ -84,6 +84,7 @@ impl Applier {
         // A statement for many rows may have taken some of them.
         taken.extend(self.settle(&untaken, Own::Done).await?);
         self.settle(&plan.settle, Own::Older).await?;
+        self.leave_versions(&taken).await?;
         let may_be_deleted = |row: &&RowChange| {
             is_insert(row) && !without_tombstones.contains(&row.target.map.table.oid)
         };
@@ -152,6 +153,30 @@ impl Applier {
         }
     }
 
+    /// Leaves the version of each delete that was taken, where rows carry theirs: the trigger has
+    /// left what a delete made here would have.
+    async fn leave_versions(&mut self, taken: &[&RowChange]) -> Result<(), ApplyError> {
+        let deletes = taken
+            .iter()
+            .filter(|row| matches!(row.op, RowOp::Delete(_)) && row.target.versions().is_in_row());
+        let deletes: Vec<&RowChange> = deletes.copied().collect();
+        if deletes.is_empty() {
+            return Ok(());
+        }
+        let label = |row: &RowChange| Some(row.target.map.label());
+        let mut batch = self.session.batch();
+        for row in &deletes {
+            push_tombstone(&mut batch, row)
+                .map_err(|source| ApplyError::target(source, label(row)))?;
+        }
+        let done = batch.run().await;
+        done.map_err(|failed| {
+            let row = failed.index.and_then(|index| deletes.get(index));
+            ApplyError::target(failed.error, row.and_then(|row| label(row)))
+        })
+        .map(drop)
+    }
+
     /// Writes one change of a table without a key.
     pub(super) async fn write_whole_row(
         &mut self,
@@ -200,10 +225,12 @@ fn push_set<'a>(
 
 /// One array of times for each floor, where the statement has a guard with floors.
 fn floor_arrays(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
+    let versions = set.target.versions();
+    let stamp = |time, seen| (versions.floor_time(time), seen);
     match set.kind {
-        Kind::Delete => floors.arrays(set.rows.iter().map(|row| (row.time, &row.seen))),
+        Kind::Delete => floors.arrays(set.rows.iter().map(|row| stamp(row.time, &row.seen))),
         Kind::Update(_, UpdateGuard::SameWriter) | Kind::Insert | Kind::Copy => Vec::new(),
-        Kind::Update(..) => floors.arrays(set.rows.iter().map(|row| (row.since, &row.seen))),
+        Kind::Update(..) => floors.arrays(set.rows.iter().map(|row| stamp(row.since, &row.seen))),
     }
 }
 
@@ -218,6 +245,11 @@ fn arrays_of(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
                 .map(move |row| Some(row.key[index].as_ref()))
         };
         arrays.extend((0..keys).map(|index| text_array(key(index))));
+    }
+    if matches!(set.kind, Kind::Delete) && set.target.versions().is_in_row() {
+        let texts: Vec<Option<String>> = set.rows.iter().map(|row| rank_text(row)).collect();
+        let texts = texts.iter().map(|text| text.as_ref().map(String::as_bytes));
+        arrays.push(text_array(texts));
     }
     let columns: Vec<usize> = match &set.kind {
         Kind::Delete => vec![],
@@ -272,7 +304,11 @@ fn push_row(
             batch.push(&row.target.update(columns, *how), &parameters)
         }
         _ => {
-            let parameters = guarded(floors, row, row.time);
+            let rank = rank_text(row);
+            let mut parameters = guarded(floors, row, row.time);
+            if row.target.versions().is_in_row() {
+                parameters.push(rank.as_ref().map(String::as_bytes));
+            }
             batch.push(row.target.sql(Statement::DeleteOlder), &parameters)
         }
     }
@@ -291,10 +327,25 @@ fn guarded<'a>(
     row: &'a RowChange,
     time: CommitTime,
 ) -> Vec<Option<&'a [u8]>> {
-    let floors = floors.texts(time, &row.seen);
+    let floors = floors.texts(row.target.versions().floor_time(time), &row.seen);
     let mut parameters: Vec<_> = floors.iter().map(|text| Some(text.as_bytes())).collect();
     parameters.extend(keyed(row));
     parameters
+}
+
+/// The version that a change's row carries, as the server reads it.
+fn rank_text(row: &RowChange) -> Option<String> {
+    row.rank.as_ref().map(ToString::to_string)
+}
+
+/// Pushes the statement that leaves the tombstone of a delete, with the delete's own version.
+pub(super) fn push_tombstone(batch: &mut Batch<'_>, row: &RowChange) -> Result<(), WireError> {
+    let rank = rank_text(row);
+    let mut parameters = keyed(row);
+    if row.target.versions().is_in_row() {
+        parameters.push(rank.as_ref().map(String::as_bytes));
+    }
+    batch.push(row.target.sql(Statement::LeaveTombstone), &parameters)
 }
 
 /// The key, the first parameters of statements by key.

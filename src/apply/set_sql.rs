@@ -8,7 +8,8 @@
 use postgres_protocol::escape::escape_identifier as quote;
 
 use super::mapping::TableMap;
-use super::sql::{Guard, UpdateGuard};
+use super::sql::{Guard, UpdateGuard, also_below};
+use super::versions::Versions;
 use crate::catalog::table::KeyColumn;
 
 /// Whether rows of the table can be written by these statements at all.
@@ -55,9 +56,10 @@ fn elements(floors: usize, columns: usize) -> String {
     format!("unnest({}) u({})", arrays.join(", "), names.join(", "))
 }
 
-/// The guard of one row with its floors.
-fn takes(guard: &Guard) -> String {
-    guard.takes_above("t", |n| format!("u.f{n}"))
+/// The guard of one row with its floors; `incoming` is the element with the change's version.
+fn takes((guard, versions): (&Guard, &Versions), incoming: usize) -> String {
+    let takes = guard.takes_above("t", |n| format!("u.f{n}"));
+    also_below(versions, &format!("u.e{incoming}"), takes)
 }
 
 /// `t.key = u.e0::type and …`; the key's columns are the first elements.
@@ -69,19 +71,27 @@ fn key_matches(map: &TableMap) -> String {
     terms.collect::<Vec<_>>().join(" and ")
 }
 
-/// Deletes rows by key where there is nothing to decide. Parameters: the floors, the key's columns.
-pub(super) fn delete(map: &TableMap, guard: &Guard) -> String {
+/// Deletes rows by key where there is nothing to decide. Parameters: the floors, the key's columns,
+/// and the deletes' versions where rows carry theirs.
+pub(super) fn delete(map: &TableMap, (guard, versions): (&Guard, &Versions)) -> String {
+    let keys = key_of(map).len();
     format!(
         "delete from {} t using {} where {} and {}",
         map.table.only(),
-        elements(guard.floors(), key_of(map).len()),
+        elements(guard.floors(), keys + usize::from(versions.is_in_row())),
         key_matches(map),
-        takes(guard)
+        takes((guard, versions), keys)
     )
 }
 
 /// Updates `columns` by key. Parameters: the floors (`Older` only), the key's columns, the columns.
-pub(super) fn update(map: &TableMap, columns: &[usize], how: UpdateGuard, guard: &Guard) -> String {
+pub(super) fn update(
+    map: &TableMap,
+    columns: &[usize],
+    how: UpdateGuard,
+    guards: (&Guard, &Versions),
+) -> String {
+    let (guard, versions) = guards;
     let keys = key_of(map).len();
     let set = columns.iter().enumerate().map(|(position, index)| {
         let name = &map.columns[*index].name;
@@ -90,7 +100,12 @@ pub(super) fn update(map: &TableMap, columns: &[usize], how: UpdateGuard, guard:
     });
     let (floors, condition) = match how {
         UpdateGuard::SameWriter => (0, guard.same_writer("t")),
-        UpdateGuard::Older | UpdateGuard::Decided => (guard.floors(), takes(guard)),
+        UpdateGuard::Older | UpdateGuard::Decided => {
+            let place = columns
+                .iter()
+                .position(|index| Some(*index) == versions.index());
+            (guard.floors(), takes(guards, keys + place.unwrap_or(0)))
+        }
     };
     format!(
         "update {} t set {} from {} where {} and {condition}",

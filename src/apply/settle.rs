@@ -3,16 +3,16 @@
 //! What was decided between writes that did not know of each other is recorded (`conflict`).
 
 use super::crossing::push_insert_lock;
-use super::decide::{Decision, decide};
+use super::decide::{Decision, decide, incoming};
 use super::error::ApplyError;
 use super::group::{Put, RowChange, RowOp};
 use super::params;
 use super::record::Record;
-use super::rows::{keyed, update_of, written};
+use super::rows::{keyed, push_tombstone, update_of, written};
 use super::sql::UpdateGuard;
 use super::target::Statement;
 use super::transaction::Applier;
-use crate::conflict::{Incoming, Local, Verdict, Version, Write, rival};
+use crate::conflict::{Held, Local, Rank, Verdict, Version, rival};
 use crate::pgoutput::Tuple;
 use crate::wire::{Batch, Outcome, WireError};
 
@@ -88,15 +88,7 @@ impl Applier {
 
     /// What on the target the source did not know when it made the change.
     fn rival<'a>(&self, row: &RowChange, local: &'a Local) -> Option<&'a Version> {
-        let write = match row.op {
-            RowOp::Put(_) => Write::Put,
-            RowOp::Delete(_) => Write::Delete,
-        };
-        let version = Version {
-            time: row.time,
-            node: self.source.clone(),
-        };
-        rival(&Incoming { write, version }, local, &row.seen)
+        rival(&incoming(row, row.time, &self.source), local, &row.seen)
     }
 
     /// Counts a conflict; gives the record of it unless there are too many.
@@ -142,8 +134,8 @@ impl Applier {
 
     /// What holds the key, and whether this transaction wrote the row.
     fn local(&self, outcomes: &[Outcome]) -> (Local, bool) {
-        let written_here = outcomes.first().and_then(|row| row.text(0, 2)) == Some("true");
-        let mut versions = outcomes.iter().map(|outcome| self.versions(outcome));
+        let written_here = outcomes.first().and_then(|row| row.text(0, 3)) == Some("true");
+        let mut versions = outcomes.iter().map(|outcome| self.held(outcome));
         let local = Local {
             row: versions.next().and_then(|rows| rows.into_iter().next()),
             tombstones: versions.next().unwrap_or_default(),
@@ -151,18 +143,21 @@ impl Applier {
         (local, written_here)
     }
 
-    fn versions(&self, outcome: &Outcome) -> Vec<Option<Version>> {
+    fn held(&self, outcome: &Outcome) -> Vec<Held> {
         let column = |row: usize, column| {
             outcome
                 .text(row, column)
                 .map(str::as_bytes)
                 .map(<[u8]>::to_vec)
         };
-        let version = |row| {
+        let held = |row| {
             let (micros, origin) = (column(row, 0), column(row, 1));
-            self.origins.version(micros.as_deref(), origin.as_deref())
+            Held {
+                rank: Rank::read(column(row, 2).as_deref()),
+                version: self.origins.version(micros.as_deref(), origin.as_deref()),
+            }
         };
-        (0..outcome.rows.len()).map(version).collect()
+        (0..outcome.rows.len()).map(held).collect()
     }
 
     /// What is to be done, the row being locked; nothing where it is not or no longer needed.
@@ -244,8 +239,14 @@ fn push(batch: &mut Batch<'_>, row: &RowChange, act: &Act) -> Result<(), WireErr
             batch.push(target.sql(Statement::Delete), &keyed(row))?;
             batch.push(target.sql(Statement::Insert), &written(target, values))
         }
-        Act::Delete => batch.push(target.sql(Statement::Delete), &keyed(row)),
-        Act::LeaveTombstone => batch.push(target.sql(Statement::LeaveTombstone), &keyed(row)),
+        Act::Delete => {
+            batch.push(target.sql(Statement::Delete), &keyed(row))?;
+            if target.versions().is_in_row() {
+                push_tombstone(batch, row)?;
+            }
+            Ok(())
+        }
+        Act::LeaveTombstone => push_tombstone(batch, row),
     }
 }
 

@@ -12,6 +12,7 @@ use std::fmt::Write as _;
 use postgres_protocol::escape::escape_identifier as quote;
 
 use super::mapping::TableMap;
+use super::versions::Versions;
 use crate::catalog::key_text::key_expression;
 use crate::catalog::table::KeyColumn;
 
@@ -42,8 +43,11 @@ impl Guard {
 
     /// "The row version `alias` loses, and there is nothing to record": the source wrote it, or its
     /// version is unknown, or the source knew it and it is older. The last two in one comparison.
-    fn takes(&self, alias: &str) -> String {
-        self.takes_above(alias, |n| format!("${n}::timestamptz"))
+    ///
+    /// Where rows carry their version, `incoming` is the change's and says which is older.
+    fn takes(&self, versions: &Versions, incoming: &str) -> String {
+        let takes = self.takes_above("t", |n| format!("${n}::timestamptz"));
+        also_below(versions, incoming, takes)
     }
 
     /// The same with the floors somewhere else.
@@ -104,6 +108,14 @@ impl Guard {
             "((pg_xact_commit_timestamp_origin({alias}.xmin)).roident = {} or {own})",
             self.origin
         )
+    }
+}
+
+/// `takes`, and the version of row `t` is below `incoming`.
+pub(super) fn also_below(versions: &Versions, incoming: &str, takes: String) -> String {
+    match versions.is_below("t", incoming) {
+        Some(below) => format!("({below} and {takes})"),
+        None => takes,
     }
 }
 
@@ -195,13 +207,28 @@ pub enum UpdateGuard {
 }
 
 /// `update … set` of `columns`. Parameters: the floors (`Older` only), the key, the columns.
-pub(super) fn update(map: &TableMap, columns: &[usize], how: UpdateGuard, guard: &Guard) -> String {
-    let (first_key, condition) = match how {
-        UpdateGuard::Older => (1 + guard.floors(), format!(" and {}", guard.takes("t"))),
-        UpdateGuard::SameWriter => (1, format!(" and {}", guard.same_writer("t"))),
-        UpdateGuard::Decided => (1, String::new()),
+pub(super) fn update(
+    map: &TableMap,
+    columns: &[usize],
+    how: UpdateGuard,
+    (guard, versions): (&Guard, &Versions),
+) -> String {
+    let first_key = match how {
+        UpdateGuard::Older => 1 + guard.floors(),
+        UpdateGuard::SameWriter | UpdateGuard::Decided => 1,
     };
     let first_value = first_key + key_of(map).len();
+    let condition = match how {
+        UpdateGuard::Older => {
+            let place = columns
+                .iter()
+                .position(|index| Some(*index) == versions.index());
+            let incoming = format!("${}", first_value + place.unwrap_or(0));
+            format!(" and {}", guard.takes(versions, &incoming))
+        }
+        UpdateGuard::SameWriter => format!(" and {}", guard.same_writer("t")),
+        UpdateGuard::Decided => String::new(),
+    };
     let set = columns.iter().enumerate().map(|(position, index)| {
         format!(
             "{} = ${}",
@@ -232,12 +259,15 @@ fn touch(map: &TableMap, condition: &str) -> String {
     }
 }
 
-/// Deletes one row by key where there is nothing to decide. Parameters: the floors, the key.
-pub(super) fn delete_older_row(map: &TableMap, guard: &Guard) -> String {
-    let (table, matches) = (rows_of(map), key_matches(map, "t", 1 + guard.floors()));
+/// Deletes one row by key where there is nothing to decide. Parameters: the floors, the key, and
+/// the delete's version where rows carry theirs.
+pub(super) fn delete_older_row(map: &TableMap, guard: &Guard, versions: &Versions) -> String {
+    let first_key = 1 + guard.floors();
+    let (table, matches) = (rows_of(map), key_matches(map, "t", first_key));
+    let incoming = format!("${}::text", first_key + key_of(map).len());
     format!(
         "delete from {table} t where {matches} and {}",
-        guard.takes("t")
+        guard.takes(versions, &incoming)
     )
 }
 
@@ -250,21 +280,22 @@ pub(super) fn delete_decided(map: &TableMap) -> String {
     )
 }
 
-/// Tells who wrote the row when. Parameters: the key. Columns: micros, origin, and whether this
-/// very transaction did.
-pub(super) fn see_row(map: &TableMap) -> String {
+/// Tells who wrote the row when. Parameters: the key. Columns: micros, origin, the version in the
+/// row, and whether this very transaction wrote it.
+pub(super) fn see_row(map: &TableMap, versions: &Versions) -> String {
     format!(
-        "select {WRITTEN_MICROS}, {WRITTEN_ORIGIN}, (x.xmin = pg_current_xact_id()::xid)::text \
-         from {} x where {}",
+        "select {WRITTEN_MICROS}, {WRITTEN_ORIGIN}, {}, \
+         (x.xmin = pg_current_xact_id()::xid)::text from {} x where {}",
+        versions.printed("x"),
         rows_of(map),
         key_matches(map, "x", 1)
     )
 }
 
-/// The tombstones that cover a key. Parameters: the key. Columns: micros, origin.
+/// The tombstones that cover a key. Parameters: the key. Columns: micros, origin, version.
 pub(super) fn tombstones(map: &TableMap) -> String {
     format!(
-        "select {WRITTEN_MICROS}, {WRITTEN_ORIGIN} from mmrepl.tombstone x \
+        "select {WRITTEN_MICROS}, {WRITTEN_ORIGIN}, x.version from mmrepl.tombstone x \
          where x.relation = {} and x.key in ({}, '')",
         map.table.oid,
         key_text(map, 1)
@@ -279,11 +310,18 @@ pub(super) fn any_tombstone(map: &TableMap) -> String {
     )
 }
 
-/// Leaves a tombstone for a key that has no row. Parameters: the key.
-pub(super) fn leave_tombstone(map: &TableMap) -> String {
+/// Leaves a tombstone for a key that has no row. Parameters: the key, and the delete's version
+/// where rows carry theirs.
+pub(super) fn leave_tombstone(map: &TableMap, versions: &Versions) -> String {
+    let version = if versions.is_in_row() {
+        format!("${}", 1 + key_of(map).len())
+    } else {
+        "null".to_owned()
+    };
     format!(
-        "insert into mmrepl.tombstone (relation, key) values ({}, {}) \
-         on conflict (relation, key) do update set left_at = excluded.left_at",
+        "insert into mmrepl.tombstone (relation, key, version) values ({}, {}, {version}::text) \
+         on conflict (relation, key) do update \
+         set left_at = excluded.left_at, version = excluded.version",
         map.table.oid,
         key_text(map, 1)
     )
@@ -292,8 +330,10 @@ pub(super) fn leave_tombstone(map: &TableMap) -> String {
 /// Deletes of the keys just inserted that are newer, or that the source did not know of.
 ///
 /// Parameters: one text array per key column, then one array of times per floor. Columns: which of
-/// the keys, from 1; micros and origin of the delete.
-pub(super) fn deletes_above(map: &TableMap, guard: &Guard) -> String {
+/// the keys, from 1; micros, origin and version of the delete. Where rows carry their version, all
+/// deletes by others: time does not tell which is newer. What this very transaction deleted, the
+/// source deleted after the insert.
+pub(super) fn deletes_above(map: &TableMap, guard: &Guard, versions: &Versions) -> String {
     let keys = key_of(map);
     let (mut arrays, mut names) = (String::new(), String::new());
     for position in 1..=keys.len() {
@@ -306,17 +346,24 @@ pub(super) fn deletes_above(map: &TableMap, guard: &Guard) -> String {
     }
     let value =
         |index: usize, column: &KeyColumn| format!("k.k{}::{}", index + 1, column.type_name);
+    let which = if versions.is_in_row() {
+        format!(
+            "w.roident is distinct from {} and x.xmin <> pg_current_xact_id()::xid",
+            guard.origin
+        )
+    } else {
+        let above = guard.above_floor("w", |n| format!("k.f{n}"));
+        format!("w.roident <> {} and {above}", guard.origin)
+    };
     let key = map.table.key.as_ref();
     let text = key.map_or_else(String::new, |key| key_expression(key, value));
     format!(
-        "select k.n::text, {WRITTEN_MICROS}, {WRITTEN_ORIGIN} \
+        "select k.n::text, {WRITTEN_MICROS}, {WRITTEN_ORIGIN}, x.version \
          from unnest({}) with ordinality k({names}n), \
          mmrepl.tombstone x, pg_xact_commit_timestamp_origin(x.xmin) w \
-         where x.relation = {} and x.key in (({text})::text, '') and w.roident <> {} and {}",
+         where x.relation = {} and x.key in (({text})::text, '') and {which}",
         arrays.trim_end_matches(", "),
         map.table.oid,
-        guard.origin,
-        guard.above_floor("w", |n| format!("k.f{n}")),
     )
 }
 

@@ -17,9 +17,6 @@ const COLUMNS: &str = "source, target, schema_name, table_name, key_columns, key
      rule, outcome, incoming_columns, incoming_values, incoming_time, incoming_origin, \
      local_columns, local_values, local_time, local_node, local_origin";
 
-/// The only rule so far.
-const RULE: &str = "'last_write_wins'";
-
 /// Columns of the target that an insert may set.
 fn written(map: &TableMap) -> impl Iterator<Item = &str> {
     let columns = map.table.columns.iter().filter(|column| !column.generated);
@@ -54,16 +51,17 @@ fn key_names(map: &TableMap) -> String {
 /// Records one conflict. Parameters: `$1` source, `$2` target, `$3` key values, `$4` kind, `$5`
 /// outcome, `$6` and `$7` names and values of the incoming row, `$8` its time, `$9` and `$10` time
 /// and node of what the target holds; then the key.
-pub(super) fn record(map: &TableMap, guard: &Guard, origin_of_rival: &str) -> String {
+pub(super) fn record(map: &TableMap, guard: &Guard, rule: &str, origin_of_rival: &str) -> String {
     let (schema, table) = (literal(&map.table.schema), literal(&map.table.name));
     format!(
         "insert into mmrepl.conflict ({COLUMNS}) \
-         select $1, $2, {schema}, {table}, {}, $3::text[], $4, {RULE}, $5, \
+         select $1, $2, {schema}, {table}, {}, $3::text[], $4, {}, $5, \
          $6::text[], $7::text[], $8::timestamptz, {}, \
          l.names, l.vals, $9::timestamptz, $10, {origin_of_rival} \
          from (select 1) one \
          left join (select {} as names, {} as vals from {} t where {}) l on true",
         key_names(map),
+        literal(rule),
         guard.origin,
         names(written(map)),
         row_values(map),
@@ -129,7 +127,7 @@ pub(super) fn record_truncated(map: &TableMap, guard: &Guard, third: &[(u32, Str
     };
     format!(
         "insert into mmrepl.conflict ({COLUMNS}) \
-         select {source}, {target}, {schema}, {table}, {}, {key}, 'truncate', {RULE}, \
+         select {source}, {target}, {schema}, {table}, {}, {key}, 'truncate', 'last_write_wins', \
          case when {} then 'applied' else 'kept_local' end, \
          null, null, {}, {}, {}, {}, w.\"timestamp\", {node}, w.roident \
          from {} t, pg_xact_commit_timestamp_origin(t.xmin) w where {} limit {}::int8",

@@ -8,7 +8,9 @@ use super::mapping::TableMap;
 use super::origins::Origins;
 use super::sql::Guard;
 use super::target::Target;
+use super::versions::Versions;
 use crate::catalog::table::load_table;
+use crate::conflict::Rules;
 use crate::ids::{NodeName, RelationId};
 use crate::relation::Relation;
 
@@ -17,17 +19,21 @@ pub struct Tables {
     node: NodeName,
     guard: Guard,
     third: Vec<(u32, String)>,
+    source: NodeName,
+    rules: Rules,
     known: HashMap<RelationId, Arc<Target>>,
 }
 
 impl Tables {
-    /// An empty cache for writing to the target of `origins`.
-    pub fn new(origins: &Origins, guard: Guard) -> Self {
+    /// An empty cache for writing to the target of `origins` by these rules.
+    pub fn new(origins: &Origins, guard: Guard, rules: Rules) -> Self {
         let (node, third) = origins.others();
         let third = third.into_iter();
         Self {
             node: node.clone(),
             guard,
+            source: origins.source().clone(),
+            rules,
             third: third.map(|(id, node)| (id, node.to_string())).collect(),
             known: HashMap::new(),
         }
@@ -54,7 +60,12 @@ impl Tables {
             source: Box::new(error),
         })?;
         let map = TableMap::new(Arc::clone(relation), table, self.node.as_str())?;
-        let target = Arc::new(Target::new(map, self.guard.clone(), self.third.clone()));
+        let rule = self
+            .rules
+            .of(&relation.schema, &relation.name, map.key.is_some());
+        let versions = Versions::new(rule.clone(), self.source.clone(), &map)?;
+        let third = self.third.clone();
+        let target = Arc::new(Target::new(map, self.guard.clone(), third, versions));
         self.known.insert(relation.id, Arc::clone(&target));
         Ok(target)
     }

@@ -8,6 +8,7 @@ use super::plan::Kind;
 use super::set_sql;
 use super::sql::{self, Guard, UpdateGuard};
 use super::sql_record;
+use super::versions::Versions;
 
 /// SQL text, shared so that the session recognises a prepared statement by it.
 pub(super) type Sql = Arc<str>;
@@ -52,6 +53,7 @@ pub struct Target {
     /// Columns and key.
     pub map: TableMap,
     guard: Guard,
+    versions: Versions,
     /// Third nodes and their origins.
     third: Vec<(u32, String)>,
     texts: [OnceLock<Sql>; STATEMENTS],
@@ -65,8 +67,9 @@ pub struct Target {
 
 impl Target {
     /// Takes the map; texts are made when first needed.
-    pub fn new(map: TableMap, guard: Guard, third: Vec<(u32, String)>) -> Self {
+    pub fn new(map: TableMap, guard: Guard, third: Vec<(u32, String)>, versions: Versions) -> Self {
         Self {
+            versions,
             third,
             all_updated: sql::updated_columns(&map, |_| true),
             map,
@@ -83,6 +86,11 @@ impl Target {
         &self.guard
     }
 
+    /// The rule of the table and where it keeps versions.
+    pub fn versions(&self) -> &Versions {
+        &self.versions
+    }
+
     /// Third nodes and their origins on the target.
     pub fn third(&self) -> &[(u32, String)] {
         &self.third
@@ -94,21 +102,21 @@ impl Target {
     }
 
     fn text(&self, statement: Statement) -> String {
-        let (map, guard) = (&self.map, &self.guard);
+        let (map, guard, versions) = (&self.map, &self.guard, &self.versions);
         match statement {
             Statement::InsertNew => sql::insert_new(map),
             Statement::Insert => sql::insert(map),
-            Statement::DeleteOlder => sql::delete_older_row(map, guard),
+            Statement::DeleteOlder => sql::delete_older_row(map, guard, versions),
             Statement::Delete => sql::delete_decided(map),
-            Statement::SeeRow => sql::see_row(map),
-            Statement::LockRow => format!("{} for update", sql::see_row(map)),
+            Statement::SeeRow => sql::see_row(map, versions),
+            Statement::LockRow => format!("{} for update", sql::see_row(map, versions)),
             Statement::Tombstones => sql::tombstones(map),
             Statement::AnyTombstone => sql::any_tombstone(map),
-            Statement::LeaveTombstone => sql::leave_tombstone(map),
-            Statement::DeletesAbove => sql::deletes_above(map, guard),
+            Statement::LeaveTombstone => sql::leave_tombstone(map, versions),
+            Statement::DeletesAbove => sql::deletes_above(map, guard, versions),
             Statement::Record => {
                 let origin = sql_record::origin_of_rival(&self.third);
-                sql_record::record(map, guard, &origin)
+                sql_record::record(map, guard, versions.rule().name(), &origin)
             }
             Statement::DeleteWhole => sql::delete_whole(map),
             Statement::UpdateWhole => sql::update_whole(map),
@@ -117,7 +125,9 @@ impl Target {
 
     /// Update of `columns`; the one of all columns, the common case, without a look-up.
     pub fn update(&self, columns: &[usize], how: UpdateGuard) -> Sql {
-        let make = || -> Sql { sql::update(&self.map, columns, how, &self.guard).into() };
+        let make = || -> Sql {
+            sql::update(&self.map, columns, how, (&self.guard, &self.versions)).into()
+        };
         if how == UpdateGuard::Older && self.all_updated == columns {
             return Arc::clone(self.update.get_or_init(make));
         }
@@ -127,9 +137,10 @@ impl Target {
 
     /// The statement that writes many rows at once.
     pub(super) fn set(&self, kind: &Kind) -> Sql {
+        let guards = (&self.guard, &self.versions);
         let make = || match kind {
-            Kind::Delete => set_sql::delete(&self.map, &self.guard),
-            Kind::Update(columns, how) => set_sql::update(&self.map, columns, *how, &self.guard),
+            Kind::Delete => set_sql::delete(&self.map, guards),
+            Kind::Update(columns, how) => set_sql::update(&self.map, columns, *how, guards),
             Kind::Insert => set_sql::insert(&self.map),
             Kind::Copy => set_sql::copy(&self.map),
         };

@@ -14,7 +14,7 @@ use super::tables::Tables;
 use super::target::{Sql, Target};
 use crate::assemble::{Change, Piece, TxEnd};
 use crate::commit_time::CommitTime;
-use crate::conflict::{Marker, RECORDED_PER_MINUTE, Seen};
+use crate::conflict::{Marker, RECORDED_PER_MINUTE, Seen, delete_clock};
 use crate::failpoint::failpoint;
 use crate::ids::NodeName;
 use crate::lsn::Lsn;
@@ -47,14 +47,6 @@ pub struct Committed {
     pub target_written: Lsn,
     /// How far the target's WAL was flushed just then.
     pub target_flushed: Lsn,
-}
-
-/// When the change at `index` was made, and what its source had seen by then.
-pub(super) fn stamp_of(piece: &Piece, index: usize) -> Stamp {
-    Stamp {
-        time: piece.header.commit_time,
-        seen: Arc::clone(piece.seen.of(index)),
-    }
 }
 
 /// The statements that open a target transaction, when it is not open yet.
@@ -92,6 +84,8 @@ pub struct Applier {
     pub(super) copies: Copies,
     /// The newest commit time in the transaction being written.
     newest: CommitTime,
+    /// What the source's transaction in hand has said of its clock.
+    delete_clock: Option<i64>,
     is_open: bool,
 }
 
@@ -118,6 +112,7 @@ impl Applier {
             inserted: Vec::new(),
             copies: Copies::default(),
             newest: CommitTime::default(),
+            delete_clock: None,
             is_open: false,
         }
     }
@@ -199,7 +194,7 @@ impl Applier {
         let mut group = GroupBuilder::default();
         for piece in pieces {
             for (index, change) in piece.changes.iter().enumerate() {
-                let stamp = stamp_of(piece, index);
+                let stamp = self.stamp_of(piece, index);
                 if let Change::Truncate { relations, .. } = change {
                     group.truncate(self.targets(relations).await?, stamp);
                 } else if let Some(relation) = change.relation() {
@@ -209,6 +204,22 @@ impl Applier {
             }
         }
         Ok(group.finish())
+    }
+
+    /// When the change at `index` was made, and what its source had seen by then. Every change must
+    /// be asked for, in order.
+    pub(super) fn stamp_of(&mut self, piece: &Piece, index: usize) -> Stamp {
+        if piece.first && index == 0 {
+            self.delete_clock = None;
+        }
+        if let Change::Message { prefix, content } = &piece.changes[index] {
+            self.delete_clock = delete_clock(prefix, content).or(self.delete_clock);
+        }
+        Stamp {
+            time: piece.header.commit_time,
+            seen: Arc::clone(piece.seen.of(index)),
+            delete_clock: self.delete_clock,
+        }
     }
 
     fn count(&mut self, pieces: &[Piece]) {

@@ -23,6 +23,11 @@ impl Applier {
         targets: &[Arc<Target>],
         stamp: &Stamp,
     ) -> Result<(), ApplyError> {
+        // Where rows carry their version, the deletes of all of them came first.
+        let by_time = targets
+            .iter()
+            .filter(|target| !target.versions().is_in_row());
+        let targets: Vec<Arc<Target>> = by_time.cloned().collect();
         if targets.is_empty() {
             return Ok(());
         }
@@ -31,7 +36,7 @@ impl Applier {
         self.run_one(&sql::lock_tables(&maps), &[], None).await?;
         let time = stamp.time.to_string();
         let mut emptied = Vec::new();
-        for target in targets {
+        for target in &targets {
             // A newer truncate counts too: emptied again, the table would forget when.
             if self.record_truncate(target, stamp).await? {
                 self.delete_older(target, &time).await?;

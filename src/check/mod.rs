@@ -8,6 +8,7 @@ mod clock;
 pub mod facts;
 mod facts_query;
 mod rights;
+mod rules;
 mod sequences;
 mod settings;
 mod structure;
@@ -86,6 +87,7 @@ pub fn judge(config: &Config, nodes: &[NodeFacts]) -> Vec<Problem> {
         problems.extend(settings::check(config, facts));
         problems.extend(rights::check(facts));
         problems.extend(tables::check(facts));
+        problems.extend(rules::check(config, facts));
     }
     problems.extend(settings::check_identities(nodes));
     problems.extend(settings::check_encodings(nodes));

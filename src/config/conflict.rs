@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use super::Config;
+use crate::conflict::{Rule, Rules};
+use crate::ids::NodeName;
+
 /// The rule that decides which of two versions of a row stays (design: which write wins).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -54,6 +58,8 @@ pub struct ConflictConfig {
     pub history_per_minute: u64,
     /// How long the memory of deletes is kept at least.
     pub tombstones: Duration,
+    /// The nodes in order of priority, where the file says one.
+    pub node_priority: Option<Vec<NodeName>>,
     /// Rules of single tables, in the order of the file.
     pub tables: Vec<TableRule>,
 }
@@ -67,6 +73,45 @@ pub struct TableRule {
     pub strategy: Strategy,
     /// The column for `version_column`.
     pub version_column: Option<String>,
+    /// The nodes in order of priority, where the table has its own.
+    pub node_priority: Option<Vec<NodeName>>,
     /// Columns whose changes add up.
     pub delta_columns: Vec<String>,
+}
+
+impl Config {
+    /// The rule of every table.
+    pub fn rules(&self) -> Rules {
+        let conflict = &self.conflict;
+        let tables = conflict.tables.iter().map(|table| {
+            let column = table.version_column.as_deref();
+            let priority = table.node_priority.as_ref();
+            (
+                table.name.clone(),
+                self.rule(table.strategy, column, priority),
+            )
+        });
+        Rules {
+            default: self.rule(conflict.strategy, None, None),
+            tables: tables.collect(),
+        }
+    }
+
+    fn rule(
+        &self,
+        strategy: Strategy,
+        column: Option<&str>,
+        priority: Option<&Vec<NodeName>>,
+    ) -> Rule {
+        let in_file = || self.nodes.iter().map(|node| node.name.clone()).collect();
+        let priority = priority.or(self.conflict.node_priority.as_ref());
+        match strategy {
+            Strategy::VersionColumn => Rule::VersionColumn(column.unwrap_or_default().to_owned()),
+            Strategy::HybridClock => Rule::HybridClock,
+            Strategy::FirstWriteWins => Rule::FirstWriteWins,
+            Strategy::NodePriority => Rule::NodePriority(priority.cloned().unwrap_or_else(in_file)),
+            // The others are refused while the file is read.
+            _ => Rule::LastWriteWins,
+        }
+    }
 }

@@ -9,6 +9,7 @@ mod error;
 mod raw;
 pub mod table_filter;
 mod validate;
+mod validate_conflict;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

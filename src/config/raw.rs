@@ -7,7 +7,7 @@ use crate::conflict::RECORDED_PER_MINUTE;
 
 /// Every key of the file; a test holds `mmrepl.example.toml` against it.
 #[cfg(test)]
-pub(super) const KEYS: [&str; 13] = [
+pub(super) const KEYS: [&str; 14] = [
     "name",
     "dsn",
     "admin",
@@ -19,6 +19,7 @@ pub(super) const KEYS: [&str; 13] = [
     "history",
     "history_per_minute",
     "tombstones",
+    "node_priority",
     "version_column",
     "delta_columns",
 ];
@@ -79,6 +80,7 @@ pub(super) struct RawConflict {
     pub(super) history: String,
     pub(super) history_per_minute: u64,
     pub(super) tombstones: String,
+    pub(super) node_priority: Option<Vec<String>>,
     pub(super) table: Vec<RawTableRule>,
 }
 
@@ -90,6 +92,7 @@ impl Default for RawConflict {
             history: "30d".to_owned(),
             history_per_minute: RECORDED_PER_MINUTE,
             tombstones: "7d".to_owned(),
+            node_priority: None,
             table: Vec::new(),
         }
     }
@@ -103,6 +106,7 @@ pub(super) struct RawTableRule {
     #[serde(default)]
     pub(super) strategy: Strategy,
     pub(super) version_column: Option<String>,
+    pub(super) node_priority: Option<Vec<String>>,
     #[serde(default)]
     pub(super) delta_columns: Vec<String>,
 }

@@ -63,10 +63,16 @@ impl Pattern {
         self.schema.matches(schema) && self.table.matches(table)
     }
 
-    /// Whether it can match one table only.
-    pub fn is_exact(&self) -> bool {
-        let exact = |glob: &Glob| glob.0.iter().all(|piece| *piece != Piece::Any);
-        exact(&self.schema) && exact(&self.table)
+    /// The only table it can match, as `schema.table` without quotes.
+    pub fn only_table(&self) -> Option<String> {
+        let text = |glob: &Glob| -> Option<String> {
+            let pieces = glob.0.iter().map(|piece| match piece {
+                Piece::Text(text) => Some(text.as_str()),
+                Piece::Any => None,
+            });
+            pieces.collect()
+        };
+        Some(format!("{}.{}", text(&self.schema)?, text(&self.table)?))
     }
 }
 
@@ -221,7 +227,7 @@ mod tests {
         assert!(
             "public.a*b"
                 .parse::<Pattern>()
-                .is_ok_and(|pattern| !pattern.is_exact())
+                .is_ok_and(|pattern| pattern.only_table().is_none())
         );
     }
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use super::conninfo::ConnInfo;
-use super::raw::{RawConfig, RawConflict, RawNode, RawTableRule, RawTables};
+use super::raw::{RawConfig, RawNode, RawTables};
 use super::table_filter::Pattern;
-use super::{Config, ConfigError, ConflictConfig, Node, Strategy, TableFilter, TableRule};
+use super::validate_conflict::check_conflict;
+use super::{Config, ConfigError, Node, TableFilter};
 use crate::ids::{ClusterName, NodeName};
 
 /// Stands in for the process environment.
@@ -15,15 +15,19 @@ type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// The problems found so far, each one sentence.
 #[derive(Default)]
-struct Problems(Vec<String>);
+pub(super) struct Problems(Vec<String>);
 
 impl Problems {
-    fn add(&mut self, sentence: String) {
+    pub(super) fn add(&mut self, sentence: String) {
         self.0.push(sentence);
     }
 
     /// The value, or nothing and one more problem.
-    fn keep<T, E: std::fmt::Display>(&mut self, key: &str, result: Result<T, E>) -> Option<T> {
+    pub(super) fn keep<T, E: std::fmt::Display>(
+        &mut self,
+        key: &str,
+        result: Result<T, E>,
+    ) -> Option<T> {
         result
             .map_err(|error| self.add(format!("{key}: {error}")))
             .ok()
@@ -36,7 +40,7 @@ pub(super) fn validate(raw: RawConfig, env: Env<'_>) -> Result<Config, ConfigErr
     let cluster = problems.keep("cluster.name", raw.cluster.name.parse::<ClusterName>());
     let nodes = check_nodes(&raw.node, env, &mut problems);
     let tables = check_tables(&raw.tables, &mut problems);
-    let conflict = check_conflict(raw.conflict, &mut problems);
+    let conflict = check_conflict(raw.conflict, &nodes, &mut problems);
     match (cluster, tables, conflict) {
         (Some(cluster), Some(tables), Some(conflict)) if problems.0.is_empty() => Ok(Config {
             cluster,
@@ -83,7 +87,7 @@ fn check_nodes(raw: &[RawNode], env: Env<'_>, problems: &mut Problems) -> Vec<No
     nodes
 }
 
-fn values_seen_twice<'a>(values: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
+pub(super) fn values_seen_twice<'a>(values: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
     let mut seen = BTreeSet::new();
     values.filter(|value| !seen.insert(*value)).collect()
 }
@@ -133,87 +137,10 @@ fn check_patterns(key: &str, raw: &[String], problems: &mut Problems) -> Option<
     parsed.into_iter().collect()
 }
 
-fn check_conflict(raw: RawConflict, problems: &mut Problems) -> Option<ConflictConfig> {
-    let skew = problems.keep(
-        "conflict.max_clock_skew",
-        parse_duration(&raw.max_clock_skew),
-    );
-    let history = problems.keep("conflict.history", parse_duration(&raw.history));
-    let tombstones = problems.keep("conflict.tombstones", parse_duration(&raw.tombstones));
-    check_strategy("conflict.strategy", raw.strategy, problems);
-    for twice in values_seen_twice(raw.table.iter().map(|rule| rule.name.as_str())) {
-        problems.add(format!(
-            "two [[conflict.table]] sections name {twice}; merge them"
-        ));
-    }
-    raw.table.iter().for_each(|rule| check_rule(rule, problems));
-    let tables = raw.table.into_iter().map(TableRule::from).collect();
-    Some(ConflictConfig {
-        strategy: raw.strategy,
-        max_clock_skew: skew?,
-        history: history?,
-        history_per_minute: raw.history_per_minute,
-        tombstones: tombstones?,
-        tables,
-    })
-}
-
-/// This version settles conflicts by `last_write_wins` only; the other words are reserved.
-fn check_strategy(key: &str, strategy: Strategy, problems: &mut Problems) {
-    if strategy != Strategy::LastWriteWins {
-        problems.add(format!(
-            "{key} = \"{}\" is not in this version; use \"last_write_wins\"",
-            strategy.as_str()
-        ));
-    }
-}
-
-fn check_rule(rule: &RawTableRule, problems: &mut Problems) {
-    let key = |part: &str| format!("conflict.table {}: {part}", rule.name);
-    let pattern = problems.keep(&key("name"), rule.name.parse::<Pattern>());
-    if pattern.is_some_and(|pattern| !pattern.is_exact()) {
-        problems.add(format!("{} must be one table without *", key("name")));
-    }
-    check_strategy(&key("strategy"), rule.strategy, problems);
-    let extra = rule.version_column.is_some() || !rule.delta_columns.is_empty();
-    if extra && rule.strategy == Strategy::LastWriteWins {
-        problems.add(format!(
-            "{} have no meaning under last_write_wins; remove them",
-            key("version_column and delta_columns")
-        ));
-    }
-}
-
-/// A length of time with its unit: `10s`, `500ms`, `30d`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text)
-        .map_err(|_| format!("`{text}` is not a length of time such as 10s, 500ms or 30d"))?;
-    if duration.is_zero() {
-        Err(format!("`{text}` must be longer than zero"))
-    } else {
-        Ok(duration)
-    }
-}
-
-impl From<RawTableRule> for TableRule {
-    fn from(raw: RawTableRule) -> Self {
-        let RawTableRule {
-            name,
-            strategy,
-            version_column,
-            delta_columns,
-        } = raw;
-        Self {
-            name,
-            strategy,
-            version_column,
-            delta_columns,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const TWO: &str = "[cluster]\nname = \"shop\"\n\

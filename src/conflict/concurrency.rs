@@ -219,15 +219,19 @@ impl SeenHistory {
 pub fn rival<'a>(incoming: &Incoming, local: &'a Local, seen: &Seen) -> Option<&'a Version> {
     let unknown = |held: &&Version| held.node != incoming.version.node && !seen.includes(held);
     match &local.row {
-        Some(row) => row.as_ref().filter(unknown),
+        Some(row) => row.version.as_ref().filter(unknown),
         None if incoming.write == Write::Delete => None,
-        None => local.tombstones.iter().flatten().filter(unknown).max(),
+        None => {
+            let deletes = local.tombstones.iter().filter_map(|t| t.version.as_ref());
+            deletes.filter(unknown).max()
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conflict::Held;
 
     fn node(name: &str) -> NodeName {
         name.parse().unwrap()
@@ -337,12 +341,13 @@ mod tests {
         Incoming {
             write: Write::Put,
             version: version(micros, "east"),
+            rank: None,
         }
     }
 
     fn row(version: Option<Version>) -> Local {
         Local {
-            row: Some(version),
+            row: Some(Held::at(version)),
             tombstones: vec![],
         }
     }
@@ -363,7 +368,9 @@ mod tests {
     fn a_put_competes_with_a_delete_and_two_deletes_do_not() {
         let gone = Local {
             row: None,
-            tombstones: vec![Some(version(3, "west")), Some(version(5, "west")), None],
+            tombstones: [Some(version(3, "west")), Some(version(5, "west")), None]
+                .map(Held::at)
+                .into(),
         };
         let seen = seen(&[("west", 4)]);
         assert_eq!(rival(&put(9), &gone, &seen), Some(&version(5, "west")));

@@ -24,12 +24,16 @@
 
 mod concurrency;
 mod kind;
+mod rank;
 mod resolve;
+mod rule;
 mod sample;
 mod version;
 
 pub use concurrency::{MARKER_PREFIX, Marker, SEEN_HISTORY_MAX, Seen, SeenHistory, rival};
 pub use kind::{Kind, Made};
+pub use rank::{BadRank, Rank};
 pub use resolve::{Incoming, Local, Verdict, Write, resolve};
+pub use rule::{COUNT_COLUMN, Rule, Rules, VECTOR_COLUMN, delete_clock};
 pub use sample::{RECORDED_PER_MINUTE, SAMPLED_ONE_IN, Sampler};
-pub use version::Version;
+pub use version::{Held, Tie, Version};

@@ -1,6 +1,6 @@
 //! The case table: an incoming write against what the target holds for the same key.
 
-use super::Version;
+use super::{Held, Rank, Tie, Version};
 
 /// What the incoming change does to its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,16 +18,18 @@ pub struct Incoming {
     pub write: Write,
     /// When and where it was made.
     pub version: Version,
+    /// The version that the row carries, under a rule that keeps one there.
+    pub rank: Option<Rank>,
 }
 
-/// What the target holds for the key. The inner `None` is a version that is no longer known.
+/// What the target holds for the key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Local {
     /// The version of the row, where there is one.
-    pub row: Option<Option<Version>>,
+    pub row: Option<Held>,
     /// The versions of the tombstones that cover the key: its own, and the table's after a
     /// truncate.
-    pub tombstones: Vec<Option<Version>>,
+    pub tombstones: Vec<Held>,
 }
 
 /// What becomes of the incoming change.
@@ -41,8 +43,9 @@ pub enum Verdict {
 
 /// Decides one change. Where a row exists it is the newest write of the key, so only it counts;
 /// where none exists the tombstones do.
-pub fn resolve(incoming: &Incoming, local: &Local) -> Verdict {
-    let wins = |held: &Option<Version>| incoming.version.wins_over(held.as_ref());
+pub fn resolve(incoming: &Incoming, local: &Local, tie: Tie) -> Verdict {
+    let rank = incoming.rank.as_ref();
+    let wins = |held: &Held| incoming.version.wins_over(rank, held, tie);
     let applies = match &local.row {
         Some(row) => wins(row),
         None => local.tombstones.iter().all(wins),
@@ -66,16 +69,25 @@ mod tests {
         }
     }
 
+    fn held(micros: i64, node: &str) -> Held {
+        Held::at(Some(version(micros, node)))
+    }
+
+    fn resolve(incoming: &Incoming, local: &Local) -> Verdict {
+        super::resolve(incoming, local, Tie::Later)
+    }
+
     fn incoming(write: Write, micros: i64) -> Incoming {
         Incoming {
             write,
             version: version(micros, "east"),
+            rank: None,
         }
     }
 
     fn row(micros: i64) -> Local {
         Local {
-            row: Some(Some(version(micros, "west"))),
+            row: Some(held(micros, "west")),
             tombstones: vec![],
         }
     }
@@ -83,7 +95,7 @@ mod tests {
     fn tombstone(micros: i64) -> Local {
         Local {
             row: None,
-            tombstones: vec![Some(version(micros, "west"))],
+            tombstones: vec![held(micros, "west")],
         }
     }
 
@@ -120,7 +132,7 @@ mod tests {
     fn a_truncate_counts_like_a_delete_of_the_key() {
         let local = Local {
             row: None,
-            tombstones: vec![Some(version(1, "west")), Some(version(5, "west"))],
+            tombstones: vec![held(1, "west"), held(5, "west")],
         };
         assert_eq!(resolve(&incoming(Write::Put, 3), &local), Verdict::Discard);
         assert_eq!(resolve(&incoming(Write::Put, 6), &local), Verdict::Apply);
@@ -129,7 +141,7 @@ mod tests {
     #[test]
     fn a_row_written_after_a_truncate_is_not_held_against_it() {
         let local = Local {
-            tombstones: vec![Some(version(5, "west"))],
+            tombstones: vec![held(5, "west")],
             ..row(6)
         };
         assert_eq!(resolve(&incoming(Write::Put, 7), &local), Verdict::Apply);

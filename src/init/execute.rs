@@ -77,7 +77,7 @@ pub(super) async fn execute(
     make_links(&work, progress).await
 }
 
-async fn run(step: &Step, sessions: &mut [Session]) -> Result<(), InitError> {
+pub(super) async fn run(step: &Step, sessions: &mut [Session]) -> Result<(), InitError> {
     let mut sessions = sessions.iter_mut();
     let session = sessions.find(|session| *session.name() == step.node);
     let session = session.expect("init goes on only when every node was reached");

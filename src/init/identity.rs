@@ -18,12 +18,13 @@ pub(super) struct Identity<'a> {
     pub(super) key_index: Option<&'a str>,
 }
 
-/// The clause to set, or nothing when the identity will do.
-pub(super) fn wanted(table: &Table, identity: Identity<'_>) -> Option<String> {
+/// The clause to set, or nothing when the identity will do. `whole`: deletes must carry the row,
+/// because it holds its version.
+pub(super) fn wanted(table: &Table, identity: Identity<'_>, whole: bool) -> Option<String> {
     if identity.now == 'f' {
         return None;
     }
-    let key = table.key.as_ref().filter(|key| !key.deferrable);
+    let key = table.key.as_ref().filter(|key| !key.deferrable && !whole);
     let Some((key, key_index)) = key.zip(identity.key_index) else {
         return Some("full".to_owned());
     };
@@ -93,26 +94,39 @@ mod tests {
 
     #[test]
     fn primary_keys_need_the_default_and_unique_indexes_are_named() {
-        assert_eq!(wanted(&table(true, false), identity('d', None)), None);
         assert_eq!(
-            wanted(&table(true, false), identity('n', None)),
+            wanted(&table(true, false), identity('d', None), false),
+            None
+        );
+        assert_eq!(
+            wanted(&table(true, false), identity('n', None), false),
             Some("default".to_owned())
         );
         assert_eq!(
-            wanted(&table(false, false), identity('d', None)),
+            wanted(&table(false, false), identity('d', None), false),
             Some("using index \"k\"".to_owned())
         );
-        assert_eq!(wanted(&table(false, false), identity('i', Some("k"))), None);
+        assert_eq!(
+            wanted(&table(false, false), identity('i', Some("k")), false),
+            None
+        );
+    }
+
+    #[test]
+    fn deletes_carry_the_row_where_it_holds_its_version() {
+        let full = Some("full".to_owned());
+        assert_eq!(wanted(&table(true, false), identity('d', None), true), full);
+        assert_eq!(wanted(&table(true, false), identity('f', None), true), None);
     }
 
     #[test]
     fn what_cannot_carry_the_key_is_full() {
         assert_eq!(
-            wanted(&table(true, true), identity('d', None)),
+            wanted(&table(true, true), identity('d', None), false),
             Some("full".to_owned())
         );
         assert_eq!(
-            wanted(&table(true, false), identity('i', Some("x"))),
+            wanted(&table(true, false), identity('i', Some("x")), false),
             Some("full".to_owned())
         );
         let keyless = Table {
@@ -120,9 +134,9 @@ mod tests {
             ..table(true, false)
         };
         assert_eq!(
-            wanted(&keyless, identity('d', None)),
+            wanted(&keyless, identity('d', None), false),
             Some("full".to_owned())
         );
-        assert_eq!(wanted(&keyless, identity('f', None)), None);
+        assert_eq!(wanted(&keyless, identity('f', None), false), None);
     }
 }

@@ -17,6 +17,7 @@
 //! * The snapshot exported with a slot shows what lies before its stream. Equal snapshots mean that
 //!   nothing is missing, with writers busy on every node.
 
+mod columns;
 mod compare;
 mod copy;
 mod error;
@@ -32,6 +33,7 @@ mod remove;
 mod session;
 mod slots;
 mod triggers;
+mod versions;
 
 pub use error::InitError;
 pub use links::LinkCondition;
@@ -75,7 +77,7 @@ pub async fn init(
     if let Some(from) = &options.copy_from {
         config.node(from).map_err(InitError::Config)?;
     }
-    let (mut sessions, facts, problems) = examine(config).await;
+    let (mut sessions, mut facts, problems) = examine(config).await;
     for problem in &problems {
         progress.problem(problem);
     }
@@ -86,10 +88,11 @@ pub async fn init(
             .count();
         return Err(InitError::Preflight { errors });
     }
+    let added = add_columns(config, options, (&mut sessions, &mut facts), progress).await?;
     let states = observe::observe_all(config, &sessions, &facts).await?;
     let plan = plan::plan(config, options, &states)?;
     if plan.is_empty() {
-        return Ok(false);
+        return Ok(added);
     }
     if options.dry_run {
         for step in plan.steps_for_show(config, options) {
@@ -99,6 +102,30 @@ pub async fn init(
     }
     execute::execute(config, options, &plan, &mut sessions, progress).await?;
     Ok(true)
+}
+
+/// Adds what [`columns`] finds missing, and looks at the tables again.
+async fn add_columns(
+    config: &Config,
+    options: &InitOptions,
+    (sessions, facts): (&mut [Session], &mut [check::facts::NodeFacts]),
+    progress: &mut dyn Progress,
+) -> Result<bool, InitError> {
+    let mut added = false;
+    for facts in facts {
+        let Some(step) = columns::step(config, facts) else {
+            continue;
+        };
+        added = true;
+        if !options.dry_run {
+            execute::run(&step, sessions).await?;
+            let client = &session::of(sessions, &facts.name).client;
+            let tables = crate::catalog::table::load_tables(client, &config.tables).await;
+            facts.tables = tables.map_err(InitError::catalog(&facts.name))?;
+        }
+        progress.step(&step);
+    }
+    Ok(added)
 }
 
 /// Connects to every node and runs the preflight; sessions of nodes that cannot be reached are

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::links::{self, LinkCondition, LinkState};
 use super::observe::{NodeState, PartitionState, TableState};
+use super::versions::InRow;
 use super::{InitError, InitOptions, identity, publication, triggers};
 use crate::catalog::names::literal;
 use crate::catalog::position::RESET_POSITION;
@@ -106,7 +107,7 @@ pub(super) fn plan(
             .iter()
             .filter_map(|state| node_step(config, states, state)),
     );
-    prepare.extend(states.iter().flat_map(table_steps));
+    prepare.extend(states.iter().flat_map(|state| table_steps(config, state)));
     let publish = states
         .iter()
         .flat_map(|state| publish_steps(state, !read(&state)))
@@ -251,11 +252,15 @@ fn node_row(config: &Config, state: &NodeState, other: &NodeState) -> Option<Str
 }
 
 /// Identities and triggers, many tables to a transaction.
-fn table_steps(state: &NodeState) -> Vec<Step> {
+fn table_steps(config: &Config, state: &NodeState) -> Vec<Step> {
+    let rules = config.rules();
     let mut steps = Vec::new();
     let (mut names, mut sql): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     for table in &state.tables {
-        let statements = table_statements(table);
+        let own = &table.table;
+        let rule = rules.of(&own.schema, &own.name, own.key.is_some());
+        let in_row = InRow::of(rule, own, &state.name);
+        let statements = table_statements(table, in_row.as_ref());
         if statements.is_empty() {
             continue;
         }
@@ -288,7 +293,7 @@ fn table_step(state: &NodeState, names: &mut Vec<String>, sql: &mut Vec<String>)
     ))
 }
 
-fn table_statements(state: &TableState) -> Vec<String> {
+fn table_statements(state: &TableState, in_row: Option<&InRow>) -> Vec<String> {
     let table = &state.table;
     let qualified = table.qualified();
     let own = identity::Identity {
@@ -297,7 +302,7 @@ fn table_statements(state: &TableState) -> Vec<String> {
         key_index: table.key.as_ref().map(|key| key.index.as_str()),
     };
     let mut sql = Vec::new();
-    if let Some(clause) = identity::wanted(table, own) {
+    if let Some(clause) = identity::wanted(table, own, in_row.is_some()) {
         sql.extend(identity::statements(
             table.oid,
             &qualified,
@@ -306,14 +311,25 @@ fn table_statements(state: &TableState) -> Vec<String> {
         ));
     }
     for partition in &state.partitions {
-        sql.extend(partition_identity(state, partition));
+        sql.extend(partition_identity(state, partition, in_row.is_some()));
     }
-    let wanted = triggers::of_table(table);
+    let wanted = triggers::of_table(table, in_row);
     let mut remade = BTreeSet::new();
     for trigger in &wanted {
         let statements = trigger.statements(&qualified, &state.triggers);
         if !statements.is_empty() {
             remade.insert(trigger.name);
+        }
+        let is_new = state
+            .triggers
+            .iter()
+            .all(|there| there.name != trigger.name);
+        if trigger.name == "mmrepl_delete" && !statements.is_empty() && !is_new {
+            // Versions of another rule mean nothing to this one.
+            let oid = table.oid;
+            sql.push(format!(
+                "update mmrepl.tombstone set version = null where relation = {oid}"
+            ));
         }
         sql.extend(statements);
     }
@@ -332,13 +348,13 @@ fn table_statements(state: &TableState) -> Vec<String> {
     sql
 }
 
-fn partition_identity(state: &TableState, partition: &PartitionState) -> Vec<String> {
+fn partition_identity(state: &TableState, partition: &PartitionState, whole: bool) -> Vec<String> {
     let own = identity::Identity {
         now: partition.replica_identity,
         index: partition.identity_index.as_deref(),
         key_index: partition.key_index.as_deref(),
     };
-    let Some(clause) = identity::wanted(&state.table, own) else {
+    let Some(clause) = identity::wanted(&state.table, own, whole) else {
         return Vec::new();
     };
     identity::statements(

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use super::columns::COMMENT;
 use super::session::Session;
 use super::{InitError, PUBLICATION};
 use crate::catalog::names::{ident, literal, qualified};
 use crate::catalog::slots::{origin_id, slot_state};
 use crate::config::{Config, Node};
+use crate::conflict::{COUNT_COLUMN, VECTOR_COLUMN};
 use crate::ids::{NodeName, origin_name, slot_name};
 
 /// How many statements one transaction runs, each holding the lock of its table.
@@ -99,6 +101,10 @@ async fn drop_all(config: &Config, session: &Session) -> Result<Vec<String>, Ini
         removed.push(format!(
             "{identities} replica identity setting(s), set back"
         ));
+    }
+    let columns = drop_columns(session).await?;
+    if columns > 0 {
+        removed.push(format!("{columns} column(s) for row versions"));
     }
     for peer in &peers {
         removed.extend(drop_origin(config, session, peer).await?);
@@ -229,6 +235,30 @@ async fn restore_identities(session: &Session) -> Result<usize, InitError> {
             .await?;
     }
     Ok(rows.len())
+}
+
+/// Drops the columns that `init` added; a partition loses its own with its root's.
+async fn drop_columns(session: &Session) -> Result<usize, InitError> {
+    let sql = "
+        select n.nspname::text, c.relname::text, a.attname::text
+        from pg_catalog.pg_attribute a
+        join pg_catalog.pg_class c on c.oid = a.attrelid
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        where a.attname = any($1) and not a.attisdropped and a.attislocal
+          and pg_catalog.col_description(a.attrelid, a.attnum) = $2
+        order by 1, 2";
+    let names = [COUNT_COLUMN, VECTOR_COLUMN];
+    let rows = session.client.query(sql, &[&&names[..], &COMMENT]).await;
+    let rows = rows.map_err(InitError::server(session.name(), "list columns"))?;
+    let drop = |row: &tokio_postgres::Row| {
+        let (table, column) = (qualified(row.get(0), row.get(1)), ident(row.get(2)));
+        format!("alter table {table} drop column {column}")
+    };
+    let statements: Vec<String> = rows.iter().map(drop).collect();
+    for chunk in statements.chunks(STATEMENTS_PER_TRANSACTION) {
+        session.transaction("drop columns", chunk).await?;
+    }
+    Ok(statements.len())
 }
 
 /// Drops the origin of `peer`; returns its name when it was there.

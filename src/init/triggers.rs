@@ -4,9 +4,10 @@
 //! tombstones like local ones. That one turns an application's truncate of a partition into
 //! deletes; an applied truncate is of whole tables and must not do so.
 
+use super::versions::InRow;
 use crate::catalog::key_text::key_expression;
 use crate::catalog::names::ident;
-use crate::catalog::table::{Key, Table};
+use crate::catalog::table::{Key, KeyColumn, Table};
 
 /// A trigger as the catalog has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,20 +88,45 @@ impl Wanted {
 }
 
 /// What a published table must have; nothing where there is no key to remember.
-pub(super) fn of_table(table: &Table) -> Vec<Wanted> {
+pub(super) fn of_table(table: &Table, in_row: Option<&InRow>) -> Vec<Wanted> {
     let Some(key) = &table.key else {
         return Vec::new();
     };
     let argument = quoted(&key_expression(key, |_, column| {
         format!("d.{}", ident(&column.name))
     }));
-    let one = format!("mmrepl.leave_tombstone({argument})");
+    let with = |version: Option<String>| {
+        version.map_or_else(
+            || argument.clone(),
+            |text| format!("{argument}, {}", quoted(&text)),
+        )
+    };
+    let deleted = with(in_row.map(InRow::of_delete));
+    let one = format!("mmrepl.leave_tombstone({deleted})");
+    let moved = with(in_row.map(InRow::of_move));
     let rekey = Wanted::new(
         "mmrepl_rekey",
         "after update",
         &rekey_scope(key),
-        one.clone(),
+        format!("mmrepl.leave_tombstone({moved})"),
     );
+    let delete = if table.partitioned {
+        Wanted::new("mmrepl_delete", "after delete", " for each row", one)
+    } else {
+        let all = format!("mmrepl.leave_tombstones({deleted})");
+        let old_rows = " referencing old table as mmrepl_old for each statement";
+        Wanted::new("mmrepl_delete", "after delete", old_rows, all)
+    };
+    let mut wanted = vec![delete, rekey];
+    match in_row {
+        Some(in_row) => wanted.extend(versioned(table, key, &argument, in_row)),
+        None => wanted.extend(truncates(table)),
+    }
+    wanted
+}
+
+/// The memory of truncates, where rows do not carry their version.
+fn truncates(table: &Table) -> Vec<Wanted> {
     let truncate = Wanted::new(
         "mmrepl_truncate",
         "after truncate",
@@ -108,7 +134,6 @@ pub(super) fn of_table(table: &Table) -> Vec<Wanted> {
         "mmrepl.leave_truncate_tombstone()".to_owned(),
     );
     if table.partitioned {
-        let delete = Wanted::new("mmrepl_delete", "after delete", " for each row", one);
         let begins = "mmrepl.truncate_begins()".to_owned();
         let begin = Wanted::new(
             "mmrepl_truncate_begin",
@@ -116,15 +141,58 @@ pub(super) fn of_table(table: &Table) -> Vec<Wanted> {
             " for each statement",
             begins,
         );
-        return vec![delete, rekey, truncate, begin];
+        return vec![truncate, begin];
     }
-    let all = format!("mmrepl.leave_tombstones({argument})");
-    let old_rows = " referencing old table as mmrepl_old for each statement";
-    vec![
-        Wanted::new("mmrepl_delete", "after delete", old_rows, all),
-        rekey,
-        truncate,
-    ]
+    vec![truncate]
+}
+
+/// What keeps the versions of rows; `argument` is the key over `d`. These fire for applications
+/// only: applied rows have the source's version.
+fn versioned(table: &Table, key: &Key, argument: &str, in_row: &InRow) -> Vec<Wanted> {
+    let plain = |name, event, scope: &str, call| Wanted {
+        always: false,
+        ..Wanted::new(name, event, scope, call)
+    };
+    let same = |column: &KeyColumn| {
+        let name = ident(&column.name);
+        format!("t.{name} {} d.{name}", column.equality)
+    };
+    let same: Vec<String> = key.columns.iter().map(same).collect();
+    let lift = format!(
+        "mmrepl.lift_versions({argument}, {}, {}, {})",
+        quoted(&same.join(" and ")),
+        quoted(in_row.column()),
+        quoted(&in_row.lifted())
+    );
+    let new_rows = if table.partitioned {
+        " for each row"
+    } else {
+        " referencing new table as mmrepl_new for each statement"
+    };
+    let (event, scope, call) = in_row.keeper();
+    let statement = " for each statement";
+    let delete = "mmrepl.truncate_as_delete()".to_owned();
+    let mut wanted = vec![
+        plain("mmrepl_version", event, &scope, call),
+        plain("mmrepl_lift", "after insert", new_rows, lift.clone()),
+        plain("mmrepl_lift_moved", "after update", &rekey_scope(key), lift),
+        plain(
+            "mmrepl_truncate_delete",
+            "before truncate",
+            statement,
+            delete,
+        ),
+    ];
+    if in_row.has_clock() {
+        let begins = "mmrepl.delete_begins()".to_owned();
+        let scope = if table.partitioned {
+            " for each row"
+        } else {
+            statement
+        };
+        wanted.push(plain("mmrepl_delete_begin", "before delete", scope, begins));
+    }
+    wanted
 }
 
 /// What every partition under a published table with a key must have of its own.

@@ -378,7 +378,7 @@ fn applier(
             origin_name(&context.cluster, &context.source.name)
         ),
     })?;
-    let tables = Tables::new(&origins, guard);
+    let tables = Tables::new(&origins, guard, context.rules.clone());
     let fetcher = Fetcher::new(
         context.source.dsn.clone(),
         application_name(context, "fetch"),

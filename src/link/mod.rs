@@ -34,6 +34,7 @@ use crate::backoff::Backoff;
 use crate::checkpoint::Checkpoints;
 use crate::commit_time::CommitTime;
 use crate::config::Node;
+use crate::conflict::Rules;
 use crate::error::{RetryClass, Retryable};
 use crate::ids::{ClusterName, LinkName, NodeName};
 use crate::lsn::Lsn;
@@ -67,6 +68,8 @@ pub struct LinkContext {
     pub target: Node,
     /// Every node of the cluster.
     pub nodes: Vec<NodeName>,
+    /// Which of two versions of a row stays.
+    pub rules: Rules,
     /// How long to wait for the target's clock.
     pub max_clock_skew: Duration,
     /// Conflicts recorded per table and minute before only a sample is.

@@ -33,3 +33,4 @@ mod status_truth;
 mod support;
 mod tombstones;
 mod types;
+mod versions;

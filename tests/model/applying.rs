@@ -12,12 +12,14 @@ use mmrepl::apply::pure::{
 };
 use mmrepl::assemble::{Change, Piece};
 use mmrepl::commit_time::CommitTime;
-use mmrepl::conflict::{Local, Version};
+use mmrepl::conflict::{Held, Local, Rank, Version};
 use mmrepl::ids::NodeName;
 use mmrepl::pgoutput::{Tuple, Value};
 
+use crate::history::Strategy;
 use crate::node::{Row, Stamp, State};
 use crate::table::{column, number, text};
+use crate::versions::{self, Kept};
 
 /// Why a transaction was rolled back.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,13 +36,28 @@ pub(crate) struct Applying<'a> {
     /// The source's rows at this moment.
     source_state: &'a State,
     target: &'a Arc<Target>,
-    inserted: Vec<(usize, CommitTime)>,
+    strategy: Strategy,
+    inserted: Vec<(usize, CommitTime, Option<Rank>)>,
 }
 
 /// What the source had seen decides what is recorded, not what wins: the model leaves it out.
 fn made(time: CommitTime) -> Made {
     let seen = Arc::default();
-    Made { time, seen }
+    // The clock of deletes is that of the commit, since no time passes within a transaction.
+    let delete_clock = Some(time.as_postgres_micros());
+    Made {
+        time,
+        seen,
+        delete_clock,
+    }
+}
+
+fn rank_of(row: &RowChange) -> Option<&Rank> {
+    row.rank.as_ref()
+}
+
+fn kept(rank: Option<&Rank>) -> Kept {
+    rank.map(|rank| versions::read(&rank.to_string()))
 }
 
 fn key_of(row: &RowChange) -> usize {
@@ -49,17 +66,18 @@ fn key_of(row: &RowChange) -> usize {
 
 impl<'a> Applying<'a> {
     pub(crate) fn begin(
-        state: State,
+        state: &State,
         names: &'a [NodeName],
         (source, source_state): (u8, &'a State),
-        target: &'a Arc<Target>,
+        (strategy, target): (Strategy, &'a Arc<Target>),
     ) -> Self {
         Self {
-            state,
+            state: *state,
             names,
             source,
             source_state,
             target,
+            strategy,
             inserted: Vec::new(),
         }
     }
@@ -90,6 +108,7 @@ impl<'a> Applying<'a> {
         for (change, time) in changes {
             match change {
                 Change::Truncate { .. } => {
+                    assert!(!self.strategy.is_in_row(), "a trigger deletes the rows");
                     group.truncate(vec![Arc::clone(self.target)], made(time));
                 }
                 _ => group.row(change, self.target, &made(time)).unwrap(),
@@ -134,16 +153,20 @@ impl<'a> Applying<'a> {
         let key = key_of(row);
         let there = self.state.rows[key];
         match (attempt(row), &row.op, there) {
-            (Attempt::DeleteOlder, _, Some(local)) if self.is_older(local.stamp, row.time) => {
-                self.state.remove(key);
+            (Attempt::DeleteOlder, _, Some(local))
+                if self.is_older((local.version, local.stamp), (row.time, rank_of(row))) =>
+            {
+                self.state.remove(key, kept(rank_of(row)));
             }
             (Attempt::InsertNew, RowOp::Put(put), None) => {
                 self.put(key, &put.values);
-                self.inserted.push((key, row.since));
+                self.inserted.push((key, row.since, row.rank.clone()));
             }
             (Attempt::Update(how), RowOp::Put(put), Some(local)) => {
                 let taken = match how {
-                    UpdateGuard::Older => self.is_older(local.stamp, row.since),
+                    UpdateGuard::Older => {
+                        self.is_older((local.version, local.stamp), (row.since, rank_of(row)))
+                    }
                     UpdateGuard::SameWriter => self.is_same_writer(local.stamp),
                     UpdateGuard::Decided => true,
                 };
@@ -158,12 +181,25 @@ impl<'a> Applying<'a> {
     }
 
     /// `Guard::takes` leaves more to be settled, with the same end.
-    fn is_older(&self, stamp: Stamp, time: CommitTime) -> bool {
+    fn is_older(
+        &self,
+        (version, stamp): (Kept, Stamp),
+        (time, rank): (CommitTime, Option<&Rank>),
+    ) -> bool {
         let incoming = Version {
             time,
             node: self.names[usize::from(self.source)].clone(),
         };
-        incoming.wins_over(self.version(stamp).as_ref())
+        let between_equals = self.target.versions().tie();
+        incoming.wins_over(rank, &self.held(version, stamp), between_equals)
+    }
+
+    fn held(&self, version: Kept, stamp: Stamp) -> Held {
+        let printed = versions::print(self.strategy, version);
+        Held {
+            rank: Rank::read(printed.as_bytes().map(|bytes| &bytes[..])),
+            version: self.version(stamp),
+        }
     }
 
     /// `Guard::same_writer`.
@@ -191,20 +227,28 @@ impl<'a> Applying<'a> {
         self.state.rows[key] = Some(Row {
             small: kept(column(values, 1), before.map(|row| row.small)),
             large: kept(column(values, 2), before.map(|row| row.large)),
+            version: match &values.0[3] {
+                Value::Text(text) => Some(versions::read(std::str::from_utf8(text).unwrap())),
+                _ => None,
+            },
             stamp: Stamp::Own,
         });
     }
 
     fn local(&self, key: usize) -> Local {
-        let tombstones = [self.state.tombstones[key], self.state.emptied];
+        let deletes = self.deletes(key).into_iter().flatten();
         Local {
-            row: self.state.rows[key].map(|row| self.version(row.stamp)),
-            tombstones: tombstones
-                .into_iter()
-                .flatten()
-                .map(|s| self.version(s))
+            row: self.state.rows[key].map(|row| self.held(row.version, row.stamp)),
+            tombstones: deletes
+                .map(|(version, stamp)| self.held(version, stamp))
                 .collect(),
         }
+    }
+
+    /// The tombstones that cover a key.
+    fn deletes(&self, key: usize) -> [Option<(Kept, Stamp)>; 2] {
+        let own = self.state.tombstones[key].map(|own| (own.version, own.stamp));
+        [own, self.state.emptied.map(|stamp| (None, stamp))]
     }
 
     /// `Applier::settle`.
@@ -213,14 +257,14 @@ impl<'a> Applying<'a> {
         let local = self.local(key);
         let source = &self.names[usize::from(self.source)];
         match (decide(row, &local, source), &row.op) {
-            (Decision::Delete, _) => self.state.remove(key),
-            (Decision::LeaveTombstone, _) => self.state.tombstones[key] = Some(Stamp::Own),
+            (Decision::Delete, _) => self.state.remove(key, kept(rank_of(row))),
+            (Decision::LeaveTombstone, _) => self.state.remember(key, kept(rank_of(row))),
             (Decision::Overwrite, RowOp::Put(put)) => self.put(key, &put.values),
             (Decision::Complete, RowOp::Put(put)) => {
                 if let Some(values) = self.fetched(key, &put.values) {
                     self.put(key, &values);
                     if local.row.is_none() {
-                        self.inserted.push((key, row.since));
+                        self.inserted.push((key, row.since, row.rank.clone()));
                     }
                 }
             }
@@ -242,12 +286,10 @@ impl<'a> Applying<'a> {
     /// `Applier::refuse_deleted`.
     fn refuse_deleted(&mut self) -> Result<(), RolledBack> {
         let inserted = std::mem::take(&mut self.inserted);
-        let deleted_later = |(key, time): &(usize, CommitTime)| {
-            let tombstones = [self.state.tombstones[*key], self.state.emptied];
-            tombstones
-                .into_iter()
-                .flatten()
-                .any(|stamp| !self.is_older(stamp, *time))
+        let deleted_later = |(key, time, rank): &(usize, CommitTime, Option<Rank>)| {
+            let deletes = self.deletes(*key).into_iter().flatten();
+            let mut by_others = deletes.filter(|(_, stamp)| *stamp != Stamp::Own);
+            by_others.any(|delete| !self.is_older(delete, (*time, rank.as_ref())))
         };
         if inserted.iter().any(deleted_later) {
             return Err(RolledBack::Overtaken);
@@ -258,23 +300,23 @@ impl<'a> Applying<'a> {
     /// `Applier::truncate`.
     fn truncate(&mut self, time: CommitTime) {
         let older = |state: &State, key: usize, me: &Self| {
-            state.rows[key].is_none_or(|row| me.is_older(row.stamp, time))
+            state.rows[key].is_none_or(|row| me.is_older((None, row.stamp), (time, None)))
         };
         let newer_left = (0..self.state.rows.len()).any(|key| !older(&self.state, key, self));
-        let is_older = |stamp| self.is_older(stamp, time);
+        let is_older = |stamp| self.is_older((None, stamp), (time, None));
         if !newer_left && self.state.emptied.is_none_or(is_older) {
             self.state.truncate();
             return;
         }
         for key in 0..self.state.rows.len() {
             if self.state.rows[key].is_some() && older(&self.state, key, self) {
-                self.state.remove(key);
+                self.state.remove(key, None);
             }
         }
         if self
             .state
             .emptied
-            .is_none_or(|stamp| self.is_older(stamp, time))
+            .is_none_or(|stamp| self.is_older((None, stamp), (time, None)))
         {
             self.state.emptied = Some(Stamp::Own);
         }

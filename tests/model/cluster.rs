@@ -8,20 +8,30 @@ use mmrepl::apply::pure::Target;
 use mmrepl::ids::NodeName;
 
 use crate::applying::Applying;
-use crate::history::{History, How, Link, NAMES, Step, Write};
+use crate::history::{History, How, Link, NAMES, Step, Strategy, Write};
 use crate::node::{Effect, KEY_COUNT, Node, Stamp, State};
 use crate::table;
+use crate::versions::Kept;
 
 static NODE_NAMES: LazyLock<Vec<NodeName>> =
     LazyLock::new(|| NAMES.iter().map(|name| name.parse().unwrap()).collect());
 
-/// By size of the cluster (two nodes, more) and replica identity (default, full).
-static TARGETS: LazyLock<[[Arc<Target>; 2]; 2]> =
-    LazyLock::new(|| [true, false].map(|pair| [false, true].map(|full| table::target(pair, full))));
+/// By rule, source, size of the cluster (two nodes, more) and replica identity (default, full).
+type Targets = [[[[Arc<Target>; 2]; 2]; 3]; 5];
+
+static TARGETS: LazyLock<Targets> = LazyLock::new(|| {
+    Strategy::ALL.map(|strategy| {
+        [0, 1, 2].map(|source| {
+            [true, false]
+                .map(|pair| [false, true].map(|full| table::target(strategy, source, pair, full)))
+        })
+    })
+});
 
 /// The newest write of a key by any application: what every node must have in the end.
 #[derive(Clone, Copy, Debug)]
 struct Newest {
+    version: Kept,
     time: i64,
     node: u8,
     values: Option<(u16, u16)>,
@@ -34,21 +44,33 @@ pub(crate) struct Cluster {
     /// True time; the clocks are ahead of it.
     now: i64,
     ahead: [u8; 3],
-    target: &'static Arc<Target>,
+    strategy: Strategy,
+    full: bool,
     newest: [Option<Newest>; KEY_COUNT],
     fresh: u16,
 }
 
 impl Cluster {
-    pub(crate) fn new(nodes: u8, full: bool, ahead: [u8; 3]) -> Self {
+    pub(crate) fn new(nodes: u8, strategy: Strategy, full: bool, ahead: [u8; 3]) -> Self {
         Self {
             nodes: vec![Node::default(); usize::from(nodes)],
             now: 1,
             ahead,
-            target: &TARGETS[usize::from(nodes > 2)][usize::from(full)],
+            strategy,
+            full,
             newest: [None; KEY_COUNT],
             fresh: 0,
         }
+    }
+
+    /// The table as a link from `source` writes it.
+    fn target(&self, source: u8) -> &'static Arc<Target> {
+        let strategies = Strategy::ALL.iter();
+        let rule = strategies
+            .take_while(|strategy| **strategy != self.strategy)
+            .count();
+        let of_source = &TARGETS[rule][usize::from(source)];
+        &of_source[usize::from(!self.is_pair())][usize::from(self.full)]
     }
 
     fn clock(&self, node: u8) -> i64 {
@@ -84,24 +106,34 @@ impl Cluster {
 
     pub(crate) fn commit(&mut self, node: u8, writes: &[Write]) {
         let time = self.clock(node);
-        let relation = &self.target.map.relation;
+        let table = (self.strategy, &self.target(node).map.relation);
         let effects =
-            self.nodes[usize::from(node)].commit((time, node), writes, relation, &mut self.fresh);
+            self.nodes[usize::from(node)].commit((time, node), writes, table, &mut self.fresh);
         for effect in effects {
             self.remember((time, node), effect);
         }
     }
 
-    /// An independent statement of the rule: the later write wins, ties go to the later name.
-    fn remember(&mut self, (time, node): (i64, u8), (key, values): Effect) {
+    /// An independent statement of the rule: the greater version wins, then the later write (the
+    /// earlier under one rule), then the later name.
+    fn remember(&mut self, (time, node): (i64, u8), (key, values, version): Effect) {
         let name = |node: u8| NAMES[usize::from(node)];
         let known = &mut self.newest[key];
         let wins = known.is_none_or(|known| {
-            let order = time.cmp(&known.time).then(name(node).cmp(name(known.node)));
-            order != Ordering::Less
+            let by_time = match self.strategy {
+                Strategy::FirstWriteWins => known.time.cmp(&time),
+                _ => time.cmp(&known.time),
+            };
+            let by_name = name(node).cmp(name(known.node));
+            version.cmp(&known.version).then(by_time).then(by_name) != Ordering::Less
         });
         if wins {
-            *known = Some(Newest { time, node, values });
+            *known = Some(Newest {
+                version,
+                time,
+                node,
+                values,
+            });
         }
     }
 
@@ -139,7 +171,8 @@ impl Cluster {
         self.now += (newest + 1 - self.clock(link.to)).max(0);
         let (source, target) = (&self.nodes[from], &self.nodes[to]);
         let seen = (link.from, &source.state);
-        let applying = Applying::begin(target.state, &NODE_NAMES, seen, self.target);
+        let table = (self.strategy, self.target(link.from));
+        let applying = Applying::begin(&target.state, &NODE_NAMES, seen, table);
         let applied = match how {
             How::Grouped => applying.group(pieces),
             How::InOrder => applying.in_order(&pieces[0]),
@@ -210,8 +243,8 @@ impl Cluster {
                 let (time, node) = (newest.time, NAMES[usize::from(newest.node)]);
                 let _ = writeln!(
                     text,
-                    "newest of {key}: {:?} at {time} by {node}",
-                    newest.values
+                    "newest of {key}: {:?} {:?} at {time} by {node}",
+                    newest.values, newest.version
                 );
             }
         }
@@ -220,32 +253,37 @@ impl Cluster {
 }
 
 /// When and where the key was last written: its row, else its newest tombstone.
-fn version(state: &State, key: usize) -> Option<(i64, &'static str)> {
-    let named = |stamp: Stamp| match stamp {
-        Stamp::At(time, node) => (time, NAMES[usize::from(node)]),
+fn version(state: &State, key: usize) -> Option<(Kept, i64, &'static str)> {
+    let named = |(version, stamp): (Kept, Stamp)| match stamp {
+        Stamp::At(time, node) => (version, time, NAMES[usize::from(node)]),
         Stamp::Own => unreachable!("no transaction is under way"),
     };
+    let own = state.tombstones[key].map(|own| (own.version, own.stamp));
+    let emptied = state.emptied.map(|stamp| (None, stamp));
     match state.rows[key] {
-        Some(row) => Some(named(row.stamp)),
-        None => [state.tombstones[key], state.emptied]
-            .into_iter()
-            .flatten()
-            .map(named)
-            .max(),
+        Some(row) => Some(named((row.version, row.stamp))),
+        None => [own, emptied].into_iter().flatten().map(named).max(),
     }
 }
 
 fn rows(state: &State) -> String {
     let rows = state.rows.iter().enumerate();
     let shown = rows.filter_map(|(key, row)| {
-        row.map(|row| format!("{key} = ({}, {}) {:?}", row.small, row.large, row.stamp))
+        row.map(|row| {
+            let (small, large, version) = (row.small, row.large, row.version);
+            format!("{key} = ({small}, {large}) {version:?} {:?}", row.stamp)
+        })
     });
-    shown.collect::<Vec<_>>().join(", ")
+    let gone = state.tombstones.iter().enumerate();
+    let gone = gone.filter_map(|(key, own)| {
+        own.map(|own| format!("{key} gone {:?} {:?}", own.version, own.stamp))
+    });
+    shown.chain(gone).collect::<Vec<_>>().join(", ")
 }
 
 /// Plays a history to its end.
 pub(crate) fn play(history: &History) -> Result<(), String> {
-    let mut cluster = Cluster::new(history.nodes, history.full, history.ahead);
+    let mut cluster = Cluster::new(history.nodes, history.strategy, history.full, history.ahead);
     history.steps.iter().for_each(|step| cluster.step(step));
     cluster.end()
 }

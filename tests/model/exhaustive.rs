@@ -3,7 +3,7 @@
 //! `MMREPL_MODEL_EXHAUSTIVE=1` takes every kind of operation everywhere; best in a release build.
 
 use crate::cluster::Cluster;
-use crate::history::{How, Link, NAMES, Write};
+use crate::history::{How, Link, NAMES, Strategy, Write};
 
 /// All that can be done to key 0. The moves bring another row in and take the row away.
 const ALL: [Write; 7] = [
@@ -52,8 +52,8 @@ impl Space {
     }
 
     /// From an empty table, and from two rows that every node has.
-    fn explore(&mut self, full: bool) {
-        let empty = Cluster::new(self.nodes, full, [0; 3]);
+    fn explore(&mut self, strategy: Strategy, full: bool) {
+        let empty = Cluster::new(self.nodes, strategy, full, [0; 3]);
         let mut filled = empty.clone();
         filled.commit(0, &[Write::Put(0), Write::Put(1)]);
         for link in &self.links {
@@ -113,9 +113,9 @@ fn is_thorough() -> bool {
 /// As given, or everything.
 fn explore(nodes: u8, length: usize, writes: &'static [Write], ticks: &'static [u8]) {
     if is_thorough() {
-        Space::new(nodes, length, &ALL, &APART_OR_NOT).explore(false);
+        Space::new(nodes, length, &ALL, &APART_OR_NOT).explore(Strategy::LastWriteWins, false);
     } else {
-        Space::new(nodes, length, writes, ticks).explore(false);
+        Space::new(nodes, length, writes, ticks).explore(Strategy::LastWriteWins, false);
     }
 }
 
@@ -126,7 +126,7 @@ fn three_operations_of_any_kind_on_two_nodes() {
 
 #[test]
 fn three_operations_of_any_kind_with_whole_old_rows() {
-    Space::new(2, 3, &ALL, &APART).explore(true);
+    Space::new(2, 3, &ALL, &APART).explore(Strategy::LastWriteWins, true);
 }
 
 #[test]
@@ -137,4 +137,14 @@ fn four_operations_on_two_nodes() {
 #[test]
 fn three_operations_on_three_nodes() {
     explore(3, 3, &MORE, &APART);
+}
+
+/// Deletes, and puts that know them or not: what in-row versions must get right.
+#[test]
+fn three_operations_on_two_nodes_under_every_other_rule() {
+    for strategy in Strategy::ALL.into_iter().filter(|rule| rule.is_in_row()) {
+        let writes: &[Write] = if is_thorough() { &ALL } else { &FEW };
+        let ticks: &[u8] = if is_thorough() { &APART_OR_NOT } else { &APART };
+        Space::new(2, 3, writes, ticks).explore(strategy, true);
+    }
 }

@@ -29,6 +29,38 @@ pub enum Write {
     Truncate,
 }
 
+/// The rule of the table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// By commit time.
+    #[default]
+    LastWriteWins,
+    /// By a column of the application.
+    VersionColumn,
+    /// By a clock in the row.
+    HybridClock,
+    /// By the number of edits, then the earlier.
+    FirstWriteWins,
+    /// By the edits of each node.
+    NodePriority,
+}
+
+impl Strategy {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::LastWriteWins,
+        Self::VersionColumn,
+        Self::HybridClock,
+        Self::FirstWriteWins,
+        Self::NodePriority,
+    ];
+
+    /// Whether rows carry their version; then the stream has whole old rows.
+    pub fn is_in_row(self) -> bool {
+        self != Self::LastWriteWins
+    }
+}
+
 /// What happens next. Nodes and links are indexes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -71,6 +103,8 @@ pub struct Link {
 pub struct History {
     /// How many nodes.
     pub nodes: u8,
+    /// The rule of the table.
+    pub strategy: Strategy,
     /// The table has `REPLICA IDENTITY FULL`.
     pub full: bool,
     /// How far the clock of each node is ahead.
@@ -139,12 +173,13 @@ fn step(below: Below<'_>, nodes: u8) -> Step {
 
 impl History {
     /// A random one.
-    pub fn random(below: Below<'_>, nodes: u8) -> Self {
+    pub fn random(below: Below<'_>, nodes: u8, strategy: Strategy) -> Self {
         let steps = 2 + below(STEPS_MAX - 1);
         let ahead = [0; 3].map(|_: u8| [0, 0, 1, 3][usize::from(small(below(4)))]);
         Self {
             nodes,
-            full: below(4) == 0,
+            strategy,
+            full: below(4) == 0 || strategy.is_in_row(),
             ahead,
             steps: (0..steps).map(|_| step(below, nodes)).collect(),
         }
@@ -182,7 +217,7 @@ impl History {
                 all.push(less);
             }
         }
-        if self.full {
+        if self.full && !self.strategy.is_in_row() {
             let full = false;
             all.push(Self {
                 full,
@@ -284,8 +319,9 @@ impl fmt::Display for History {
         let identity = if self.full { "full" } else { "default" };
         writeln!(
             f,
-            "clocks {}; replica identity {identity}",
-            ahead.join(", ")
+            "clocks {}; replica identity {identity}; {:?}",
+            ahead.join(", "),
+            self.strategy
         )?;
         self.steps
             .iter()

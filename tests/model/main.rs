@@ -16,3 +16,4 @@ mod random;
 #[allow(dead_code)]
 mod rng;
 mod table;
+mod versions;

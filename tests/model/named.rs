@@ -1,7 +1,7 @@
 //! Histories that once made nodes differ, shortest form each.
 
 use crate::cluster::play;
-use crate::history::{History, How, Link, Step, Write};
+use crate::history::{History, How, Link, Step, Strategy, Write};
 
 const EAST: u8 = 0;
 const WEST: u8 = 1;
@@ -20,6 +20,7 @@ fn assert_equal(nodes: u8, steps: Vec<Step>) {
     let full = false;
     let history = History {
         nodes,
+        strategy: Strategy::LastWriteWins,
         full,
         ahead,
         steps,

@@ -8,8 +8,9 @@ use mmrepl::lsn::Lsn;
 use mmrepl::pgoutput::{OldImage, Tuple, Value};
 use mmrepl::relation::{Relation, ReplicaIdentity};
 
-use crate::history::{KEYS, Write};
+use crate::history::{KEYS, Strategy, Write};
 use crate::table::text;
+use crate::versions::{self, Kept};
 
 /// How many keys, as a length.
 pub(crate) const KEY_COUNT: usize = KEYS as usize;
@@ -27,6 +28,14 @@ pub(crate) enum Stamp {
 pub(crate) struct Row {
     pub(crate) small: u16,
     pub(crate) large: u16,
+    pub(crate) version: Kept,
+    pub(crate) stamp: Stamp,
+}
+
+/// The memory of a delete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tombstone {
+    pub(crate) version: Kept,
     pub(crate) stamp: Stamp,
 }
 
@@ -34,7 +43,7 @@ pub(crate) struct Row {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) rows: [Option<Row>; KEY_COUNT],
-    pub(crate) tombstones: [Option<Stamp>; KEY_COUNT],
+    pub(crate) tombstones: [Option<Tombstone>; KEY_COUNT],
     /// The tombstone of the whole table.
     pub(crate) emptied: Option<Stamp>,
     /// How many transactions of each source are applied: `mmrepl.apply_position`.
@@ -42,9 +51,14 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn remove(&mut self, key: usize) {
+    pub(crate) fn remove(&mut self, key: usize, version: Kept) {
         self.rows[key] = None;
-        self.tombstones[key] = Some(Stamp::Own);
+        self.remember(key, version);
+    }
+
+    pub(crate) fn remember(&mut self, key: usize, version: Kept) {
+        let stamp = Stamp::Own;
+        self.tombstones[key] = Some(Tombstone { version, stamp });
     }
 
     pub(crate) fn truncate(&mut self) {
@@ -55,11 +69,19 @@ impl State {
     /// Commits: what the transaction wrote gets its stamp.
     pub(crate) fn stamp(&mut self, time: i64, node: u8) {
         let rows = self.rows.iter_mut().flatten().map(|row| &mut row.stamp);
-        let tombstones = self.tombstones.iter_mut().flatten();
+        let tombstones = self.tombstones.iter_mut().flatten().map(|t| &mut t.stamp);
         for stamp in rows.chain(tombstones).chain(&mut self.emptied) {
             if *stamp == Stamp::Own {
                 *stamp = Stamp::At(time, node);
             }
+        }
+    }
+
+    /// The version of the key's last write.
+    fn version(&self, key: usize) -> Kept {
+        match (self.rows[key], self.tombstones[key]) {
+            (Some(row), _) => row.version,
+            (None, tombstone) => tombstone.and_then(|tombstone| tombstone.version),
         }
     }
 
@@ -69,8 +91,18 @@ impl State {
     }
 }
 
-/// What an application's transaction did to one key.
-pub(crate) type Effect = (usize, Option<(u16, u16)>);
+/// What an application's transaction did to one key: the values, the version.
+pub(crate) type Effect = (usize, Option<(u16, u16)>, Kept);
+
+/// One write of an application on a node.
+struct Act<'a> {
+    strategy: Strategy,
+    relation: &'a Arc<Relation>,
+    /// The node's clock, and which node it is.
+    made: (i64, u8),
+    /// A value that no other write has.
+    fresh: u16,
+}
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Node {
@@ -88,7 +120,7 @@ impl Node {
         &mut self,
         (time, me): (i64, u8),
         writes: &[Write],
-        relation: &Arc<Relation>,
+        (strategy, relation): (Strategy, &Arc<Relation>),
         fresh: &mut u16,
     ) -> Vec<Effect> {
         let mut effects = Vec::new();
@@ -96,14 +128,22 @@ impl Node {
         for write in writes {
             *fresh += 1;
             let before = self.state;
-            if let Some(change) = play(&mut self.state, *write, relation, *fresh) {
-                changes.push(change);
-                let all = matches!(write, Write::Truncate);
+            let act = Act {
+                strategy,
+                relation,
+                made: (time, me),
+                fresh: *fresh,
+            };
+            let played = act.play(&mut self.state, *write);
+            if !played.is_empty() {
+                changes.extend(played);
+                let all = matches!(write, Write::Truncate) && !strategy.is_in_row();
                 let touched = (0..KEY_COUNT).filter(|key| {
                     all || before.rows[*key].map(|row| (row.small, row.large))
                         != self.state.values()[*key]
                 });
-                effects.extend(touched.map(|key| (key, self.state.values()[key])));
+                let effect = |key| (key, self.state.values()[key], self.state.version(key));
+                effects.extend(touched.map(effect));
             }
         }
         self.state.stamp(time, me);
@@ -136,93 +176,172 @@ impl Node {
     }
 }
 
-fn tuple(key: usize, small: Value, large: Value) -> Tuple {
-    let key = u16::try_from(key).expect("a few keys");
-    Tuple(vec![text(key), small, large])
+fn whole(strategy: Strategy, key: usize, row: Row) -> Tuple {
+    let number = u16::try_from(key).expect("a few keys");
+    let version = versions::print(strategy, row.version);
+    Tuple(vec![
+        text(number),
+        text(row.small),
+        text(row.large),
+        version,
+    ])
 }
 
-fn image(key: usize, row: Row, relation: &Relation) -> OldImage {
-    if relation.replica_identity == ReplicaIdentity::Full {
-        OldImage::Full(tuple(key, text(row.small), text(row.large)))
-    } else {
-        OldImage::Key(tuple(key, Value::Null, Value::Null))
+impl Act<'_> {
+    fn image(&self, key: usize, row: Row) -> OldImage {
+        let mut tuple = whole(self.strategy, key, row);
+        if self.relation.replica_identity == ReplicaIdentity::Full {
+            return OldImage::Full(tuple);
+        }
+        tuple.0[1..].fill(Value::Null);
+        OldImage::Key(tuple)
     }
-}
 
-/// The old image of an update that leaves the key alone.
-fn same_key(key: usize, row: Row, relation: &Relation) -> Option<OldImage> {
-    let full = relation.replica_identity == ReplicaIdentity::Full;
-    full.then(|| image(key, row, relation))
-}
-
-/// Plays one statement and tells what the stream says of it; nothing where it found no row.
-fn play(state: &mut State, write: Write, relation: &Arc<Relation>, fresh: u16) -> Option<Change> {
-    let relation = Arc::clone(relation);
-    let stamp = Stamp::Own;
-    match write {
-        Write::Put(key) => Some(put(state, usize::from(key), relation, fresh)),
-        Write::Small(key) => {
-            let key = usize::from(key);
-            let row = state.rows[key]?;
-            state.rows[key] = Some(Row {
-                small: fresh,
-                stamp,
-                ..row
-            });
-            let new = tuple(key, text(fresh), Value::Unchanged);
-            let old = same_key(key, row, &relation);
-            Some(Change::Update { relation, old, new })
-        }
-        Write::Large(key) => {
-            let key = usize::from(key);
-            let row = state.rows[key]?;
-            state.rows[key] = Some(Row {
-                large: fresh,
-                stamp,
-                ..row
-            });
-            let new = tuple(key, text(row.small), text(fresh));
-            let old = same_key(key, row, &relation);
-            Some(Change::Update { relation, old, new })
-        }
-        Write::Move(from, to) => {
-            let (from, to) = (usize::from(from), usize::from(to));
-            let row = state.rows[from].filter(|_| state.rows[to].is_none())?;
-            state.remove(from);
-            state.rows[to] = Some(Row { stamp, ..row });
-            let new = tuple(to, text(row.small), Value::Unchanged);
-            let old = Some(image(from, row, &relation));
-            Some(Change::Update { relation, old, new })
-        }
-        Write::Delete(key) => {
-            let key = usize::from(key);
-            let old = image(key, state.rows[key]?, &relation);
-            state.remove(key);
-            Some(Change::Delete { relation, old })
-        }
-        Write::Truncate => {
-            state.truncate();
-            Some(Change::Truncate {
-                relations: vec![relation],
-                cascade: false,
-                restart_identity: false,
-            })
-        }
+    /// The old image of an update that leaves the key alone.
+    fn same_key(&self, key: usize, row: Row) -> Option<OldImage> {
+        let full = self.relation.replica_identity == ReplicaIdentity::Full;
+        full.then(|| self.image(key, row))
     }
-}
 
-fn put(state: &mut State, key: usize, relation: Arc<Relation>, fresh: u16) -> Change {
-    let new = tuple(key, text(fresh), text(fresh));
-    let row = Row {
-        small: fresh,
-        large: fresh,
-        stamp: Stamp::Own,
-    };
-    match state.rows[key].replace(row) {
-        None => Change::Insert { relation, new },
-        Some(before) => {
-            let old = same_key(key, before, &relation);
-            Change::Update { relation, old, new }
+    /// The new image; a large value that stays is left out.
+    fn new_image(&self, key: usize, row: Row, before: Row) -> Tuple {
+        let mut new = whole(self.strategy, key, row);
+        if row.large == before.large {
+            new.0[2] = Value::Unchanged;
+        }
+        new
+    }
+
+    /// The version that an update leaves; half of them name none.
+    fn updated(&self, row: Row) -> Kept {
+        let asked = if self.fresh.is_multiple_of(2) {
+            versions::asked(self.fresh)
+        } else {
+            row.version
+        };
+        versions::written(self.strategy, self.made, Some(row.version), asked)
+    }
+
+    /// Plays one statement and tells what the stream says of it; nothing where it found no row.
+    fn play(&self, state: &mut State, write: Write) -> Vec<Change> {
+        let change = match write {
+            Write::Put(key) => {
+                let is_new = state.rows[usize::from(key)].is_none();
+                let put = self.put(state, usize::from(key));
+                let lift = is_new.then(|| self.lift(state, usize::from(key))).flatten();
+                return [put].into_iter().chain(lift).collect();
+            }
+            Write::Small(key) => self.update(state, key, |row| Row {
+                small: self.fresh,
+                ..row
+            }),
+            Write::Large(key) => self.update(state, key, |row| Row {
+                large: self.fresh,
+                ..row
+            }),
+            Write::Move(from, to) => {
+                let moved = self.rekey(state, usize::from(from), usize::from(to));
+                let lift = moved
+                    .as_ref()
+                    .and_then(|_| self.lift(state, usize::from(to)));
+                return moved.into_iter().chain(lift).collect();
+            }
+            Write::Delete(key) => self.delete(state, usize::from(key)),
+            // A trigger deletes the rows first.
+            Write::Truncate if self.strategy.is_in_row() => {
+                return (0..KEY_COUNT)
+                    .filter_map(|key| self.delete(state, key))
+                    .collect();
+            }
+            Write::Truncate => {
+                state.truncate();
+                Some(Change::Truncate {
+                    relations: vec![Arc::clone(self.relation)],
+                    cascade: false,
+                    restart_identity: false,
+                })
+            }
+        };
+        change.into_iter().collect()
+    }
+
+    fn update(&self, state: &mut State, key: u8, set: impl Fn(Row) -> Row) -> Option<Change> {
+        let key = usize::from(key);
+        let before = state.rows[key]?;
+        let row = Row {
+            version: self.updated(before),
+            stamp: Stamp::Own,
+            ..set(before)
+        };
+        state.rows[key] = Some(row);
+        Some(Change::Update {
+            relation: Arc::clone(self.relation),
+            old: self.same_key(key, before),
+            new: self.new_image(key, row, before),
+        })
+    }
+
+    fn delete(&self, state: &mut State, key: usize) -> Option<Change> {
+        let row = state.rows[key]?;
+        let version = versions::deleted(self.strategy, self.made, row.version);
+        state.remove(key, version);
+        Some(Change::Delete {
+            relation: Arc::clone(self.relation),
+            old: self.image(key, row),
+        })
+    }
+
+    /// What the trigger after an insert does.
+    fn lift(&self, state: &mut State, key: usize) -> Option<Change> {
+        let (before, deleted) = (state.rows[key]?, state.tombstones[key]?.version);
+        let version = versions::lifted(self.strategy, self.made.1, before.version, deleted);
+        if version == before.version {
+            return None;
+        }
+        let row = Row { version, ..before };
+        state.rows[key] = Some(row);
+        Some(Change::Update {
+            relation: Arc::clone(self.relation),
+            old: self.same_key(key, before),
+            new: self.new_image(key, row, before),
+        })
+    }
+
+    fn rekey(&self, state: &mut State, from: usize, to: usize) -> Option<Change> {
+        let before = state.rows[from].filter(|_| state.rows[to].is_none())?;
+        let moved = Row {
+            version: self.updated(before),
+            stamp: Stamp::Own,
+            ..before
+        };
+        state.remove(from, moved.version);
+        state.rows[to] = Some(moved);
+        Some(Change::Update {
+            relation: Arc::clone(self.relation),
+            old: Some(self.image(from, before)),
+            new: self.new_image(to, moved, before),
+        })
+    }
+
+    fn put(&self, state: &mut State, key: usize) -> Change {
+        let before = state.rows[key];
+        let asked = versions::asked(self.fresh);
+        let old = before.map(|row| row.version);
+        let version = versions::written(self.strategy, self.made, old, asked);
+        let row = Row {
+            small: self.fresh,
+            large: self.fresh,
+            version,
+            stamp: Stamp::Own,
+        };
+        state.rows[key] = Some(row);
+        let (relation, new) = (Arc::clone(self.relation), whole(self.strategy, key, row));
+        match before {
+            None => Change::Insert { relation, new },
+            Some(before) => {
+                let old = self.same_key(key, before);
+                Change::Update { relation, old, new }
+            }
         }
     }
 }

@@ -3,28 +3,38 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mmrepl::apply::pure::{Guard, TableMap, Target};
+use mmrepl::apply::pure::{Guard, TableMap, Target, Versions};
 use mmrepl::catalog::key_text::KeyForm;
 use mmrepl::catalog::table::{Column, Key, KeyColumn, Table};
 use mmrepl::ids::RelationId;
 use mmrepl::pgoutput::{Tuple, Value};
 use mmrepl::relation::{Relation, RelationColumn, ReplicaIdentity};
 
-const COLUMNS: [&str; 3] = ["id", "small", "large"];
+use crate::history::{NAMES, Strategy};
+use crate::versions;
 
-/// `t (id integer primary key, small integer, large text)` in a cluster of two nodes or of more.
-pub(crate) fn target(pair: bool, full: bool) -> Arc<Target> {
-    let map = TableMap::new(relation(full), Some(table()), "west").unwrap();
+/// The last one is the version.
+fn columns(strategy: Strategy) -> [&'static str; 4] {
+    ["id", "small", "large", versions::column(strategy)]
+}
+
+/// `t (id integer primary key, small integer, large text, version)`, in a cluster of two nodes or
+/// of more.
+pub(crate) fn target(strategy: Strategy, source: u8, pair: bool, full: bool) -> Arc<Target> {
+    let (relation, table) = (relation(strategy, full), table(strategy));
+    let map = TableMap::new(relation, Some(table), "west").unwrap();
+    let source = NAMES[usize::from(source)].parse().unwrap();
+    let versions = Versions::new(versions::rule(strategy), source, &map).unwrap();
     let guard = Guard {
         origin: 1,
         stronger: vec![],
         others: vec![],
         pair,
     };
-    Arc::new(Target::new(map, guard, vec![]))
+    Arc::new(Target::new(map, guard, vec![], versions))
 }
 
-fn relation(full: bool) -> Arc<Relation> {
+fn relation(strategy: Strategy, full: bool) -> Arc<Relation> {
     let column = |name: &str| RelationColumn {
         name: name.to_owned(),
         type_oid: 25,
@@ -40,11 +50,11 @@ fn relation(full: bool) -> Arc<Relation> {
         } else {
             ReplicaIdentity::Default
         },
-        columns: COLUMNS.map(column).to_vec(),
+        columns: columns(strategy).map(column).to_vec(),
     })
 }
 
-fn table() -> Table {
+fn table(strategy: Strategy) -> Table {
     let column = |name: &str| Column {
         name: name.to_owned(),
         type_name: "text".to_owned(),
@@ -68,7 +78,7 @@ fn table() -> Table {
         partitioned: false,
         is_partition: false,
         replica_identity: 'd',
-        columns: COLUMNS.map(column).to_vec(),
+        columns: columns(strategy).map(column).to_vec(),
         can_skip_duplicates: true,
         key: Some(Key {
             index: "t_pkey".to_owned(),

@@ -1,0 +1,192 @@
+//! The rules that decide by a version, and where each keeps it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::concurrency::MARKER_PREFIX;
+use super::{Rank, Tie};
+use crate::ids::NodeName;
+
+/// The column of `hybrid_clock` and `first_write_wins`.
+pub const COUNT_COLUMN: &str = "mmrepl_version";
+/// The column of `node_priority`. It has another type, so it has another name: a table may change
+/// its rule while changes under the old one are under way.
+pub const VECTOR_COLUMN: &str = "mmrepl_versions";
+
+/// What the first delete of a transaction says in the WAL, before the time.
+const DELETES: &str = "deletes at ";
+
+/// Which of two versions of a row stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Rule {
+    /// The later commit time.
+    #[default]
+    LastWriteWins,
+    /// The greater value of the application's column of this name, then the later.
+    VersionColumn(String),
+    /// The greater clock of the row, then the later.
+    HybridClock,
+    /// The greater number of edits, then the earlier.
+    FirstWriteWins,
+    /// The greater numbers of edits by each node, these being the nodes in order of priority.
+    NodePriority(Vec<NodeName>),
+}
+
+impl Rule {
+    /// The word in the configuration file and in the history.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::LastWriteWins => "last_write_wins",
+            Self::VersionColumn(_) => "version_column",
+            Self::HybridClock => "hybrid_clock",
+            Self::FirstWriteWins => "first_write_wins",
+            Self::NodePriority(_) => "node_priority",
+        }
+    }
+
+    /// The column that holds a row's version.
+    pub fn column(&self) -> Option<&str> {
+        match self {
+            Self::LastWriteWins => None,
+            Self::VersionColumn(name) => Some(name),
+            Self::HybridClock | Self::FirstWriteWins => Some(COUNT_COLUMN),
+            Self::NodePriority(_) => Some(VECTOR_COLUMN),
+        }
+    }
+
+    /// The type of a column that mmrepl adds.
+    pub const fn added_type(&self) -> Option<&'static str> {
+        match self {
+            Self::LastWriteWins | Self::VersionColumn(_) => None,
+            Self::HybridClock | Self::FirstWriteWins => Some("bigint"),
+            Self::NodePriority(_) => Some("bigint[]"),
+        }
+    }
+
+    /// Whether rows carry their version.
+    pub const fn is_in_row(&self) -> bool {
+        !matches!(self, Self::LastWriteWins)
+    }
+
+    /// What decides between equal versions.
+    pub const fn tie(&self) -> Tie {
+        match self {
+            Self::FirstWriteWins => Tie::Earlier,
+            _ => Tie::Later,
+        }
+    }
+
+    /// The version of a delete made on node `by` of a row that had the version `deleted`. `clock`
+    /// is what the deleting transaction said of its clock.
+    pub fn rank_of_delete(
+        &self,
+        deleted: Option<&Rank>,
+        by: &NodeName,
+        clock: Option<i64>,
+    ) -> Option<Rank> {
+        let counted = Rank::count(deleted).saturating_add(1);
+        match self {
+            Self::LastWriteWins => None,
+            Self::VersionColumn(_) => deleted.cloned(),
+            Self::HybridClock => Some(Rank::of_count(counted.max(clock.unwrap_or(counted)))),
+            Self::FirstWriteWins => Some(Rank::of_count(counted)),
+            Self::NodePriority(nodes) => Some(Rank::edited_by(deleted, by, nodes)),
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    /// `version_column(version)`, `node_priority(east, west)`: all that must agree between nodes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        match self {
+            Self::VersionColumn(column) => write!(f, "({column})"),
+            Self::NodePriority(nodes) => {
+                let names: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
+                write!(f, "({})", names.join(", "))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The rule of every table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// For tables that are not named.
+    pub default: Rule,
+    /// By `schema.table`.
+    pub tables: BTreeMap<String, Rule>,
+}
+
+impl Rules {
+    /// The rule of a table. Without a key its rows are matched whole and none applies.
+    pub fn of(&self, schema: &str, table: &str, has_key: bool) -> &Rule {
+        if !has_key {
+            return &Rule::LastWriteWins;
+        }
+        let named = self.tables.get(&format!("{schema}.{table}"));
+        named.unwrap_or(&self.default)
+    }
+}
+
+/// Reads what a deleting transaction says of its clock: microseconds since 1970.
+pub fn delete_clock(prefix: &str, content: &[u8]) -> Option<i64> {
+    if prefix != MARKER_PREFIX {
+        return None;
+    }
+    let text = std::str::from_utf8(content).ok()?;
+    text.strip_prefix(DELETES)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nodes() -> Vec<NodeName> {
+        ["west", "east"].map(|name| name.parse().unwrap()).into()
+    }
+
+    fn deleted(rule: &Rule, version: &str, clock: Option<i64>) -> Option<String> {
+        let rank = version.parse().ok();
+        let rank = rule.rank_of_delete(rank.as_ref(), &nodes()[1], clock);
+        rank.map(|rank| rank.to_string())
+    }
+
+    #[test]
+    fn a_delete_is_above_the_row_it_deletes() {
+        let text = |text: &str| Some(text.to_owned());
+        let column = Rule::VersionColumn("v".to_owned());
+        assert_eq!(deleted(&column, "7.50", None), text("7.50"));
+        assert_eq!(deleted(&column, "", None), None);
+        assert_eq!(deleted(&Rule::HybridClock, "7", Some(5)), text("8"));
+        assert_eq!(deleted(&Rule::HybridClock, "7", Some(50)), text("50"));
+        assert_eq!(deleted(&Rule::FirstWriteWins, "7", Some(50)), text("8"));
+        assert_eq!(deleted(&Rule::FirstWriteWins, "", None), text("1"));
+        let priority = Rule::NodePriority(nodes());
+        assert_eq!(deleted(&priority, "{1,2}", None), text("{1,3}"));
+        assert_eq!(deleted(&Rule::LastWriteWins, "7", None), None);
+    }
+
+    #[test]
+    fn the_clock_of_a_delete_is_read_from_its_message() {
+        assert_eq!(delete_clock("mmrepl", b"deletes at 17"), Some(17));
+        assert_eq!(delete_clock("mmrepl", b"applied a b 0/1 7"), None);
+        assert_eq!(delete_clock("other", b"deletes at 17"), None);
+    }
+
+    #[test]
+    fn a_table_without_a_key_has_no_rule_of_its_own() {
+        let rules = Rules {
+            default: Rule::HybridClock,
+            tables: [("public.t".to_owned(), Rule::FirstWriteWins)].into(),
+        };
+        assert_eq!(rules.of("public", "t", true), &Rule::FirstWriteWins);
+        assert_eq!(rules.of("public", "u", true), &Rule::HybridClock);
+        assert_eq!(rules.of("public", "t", false), &Rule::LastWriteWins);
+        assert_eq!(
+            Rule::NodePriority(nodes()).to_string(),
+            "node_priority(west, east)"
+        );
+    }
+}

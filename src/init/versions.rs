@@ -1,0 +1,115 @@
+//! The triggers that keep versions in rows, as SQL. Pure; their functions are in `migrations/`.
+
+use crate::catalog::names::ident;
+use crate::catalog::table::Table;
+use crate::conflict::Rule;
+use crate::ids::NodeName;
+
+/// How a table keeps versions on one node.
+#[derive(Clone, Debug)]
+pub(super) struct InRow {
+    rule: Rule,
+    /// `"mmrepl_version"`.
+    column: String,
+    type_name: String,
+    /// For `node_priority`: this node's place, from 1, and how many there are.
+    place: (usize, usize),
+}
+
+impl InRow {
+    /// Nothing where the rule keeps none in the row.
+    pub(super) fn of(rule: &Rule, table: &Table, node: &NodeName) -> Option<Self> {
+        let name = rule.column().filter(|_| table.key.is_some())?;
+        let own_type = || table.column(name).map(|column| column.type_name.clone());
+        let added = rule.added_type().map(str::to_owned);
+        let place = match rule {
+            Rule::NodePriority(nodes) => {
+                let place = nodes.iter().position(|name| name == node);
+                (place.map_or(0, |place| place + 1), nodes.len())
+            }
+            _ => (0, 0),
+        };
+        Some(Self {
+            rule: rule.clone(),
+            column: ident(name),
+            type_name: added.or_else(own_type)?,
+            place,
+        })
+    }
+
+    fn edited(&self, version: &str) -> String {
+        let (place, places) = self.place;
+        format!("mmrepl.count_edit({version}, {place}, {places})")
+    }
+
+    /// The version of a delete of row `d`, as text.
+    pub(super) fn of_delete(&self) -> String {
+        let column = &self.column;
+        match self.rule {
+            Rule::HybridClock => {
+                format!("greatest(mmrepl.delete_clock(), coalesce(d.{column}, 0) + 1)::text")
+            }
+            Rule::FirstWriteWins => format!("(coalesce(d.{column}, 0) + 1)::text"),
+            Rule::NodePriority(_) => format!("{}::text", self.edited(&format!("d.{column}"))),
+            Rule::VersionColumn(_) | Rule::LastWriteWins => format!("d.{column}::text"),
+        }
+    }
+
+    /// The version of the delete of the old key of a row that is now `n`.
+    pub(super) fn of_move(&self) -> String {
+        format!("n.{}::text", self.column)
+    }
+
+    /// When the version is kept: the event, the scope, the function with its arguments.
+    pub(super) fn keeper(&self) -> (&'static str, String, String) {
+        const BOTH: &str = "before insert or update";
+        let row = || " for each row".to_owned();
+        let column = &self.column;
+        match &self.rule {
+            Rule::HybridClock => (BOTH, row(), "mmrepl.keep_clock()".to_owned()),
+            Rule::FirstWriteWins => (BOTH, row(), "mmrepl.keep_count()".to_owned()),
+            Rule::NodePriority(_) => {
+                let (place, places) = self.place;
+                let call = format!("mmrepl.keep_edits('{place}', '{places}')");
+                (BOTH, row(), call)
+            }
+            Rule::VersionColumn(_) | Rule::LastWriteWins => {
+                let back = format!(
+                    " for each row when (new.{column} < old.{column} or new.{column} is null and old.{column} is not null)"
+                );
+                let name = self.rule.column().unwrap_or_default();
+                let call = format!("mmrepl.keep_version('{}')", name.replace('\'', "''"));
+                ("before update", back, call)
+            }
+        }
+    }
+
+    /// The value that lifts row `d` above the tombstone `x`, NULL where it is above.
+    pub(super) fn lifted(&self) -> String {
+        let (column, type_name) = (&self.column, &self.type_name);
+        let deleted = format!("x.version::{type_name}");
+        match self.rule {
+            Rule::HybridClock | Rule::FirstWriteWins => {
+                format!("case when coalesce(d.{column}, 0) <= {deleted} then {deleted} + 1 end")
+            }
+            Rule::NodePriority(_) => format!(
+                "case when coalesce(d.{column} <= {deleted}, true) then {} end",
+                self.edited(&deleted)
+            ),
+            // An equal version will do: the row is the later one.
+            Rule::VersionColumn(_) | Rule::LastWriteWins => format!(
+                "case when coalesce(d.{column} < {deleted}, d.{column} is null) then {deleted} end"
+            ),
+        }
+    }
+
+    /// The column, quoted.
+    pub(super) fn column(&self) -> &str {
+        &self.column
+    }
+
+    /// Whether deletes need the clock.
+    pub(super) fn has_clock(&self) -> bool {
+        self.rule == Rule::HybridClock
+    }
+}
