@@ -12,8 +12,8 @@
 //! `mmrepl.apply_position` included. So a crash at any point leaves either all of it or nothing,
 //! and the position says which.
 //!
-//! Long runs of inserts are copied (`COPY`), on the chance that none of the rows is there. Where one
-//! is, the group is rolled back and applied again without copying.
+//! Long runs of inserts are copied (`COPY`), on the chance that none of the rows is there. Where
+//! one is, the group is rolled back and applied again without copying.
 //!
 //! A guarded statement takes a row only where the row is older than the change and the source knew
 //! it; that needs no look before the write. The few rows it does not take are settled in the same

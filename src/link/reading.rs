@@ -1,8 +1,8 @@
 //! A thread of its own for reading a source's stream.
 //!
-//! A server sends every message by itself. A thread that waits in `epoll` is woken for each of them
-//! whoever wants it, and the wake-up costs the server more than the message. A thread that sleeps is
-//! left alone: so reading a backlog takes naps, and a nap needs a thread with nothing else to do.
+//! A server sends every message by itself. A thread that waits in `epoll` is woken for each of
+//! them, whoever wants it, and the wake-up costs the server more than the message. A thread that
+//! sleeps is left alone: so reading a backlog takes naps, and a nap needs a thread of its own.
 
 use std::io;
 use std::thread;

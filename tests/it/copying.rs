@@ -4,7 +4,8 @@ use crate::on_every_major;
 use crate::support::{Cluster, ClusterOptions};
 
 const TABLE: &str = "create table t (id int generated always as identity primary key, v text,
-    doubled int generated always as (length(v) * 2) stored, big bytea, tags text[], d numeric(9, 2))";
+    doubled int generated always as (length(v) * 2) stored, big bytea, tags text[],
+    d numeric(9, 2))";
 
 /// West remembers with what statements its rows were inserted; in sequences, which are no rows.
 const WITNESS: &str = "create schema witness;
@@ -32,7 +33,8 @@ async fn statements(cluster: &Cluster) -> String {
 async fn every_value_is_copied(majors: &[u32]) {
     let cluster = with_witness(majors).await;
     let insert = r"insert into t (v, big, tags, d)
-        select (array[null, '', '\N', '\.', E'\t', E'a\nb\r', 'back\slash\\', E'\x01\x0b\x08', '日本'])
+        select (array[null, '', '\N', '\.', E'\t', E'a\nb\r', 'back\slash\\',
+                         E'\x01\x0b\x08', '日本'])
                    [1 + g % 9] || repeat('x', g % 3),
                decode(lpad(to_hex(g), 8, '0'), 'hex'), array[g::text, null, '\', '{'], g / 8.0
         from generate_series(1, 500) g";
