@@ -102,7 +102,12 @@ impl Applier {
             Decision::Discard => Verdict::Discard,
             _ => Verdict::Apply,
         };
-        let mut record = Record::new(row, verdict, &rival, local.row.is_some());
+        let mut record = Record::new(
+            row,
+            verdict,
+            (&rival, local.rank_of(&rival)),
+            local.row.is_some(),
+        );
         self.complete_record(row, &mut record).await;
         Some(record)
     }

@@ -72,6 +72,8 @@ pub struct Side {
     pub at: Option<CommitTime>,
     /// The replication origin it had on the node that decided; 0 is that node itself.
     pub origin: Option<u32>,
+    /// The version that decided, where the table keeps it in the row.
+    pub version: Option<String>,
     /// The row; `None` when the write was a delete.
     pub row: Option<Vec<Column>>,
 }

@@ -43,6 +43,7 @@ const SELECT: &str = concat!(
     micros!("local_time"),
     ", local_node, local_origin, ",
     micros!("restored_at"),
+    ", incoming_version, local_version",
     " from mmrepl.conflict"
 );
 
@@ -130,12 +131,14 @@ fn conflict(node: &NodeName, row: &Row) -> Option<Conflict> {
             row: pairs(row.get(11), row.get(12)),
             at: time(row, 13),
             origin: row.get(14),
+            version: row.get(21),
         },
         local: Side {
             row: pairs(row.get(15), row.get(16)),
             at: time(row, 17),
             node: name(row.get(18)),
             origin: row.get(19),
+            version: row.get(22),
         },
         restored_at: time(row, 20),
         link,

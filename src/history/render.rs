@@ -155,7 +155,9 @@ fn made(side: &Side) -> String {
     } else {
         "deleted on "
     };
-    format!("{what}{node}, {at}")
+    let version = side.version.as_ref();
+    let version = version.map_or_else(String::new, |version| format!(", version {version}"));
+    format!("{what}{node}, {at}{version}")
 }
 
 /// `id=7, line=2`.
@@ -232,6 +234,7 @@ mod tests {
             node: Some(node.parse().unwrap()),
             at: Some(CommitTime::from_postgres_micros(micros)),
             origin: Some(0),
+            version: None,
             row,
         };
         let id = || column("id", Some("1"));
