@@ -37,7 +37,10 @@ impl Cluster {
 
     /// `mmrepl` with this configuration.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mmrepl"));
+        // Another build may be given, to compare the two.
+        let given = std::env::var("MMREPL_BENCH_BINARY");
+        let binary = given.unwrap_or_else(|_| env!("CARGO_BIN_EXE_mmrepl").to_owned());
+        let mut command = Command::new(binary);
         command.env("MMREPL_CONFIG", self.config()).args(arguments);
         command
     }

@@ -12,17 +12,17 @@
 mod common;
 mod engine;
 mod pair;
+mod process;
 mod workload;
 
 use engine::Engine;
-use pair::Pair;
+use pair::{Cost, Pair};
 use workload::{WORKLOADS, Workload};
 
 /// One measured drain.
 struct Run {
     seconds: f64,
-    daemon_cpu_seconds: f64,
-    peak_mib: f64,
+    cost: Cost,
 }
 
 fn setting(name: &str, default: u64) -> u64 {
@@ -41,9 +41,10 @@ async fn main() {
     let only = std::env::var("MMREPL_BENCH_ONLY").unwrap_or_default();
     println!("{rows} rows, median of {runs} runs, servers on this machine, fsync off");
     println!(
-        "| workload | PostgreSQL | native s | mmrepl s | ratio | mmrepl rows/s | daemon CPU s | peak MiB |"
+        "| workload | PostgreSQL | native s | mmrepl s | ratio | mmrepl rows/s \
+         | native: walsender, worker CPU s | mmrepl: walsender, daemon, backend CPU s | peak MiB |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|");
     for workload in WORKLOADS
         .iter()
         .filter(|workload| workload.name.starts_with(&only))
@@ -70,11 +71,16 @@ async fn compare(workload: &Workload, rows: u64, runs: u64) {
     #[allow(clippy::cast_precision_loss)] // row counts are far below 2^52
     let rate = rows as f64 / mine;
     println!(
-        "| {} | {version} | {theirs:.2} | {mine:.2} | {:.2}× | {rate:.0} | {:.2} | {:.0} |",
+        "| {} | {version} | {theirs:.2} | {mine:.2} | {:.2}× | {rate:.0} | {:.2}, {:.2} \
+         | {:.2}, {:.2}, {:.2} | {:.0} |",
         workload.name,
         theirs / mine,
-        median(&ours, |run| run.daemon_cpu_seconds),
-        median(&ours, |run| run.peak_mib),
+        median(&native, |run| run.cost.walsender),
+        median(&native, |run| run.cost.apply),
+        median(&ours, |run| run.cost.walsender),
+        median(&ours, |run| run.cost.daemon),
+        median(&ours, |run| run.cost.apply),
+        median(&ours, |run| run.cost.daemon_peak_mib),
     );
 }
 
@@ -96,15 +102,14 @@ async fn drain(pair: &mut Pair, engine: Engine, workload: &Workload, rows: u64) 
     engine.switch_off(pair).await;
     pair.east.run(&workload.backlog(rows)).await;
     pair.east.run("insert into done values (2)").await;
-    let started = std::time::Instant::now();
     engine.switch_on(pair).await;
+    // Not counted: a subscription may wait 5 s before it is started again, a daemon must connect.
+    pair.wait_for_stream().await;
+    let before = pair.cost().await;
+    let started = std::time::Instant::now();
     pair.wait_for_step(2).await;
     let seconds = started.elapsed().as_secs_f64();
-    let (daemon_cpu_seconds, peak_mib) = pair.daemon_cost();
+    let cost = pair.cost().await.since(&before);
     pair.assert_equal(workload.table).await;
-    Run {
-        seconds,
-        daemon_cpu_seconds,
-        peak_mib,
-    }
+    Run { seconds, cost }
 }

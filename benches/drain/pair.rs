@@ -5,9 +5,30 @@ use std::time::Duration;
 use mmrepl::local::{self, ServerOptions};
 
 use crate::common::{Cluster, Daemon, Side};
+use crate::process;
 
 /// How often is asked whether everything has arrived.
 const POLL: Duration = Duration::from_millis(5);
+
+/// CPU seconds of the processes that carry a stream, and the daemon's peak memory.
+pub(crate) struct Cost {
+    pub(crate) walsender: f64,
+    pub(crate) apply: f64,
+    pub(crate) daemon: f64,
+    pub(crate) daemon_peak_mib: f64,
+}
+
+impl Cost {
+    /// What was added since `before`.
+    pub(crate) fn since(self, before: &Self) -> Self {
+        Self {
+            walsender: self.walsender - before.walsender,
+            apply: self.apply - before.apply,
+            daemon: self.daemon - before.daemon,
+            ..self
+        }
+    }
+}
 
 /// East writes, west receives.
 pub(crate) struct Pair {
@@ -15,7 +36,6 @@ pub(crate) struct Pair {
     pub(crate) west: Side,
     cluster: Cluster,
     daemon: Option<Daemon>,
-    cost: (f64, f64),
     _dir: tempfile::TempDir,
 }
 
@@ -42,7 +62,6 @@ impl Pair {
             west,
             cluster,
             daemon: None,
-            cost: (0.0, 0.0),
             _dir: dir,
         }
     }
@@ -66,40 +85,34 @@ impl Pair {
         self.daemon = Some(self.cluster.start_daemon("east"));
     }
 
-    /// CPU seconds and peak memory of the daemon, read when it is stopped.
     pub(crate) fn stop_daemon(&mut self) {
-        self.note_cost();
         self.daemon = None;
     }
 
-    fn note_cost(&mut self) {
-        let Some(pid) = self.daemon.as_ref().map(|daemon| daemon.child.id()) else {
-            return;
-        };
-        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
-        let (stat, status) = (
-            read("stat").unwrap_or_default(),
-            read("status").unwrap_or_default(),
-        );
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or("")
-            .split_whitespace()
-            .collect();
-        let ticks =
-            |index: usize| -> f64 { fields.get(index).map_or(0.0, |t| t.parse().unwrap_or(0.0)) };
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib: f64 = peak
-            .and_then(|text| text.split_whitespace().next()?.parse().ok())
-            .unwrap_or(0.0);
-        // utime and stime are fields 14 and 15 of proc(5), in ticks of 10 ms.
-        self.cost = ((ticks(11) + ticks(12)) / 100.0, kib / 1024.0);
+    /// What the processes that carry the stream have cost since they were started; nothing for
+    /// one that is not there.
+    pub(crate) async fn cost(&self) -> Cost {
+        let walsender = "select max(pid)::text from pg_stat_replication";
+        let apply = "select max(pid)::text from pg_stat_activity where backend_type like \
+                     'logical replication%worker' or application_name like 'mmrepl % apply'";
+        let daemon = self
+            .daemon
+            .as_ref()
+            .map(|daemon| daemon.child.id().to_string());
+        Cost {
+            walsender: process::cpu_seconds(&self.east.value(walsender).await),
+            apply: process::cpu_seconds(&self.west.value(apply).await),
+            daemon: daemon.as_deref().map_or(0.0, process::cpu_seconds),
+            daemon_peak_mib: daemon.as_deref().map_or(0.0, process::peak_mib),
+        }
     }
 
-    pub(crate) fn daemon_cost(&mut self) -> (f64, f64) {
-        self.note_cost();
-        self.cost
+    /// Waits until east has begun to send.
+    pub(crate) async fn wait_for_stream(&self) {
+        let active = "select count(*)::text from pg_replication_slots where active";
+        while self.east.value(active).await == "0" {
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// Waits until west has the row that east wrote last.

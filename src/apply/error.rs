@@ -26,6 +26,14 @@ pub enum ApplyError {
         /// What the server or the connection said.
         source: WireError,
     },
+    /// Rows could not be copied; without COPY the same rows may go in.
+    #[error("{table}: {source}")]
+    CopyRefused {
+        /// `schema.table` of the rows.
+        table: String,
+        /// What the server said.
+        source: WireError,
+    },
     /// The source could not be asked for an unchanged large value.
     #[error("cannot read a large value of {table} from the source: {source}")]
     Fetch {
@@ -107,6 +115,7 @@ impl ApplyError {
             Self::Target { table, .. } => table.as_deref(),
             Self::Fetch { table, .. }
             | Self::Catalog { table, .. }
+            | Self::CopyRefused { table, .. }
             | Self::KeyMissing { table }
             | Self::NotShown { table }
             | Self::Map(
@@ -130,13 +139,16 @@ impl Retryable for ApplyError {
             Self::ClockBehind { .. }
             | Self::Overtaken
             | Self::PositionMoved
-            | Self::NotShown { .. } => RetryClass::Transient,
+            | Self::NotShown { .. }
+            | Self::CopyRefused { .. } => RetryClass::Transient,
         }
     }
 
     fn sqlstate(&self) -> Option<&str> {
         match self {
-            Self::Target { source, .. } | Self::Fetch { source, .. } => source.sqlstate(),
+            Self::Target { source, .. }
+            | Self::Fetch { source, .. }
+            | Self::CopyRefused { source, .. } => source.sqlstate(),
             Self::Catalog { source, .. } => source.sqlstate(),
             _ => None,
         }

@@ -147,6 +147,12 @@ impl TableMap {
         })
     }
 
+    /// The source columns that are written, in order.
+    pub fn written(&self) -> impl Iterator<Item = usize> + '_ {
+        let indexes = 0..self.columns.len();
+        indexes.filter(|index| self.columns[*index].written)
+    }
+
     /// The error that a column which the table's rule needs is not there.
     pub fn no_version(&self, column: &str, rule: &'static str) -> MapError {
         MapError::NoVersion {

@@ -12,6 +12,9 @@
 //! `mmrepl.apply_position` included. So a crash at any point leaves either all of it or nothing,
 //! and the position says which.
 //!
+//! Long runs of inserts are copied (`COPY`), on the chance that none of the rows is there. Where
+//! one is, the group is rolled back and applied again without copying.
+//!
 //! A guarded statement takes a row only where the row is older than the change and the source knew
 //! it; that needs no look before the write. The few rows it does not take are settled in the same
 //! transaction, and conflicts recorded. When a group fails as a whole (a unique value that moves
@@ -19,6 +22,7 @@
 //! transaction by itself, every change one by one. There, rows that take a unique value from each
 //! other are kept aside (`unique`) and return later (`returner`).
 
+mod copy;
 mod crossing;
 mod decide;
 mod error;
@@ -52,6 +56,7 @@ mod unique;
 mod versions;
 mod visible;
 
+pub use copy::Copies;
 pub use error::ApplyError;
 pub use fetch::Fetcher;
 pub use mapping::MapError;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::error::ApplyError;
 use super::group::RowChange;
 use super::mapping::KeyValues;
-use super::params::array_literal;
+use super::params::text_array;
 use super::record::Record;
 use super::target::{Statement, Target};
 use super::transaction::Applier;
@@ -92,14 +92,11 @@ impl Applier {
         let nothing = Arc::default();
         let mut batch = self.session.batch();
         for rows in tables {
-            let floors: Vec<Vec<String>> = rows
-                .iter()
-                .map(|row| {
-                    let seen = row.unseen.map_or(&nothing, |change| &change.seen);
-                    self.floors.texts(row.time, seen).to_vec()
-                })
-                .collect();
-            push_question(&mut batch, rows, &floors)?;
+            let floors = self.floors.arrays(rows.iter().map(|row| {
+                let seen = row.unseen.map_or(&nothing, |change| &change.seen);
+                (row.time, seen)
+            }));
+            push_question(&mut batch, rows, floors)?;
         }
         let outcomes = batch.run().await;
         outcomes.map_err(|failed| ApplyError::target(failed.error, None))
@@ -174,21 +171,17 @@ impl Applier {
 fn push_question(
     batch: &mut Batch<'_>,
     rows: &[Candidate<'_>],
-    floors: &[Vec<String>],
+    floors: Vec<Vec<u8>>,
 ) -> Result<(), ApplyError> {
-    let (Some(first), Some(first_floors)) = (rows.first(), floors.first()) else {
+    let Some(first) = rows.first() else {
         return Ok(());
     };
     let keys = (0..first.key.len())
-        .map(|index| array_literal(rows.iter().map(|row| Some(row.key[index].as_ref()))));
-    let times = (0..first_floors.len())
-        .map(|index| array_literal(floors.iter().map(|row| Some(row[index].as_bytes()))));
-    let arrays: Vec<Vec<u8>> = keys.chain(times).collect();
-    let parameters: Vec<Option<&[u8]>> =
-        arrays.iter().map(|array| Some(array.as_slice())).collect();
+        .map(|index| text_array(rows.iter().map(|row| Some(row.key[index].as_ref()))));
+    let arrays: Vec<Vec<u8>> = keys.chain(floors).collect();
     let statement = first.target.sql(Statement::DeletesAbove);
     let label = || Some(first.target.map.label());
     batch
-        .push(statement, &parameters)
+        .push_binary(statement, &arrays)
         .map_err(|source| ApplyError::target(source, label()))
 }

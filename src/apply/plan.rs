@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::copy::{COPY_ROWS_MIN, Copies};
 use super::decide::{Attempt, attempt};
 use super::group::{Entry, Put, RowChange, RowOp};
 use super::set_sql;
@@ -29,6 +30,8 @@ pub(super) enum Kind {
     Update(Vec<usize>, UpdateGuard),
     /// Insert of a row that is not there.
     Insert,
+    /// Many such inserts, on the chance that none of the rows is there.
+    Copy,
 }
 
 /// Rows of one table that one statement writes.
@@ -73,7 +76,7 @@ fn columns(row: &RowChange, put: &Put) -> Vec<usize> {
 }
 
 /// Sorts the entries of a segment.
-pub(super) fn plan(entries: &[Entry]) -> Plan<'_> {
+pub(super) fn plan<'a>(entries: &'a [Entry], copies: &mut Copies) -> Plan<'a> {
     let mut plan = Plan::default();
     let mut places: HashMap<(*const Target, Kind), usize> = HashMap::new();
     let mut sets: Vec<RowSet<'_>> = Vec::new();
@@ -98,19 +101,23 @@ pub(super) fn plan(entries: &[Entry]) -> Plan<'_> {
     }
     sets.sort_by(|a, b| a.kind.cmp(&b.kind));
     for set in sets {
-        plan.add(set);
+        plan.add(set, copies);
     }
     plan
 }
 
+/// Inserts are copied where a statement for many rows cannot take them.
 fn can_batch(row: &RowChange, kind: &Kind) -> bool {
-    let writes = !matches!(kind, Kind::Update(columns, _) if columns.is_empty());
-    writes && set_sql::can_batch(&row.target.map)
+    match kind {
+        Kind::Insert | Kind::Copy => true,
+        Kind::Update(columns, _) if columns.is_empty() => false,
+        Kind::Update(..) | Kind::Delete => set_sql::can_batch(&row.target.map),
+    }
 }
 
 impl<'a> Plan<'a> {
     /// The tables that its statements insert into, each once.
-    pub(super) fn inserted_into(&self) -> impl Iterator<Item = &'a Arc<Target>> {
+    pub(super) fn inserted_into(&self) -> Vec<&'a Arc<Target>> {
         let singles = self.singles.iter().filter_map(|(entry, kind)| {
             let row = entry.row()?;
             (*kind == Some(Kind::Insert)).then_some(&row.target)
@@ -120,11 +127,22 @@ impl<'a> Plan<'a> {
             .chain(sets)
             .map(|target| (target.map.table.oid, target))
             .collect();
-        tables.into_values()
+        tables.into_values().collect()
     }
 
-    fn add(&mut self, set: RowSet<'a>) {
+    fn add(&mut self, set: RowSet<'a>, copies: &mut Copies) {
         let list = if set.kind == Kind::Insert {
+            if set.can_be_copied(copies) {
+                let kind = Kind::Copy;
+                self.last.push(RowSet { kind, ..set });
+                return;
+            }
+            if !set_sql::can_batch(&set.target.map) {
+                let singles = set.entries.into_iter();
+                self.singles
+                    .extend(singles.map(|entry| (entry, Some(Kind::Insert))));
+                return;
+            }
             &mut self.last
         } else {
             &mut self.first
@@ -168,6 +186,11 @@ impl<'a> RowSet<'a> {
             rows: Vec::new(),
             entries: Vec::new(),
         }
+    }
+
+    fn can_be_copied(&self, copies: &mut Copies) -> bool {
+        let rows = self.rows.len();
+        rows >= COPY_ROWS_MIN && copies.may(self.target.map.table.oid, rows)
     }
 
     /// Whether there are enough rows for one statement to pay.

@@ -2,19 +2,21 @@
 
 use std::collections::BTreeSet;
 
+use super::copy::copy_text;
 use super::crossing::push_insert_lock;
 use super::error::ApplyError;
 use super::floors::Floors;
 use super::group::{Entry, Put, RowChange, RowOp, WholeRowChange};
-use super::params::{self, array_literal};
+use super::params::{self, text_array};
 use super::plan::{Kind, Plan, RowSet, plan};
 use super::settle::Own;
 use super::sql::{self, UpdateGuard};
 use super::target::{Sql, Statement, Target};
 use super::transaction::Applier;
 use crate::commit_time::CommitTime;
+use crate::error::{RetryClass, Retryable};
 use crate::pgoutput::{Tuple, Value};
-use crate::wire::{Batch, Outcome, WireError};
+use crate::wire::{Batch, BatchError, Outcome, WireError};
 
 /// The rows of one pushed statement.
 enum Pushed<'a> {
@@ -40,17 +42,38 @@ impl<'a> Pushed<'a> {
         }
     }
 
+    /// The table that rows are copied into.
+    fn copied_into(&self) -> Option<u32> {
+        match self {
+            Self::Set(set) if set.kind == Kind::Copy => Some(set.target.map.table.oid),
+            _ => None,
+        }
+    }
+
     /// Every row was taken, as the statement's row count says.
     fn is_taken(&self, outcome: &Outcome) -> bool {
         outcome.affected >= self.rows().len() as u64
     }
 }
 
+/// What the statements of a plan did.
+struct Attempted<'a> {
+    pushed: Vec<Pushed<'a>>,
+    /// One for each pushed statement.
+    outcomes: Vec<Outcome>,
+    /// Tables that were inserted into and have no tombstones.
+    without_tombstones: Vec<u32>,
+}
+
 impl Applier {
     /// Writes the rows of a segment, then settles those that were not taken.
     pub(super) async fn write_rows(&mut self, entries: &[Entry]) -> Result<(), ApplyError> {
-        let plan = plan(entries);
-        let (pushed, outcomes) = self.attempt(&plan, entries).await?;
+        let plan = plan(entries, &mut self.copies);
+        let Attempted {
+            pushed,
+            outcomes,
+            without_tombstones,
+        } = self.attempt(&plan, entries).await?;
         let (mut untaken, mut taken) = (Vec::new(), Vec::new());
         for (statement, outcome) in pushed.iter().zip(&outcomes) {
             let rows = statement.rows();
@@ -64,22 +87,29 @@ impl Applier {
         taken.extend(self.settle(&untaken, Own::Done).await?);
         self.settle(&plan.settle, Own::Older).await?;
         self.leave_versions(&taken).await?;
-        taken.retain(|row| is_insert(row));
+        let may_be_deleted = |row: &&RowChange| {
+            is_insert(row) && !without_tombstones.contains(&row.target.map.table.oid)
+        };
+        taken.retain(may_be_deleted);
         self.refuse_deleted(&taken).await
     }
 
     /// Sends every statement of the plan and reads what each did.
+    ///
+    /// The last ones ask whether the tables inserted into have any tombstones: most have none, and
+    /// what a table does not have now, the inserts cannot have missed (see `refuse_deleted`).
     async fn attempt<'a>(
         &mut self,
         plan: &'a Plan<'a>,
         entries: &[Entry],
-    ) -> Result<(Vec<Pushed<'a>>, Vec<Outcome>), ApplyError> {
+    ) -> Result<Attempted<'a>, ApplyError> {
         let mut pushed = Vec::new();
         let opening = self.opening();
         let mut batch = self.session.batch();
         let mut prefix = opening.push(&mut batch)?;
         prefix += push_refuse_shadows(&mut batch, entries)?;
-        for target in plan.inserted_into() {
+        let inserted_into = plan.inserted_into();
+        for target in &inserted_into {
             prefix += push_insert_lock(&mut batch, target)
                 .map_err(|source| ApplyError::target(source, Some(target.map.label())))?;
         }
@@ -94,13 +124,40 @@ impl Applier {
         for set in &plan.last {
             push_set(&mut batch, set, &mut pushed, floors)?;
         }
-        let mut outcomes = batch.run().await.map_err(|failed| {
-            let place = failed.index.and_then(|index| index.checked_sub(prefix));
-            let statement = place.and_then(|index| pushed.get(index));
-            ApplyError::target(failed.error, statement.map(Pushed::label))
-        })?;
+        for target in &inserted_into {
+            batch
+                .push(target.sql(Statement::AnyTombstone), &[])
+                .map_err(|source| ApplyError::target(source, Some(target.map.label())))?;
+        }
+        let outcomes = batch.run().await;
+        let mut outcomes = outcomes.map_err(|failed| self.refused(failed, prefix, &pushed))?;
         self.opened();
-        Ok((pushed, outcomes.split_off(prefix)))
+        let answers = outcomes.split_off(prefix + pushed.len());
+        let without = inserted_into.iter().zip(answers);
+        let without = without.filter(|(_, answer)| answer.rows.is_empty());
+        Ok(Attempted {
+            without_tombstones: without.map(|(target, _)| target.map.table.oid).collect(),
+            outcomes: outcomes.split_off(prefix),
+            pushed,
+        })
+    }
+
+    /// What failed, and whether only because rows were copied.
+    fn refused(&mut self, failed: BatchError, prefix: usize, pushed: &[Pushed<'_>]) -> ApplyError {
+        let place = failed.index.and_then(|index| index.checked_sub(prefix));
+        let statement = place.and_then(|index| pushed.get(index));
+        let table = statement.and_then(Pushed::copied_into);
+        let label = statement.map(Pushed::label);
+        match table {
+            Some(table) if failed.error.retry_class() != RetryClass::Transient => {
+                self.copies.failed(table);
+                ApplyError::CopyRefused {
+                    table: label.unwrap_or_default(),
+                    source: failed.error,
+                }
+            }
+            _ => ApplyError::target(failed.error, label),
+        }
     }
 
     /// Leaves the version of each delete that was taken, where rows carry theirs: the trigger has
@@ -153,7 +210,7 @@ fn push_refuse_shadows(batch: &mut Batch<'_>, entries: &[Entry]) -> Result<usize
         return Ok(0);
     }
     let oids: Vec<String> = tables.iter().map(u32::to_string).collect();
-    let array = array_literal(oids.iter().map(|oid| Some(oid.as_bytes())));
+    let array = params::array_literal(oids.iter().map(|oid| Some(oid.as_bytes())));
     batch
         .push(
             &"select mmrepl.refuse_shadows($1)".into(),
@@ -175,12 +232,16 @@ fn push_set<'a>(
     floors: &mut Floors,
 ) -> Result<(), ApplyError> {
     let failed = |source| ApplyError::target(source, Some(set.target.map.label()));
+    if set.kind == Kind::Copy {
+        let sql = set.target.set(&set.kind);
+        batch.push_copy(&sql, &copy_text(set)).map_err(failed)?;
+        pushed.push(Pushed::Set(set));
+        return Ok(());
+    }
     if set.pays() {
         let arrays = arrays_of(set, floors);
-        let parameters: Vec<Option<&[u8]>> = arrays.iter().map(|array| Some(&array[..])).collect();
-        batch
-            .push(&set.target.set(&set.kind), &parameters)
-            .map_err(failed)?;
+        let sql = set.target.set(&set.kind);
+        batch.push_binary(&sql, &arrays).map_err(failed)?;
         pushed.push(Pushed::Set(set));
         return Ok(());
     }
@@ -195,39 +256,34 @@ fn push_set<'a>(
 fn floor_arrays(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
     let versions = set.target.versions();
     let stamp = |time, seen| (versions.floor_time(time), seen);
-    let rows: Vec<Vec<String>> = match set.kind {
-        Kind::Delete => floors.of(set.rows.iter().map(|row| stamp(row.time, &row.seen))),
-        Kind::Update(_, UpdateGuard::SameWriter) | Kind::Insert => return Vec::new(),
-        Kind::Update(..) => floors.of(set.rows.iter().map(|row| stamp(row.since, &row.seen))),
-    };
-    let count = rows.first().map_or(0, Vec::len);
-    let array = |index: usize| array_literal(rows.iter().map(|row| Some(row[index].as_bytes())));
-    (0..count).map(array).collect()
+    match set.kind {
+        Kind::Delete => floors.arrays(set.rows.iter().map(|row| stamp(row.time, &row.seen))),
+        Kind::Update(_, UpdateGuard::SameWriter) | Kind::Insert | Kind::Copy => Vec::new(),
+        Kind::Update(..) => floors.arrays(set.rows.iter().map(|row| stamp(row.since, &row.seen))),
+    }
 }
 
 /// The parameters of a statement for many rows: the floors, then an array for each column.
 fn arrays_of(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
     let mut arrays = floor_arrays(set, floors);
-    if !matches!(set.kind, Kind::Insert) {
+    if set.kind != Kind::Insert {
         let keys = set.rows.first().map_or(0, |row| row.key.len());
         let key = |index: usize| {
             set.rows
                 .iter()
                 .map(move |row| Some(row.key[index].as_ref()))
         };
-        arrays.extend((0..keys).map(|index| array_literal(key(index))));
+        arrays.extend((0..keys).map(|index| text_array(key(index))));
     }
     if matches!(set.kind, Kind::Delete) && set.target.versions().is_in_row() {
         let texts: Vec<Option<String>> = set.rows.iter().map(|row| rank_text(row)).collect();
         let texts = texts.iter().map(|text| text.as_ref().map(String::as_bytes));
-        arrays.push(array_literal(texts));
+        arrays.push(text_array(texts));
     }
     let columns: Vec<usize> = match &set.kind {
         Kind::Delete => vec![],
         Kind::Update(columns, _) => columns.clone(),
-        Kind::Insert => (0..set.target.map.columns.len())
-            .filter(|index| set.target.map.columns[*index].written)
-            .collect(),
+        Kind::Insert | Kind::Copy => set.target.map.written().collect(),
     };
     let value = |index: usize| {
         set.rows.iter().map(move |row| match &row.op {
@@ -235,7 +291,7 @@ fn arrays_of(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
             RowOp::Delete(_) => None,
         })
     };
-    arrays.extend(columns.into_iter().map(|index| array_literal(value(index))));
+    arrays.extend(columns.into_iter().map(|index| text_array(value(index))));
     arrays
 }
 

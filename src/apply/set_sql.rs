@@ -116,6 +116,19 @@ pub(super) fn update(
     )
 }
 
+/// Inserts rows, none of which may be there. The data: every written column.
+pub(super) fn copy(map: &TableMap) -> String {
+    let names: Vec<String> = map
+        .written()
+        .map(|index| quote(&map.columns[index].name))
+        .collect();
+    format!(
+        "copy {} ({}) from stdin",
+        map.table.qualified(),
+        names.join(", ")
+    )
+}
+
 /// Inserts rows that are not there yet. Parameters: every written column.
 pub(super) fn insert(map: &TableMap) -> String {
     let written: Vec<&str> = map

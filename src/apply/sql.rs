@@ -331,6 +331,14 @@ pub(super) fn tombstones(map: &TableMap) -> String {
     )
 }
 
+/// A row where the table has any tombstone at all.
+pub(super) fn any_tombstone(map: &TableMap) -> String {
+    format!(
+        "select 1 from mmrepl.tombstone x where x.relation = {} limit 1",
+        map.table.oid
+    )
+}
+
 /// Leaves a tombstone for a key that has no row. Parameters: the key, and the delete's version
 /// where rows carry theirs.
 pub(super) fn leave_tombstone(map: &TableMap, versions: &Versions) -> String {

@@ -32,6 +32,8 @@ pub enum Statement {
     LockRow,
     /// The versions of the tombstones that cover a key.
     Tombstones,
+    /// Whether there is any tombstone.
+    AnyTombstone,
     /// Leave a tombstone where no row is.
     LeaveTombstone,
     /// Which of the inserted keys were deleted later, or without the source's knowledge.
@@ -134,6 +136,7 @@ impl Target {
                 sql_merge::lock_tombstones(map)
             }
             Statement::Tombstones => sql::tombstones(map),
+            Statement::AnyTombstone => sql::any_tombstone(map),
             Statement::LeaveTombstone => sql::leave_tombstone(map, versions),
             Statement::DeletesAbove => sql::deletes_above(map, guard, versions),
             Statement::Record => {
@@ -188,6 +191,7 @@ impl Target {
             Kind::Delete => set_sql::delete(&self.map, guards),
             Kind::Update(columns, how) => set_sql::update(&self.map, columns, *how, guards),
             Kind::Insert => set_sql::insert(&self.map),
+            Kind::Copy => set_sql::copy(&self.map),
         };
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = sets.get(kind) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::copy::Copies;
 use super::error::ApplyError;
 use super::fetch::Fetcher;
 use super::floors::Floors;
@@ -83,6 +84,7 @@ pub struct Applier {
     pub(super) inserted: Vec<Inserted>,
     /// Tables in which the open transaction alone makes shadows.
     pub(super) locked: BTreeSet<u32>,
+    pub(super) copies: Copies,
     /// The newest commit time in the transaction being written.
     newest: CommitTime,
     /// What the source's transaction in hand has said of its clock.
@@ -112,6 +114,7 @@ impl Applier {
             counts: Counts::default(),
             inserted: Vec::new(),
             locked: BTreeSet::new(),
+            copies: Copies::default(),
             newest: CommitTime::default(),
             delete_clock: None,
             is_open: false,
@@ -129,6 +132,18 @@ impl Applier {
     /// does not know has refused a row.
     pub fn forget_tables(&mut self) {
         self.tables.forget();
+    }
+
+    /// What an earlier applier of the link learned about copying into the target's tables.
+    #[must_use]
+    pub fn copying(mut self, copies: Copies) -> Self {
+        self.copies = copies;
+        self
+    }
+
+    /// What this one has learned.
+    pub fn take_copies(&mut self) -> Copies {
+        std::mem::take(&mut self.copies)
     }
 
     /// What has been written since the last call.

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::error::LinkError;
 use super::progress::Progress;
-use super::queue::{Item, Receiver};
-use crate::apply::{Applier, ApplyError, Committed};
+use super::queue::{Charge, Item, Receiver};
+use crate::apply::{Applier, ApplyError, Committed, Copies};
 use crate::assemble::Piece;
 use crate::backoff::Backoff;
 use crate::commit_time::CommitTime;
@@ -21,11 +21,11 @@ use crate::status::model::LinkState;
 use crate::status::monitor::LinkMonitor;
 
 /// Most rows in one target transaction made of several source transactions.
-pub const GROUP_ROWS_MAX: usize = 2_000;
+pub const GROUP_ROWS_MAX: usize = 5_000;
 /// A group that takes longer than this holds row locks for too long: the next one is smaller.
 const GROUP_TIME: Duration = Duration::from_secs(1);
 /// Most wire bytes in one such transaction.
-const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
+const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How often an idle applier asks how far the target's WAL is flushed, while something is not.
 const FLUSH_POLL: Duration = Duration::from_millis(50);
 /// WAL without anything for this link that may stay unconfirmed. Confirming costs a small write on
@@ -58,9 +58,6 @@ pub(super) enum Ended {
     SourceGone,
 }
 
-/// Whole transactions, and the room in the queue's budget that they take up until they are done.
-type Group = (Vec<Piece>, Vec<OwnedSemaphorePermit>);
-
 /// The applier with its queue and its positions.
 pub(super) struct Applying {
     applier: Applier,
@@ -69,8 +66,6 @@ pub(super) struct Applying {
     durable: watch::Sender<Lsn>,
     monitor: LinkMonitor,
     progress: Progress,
-    /// Taken from the queue while filling a group it did not fit in.
-    next: Option<Item>,
     /// A large transaction is open on the target.
     in_large: bool,
     /// The source's WAL position when the link started: past it, the backlog is done.
@@ -100,7 +95,6 @@ impl Applying {
             durable,
             monitor,
             progress,
-            next: None,
             in_large: false,
             goal,
             retries,
@@ -113,16 +107,17 @@ impl Applying {
         self.options.in_order_until
     }
 
+    /// What was learned about copying, for the next connection.
+    pub(super) fn take_copies(&mut self) -> Copies {
+        self.applier.take_copies()
+    }
+
     /// Applies until told to stop (the transaction in hand is finished) or until an error.
     pub(super) async fn run(&mut self, stop: &CancellationToken) -> Result<Ended, LinkError> {
         let mut poll = interval(FLUSH_POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.show_progress();
         loop {
-            if let Some(item) = self.next.take() {
-                self.handle(item).await?;
-                continue;
-            }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return self.finish().await,
@@ -139,12 +134,15 @@ impl Applying {
         self.show_queue();
         match item {
             Item::NothingUpTo(end, seen) => self.nothing_up_to(end, &seen).await?,
-            Item::Piece(piece, _permit) if self.in_large || piece.end.is_none() => {
-                self.part(piece).await?;
-            }
-            Item::Piece(piece, permit) => {
-                let (pieces, _permits) = self.fill_group(piece, permit);
-                self.group(pieces).await?;
+            Item::Piece(waiting) => {
+                let (piece, mut charge) = waiting.split();
+                if self.in_large || piece.end.is_none() {
+                    self.part(piece).await?;
+                } else {
+                    let pieces = self.fill_group(piece, &mut charge);
+                    self.group(pieces).await?;
+                }
+                self.queue.done(charge);
             }
         }
         self.show_queue();
@@ -152,25 +150,26 @@ impl Applying {
     }
 
     /// Takes what is waiting already; a lone transaction never waits for company.
-    fn fill_group(&mut self, first: Piece, permit: OwnedSemaphorePermit) -> Group {
+    fn fill_group(&mut self, first: Piece, charge: &mut Charge) -> Vec<Piece> {
         let (mut rows, mut bytes) = (first.changes.len(), first.bytes);
-        let (mut pieces, mut permits) = (vec![first], vec![permit]);
+        let mut pieces = vec![first];
         while self.options.merge && rows < self.group_rows && bytes < GROUP_BYTES_MAX {
             match self.queue.waiting() {
-                Some(Item::Piece(piece, permit)) if piece.end.is_some() && piece.first => {
+                Some(Item::Piece(waiting)) if is_whole(&waiting.piece) => {
+                    let (piece, share) = waiting.split();
                     rows += piece.changes.len();
                     bytes += piece.bytes;
                     pieces.push(piece);
-                    permits.push(permit);
+                    charge.add(share);
                 }
                 Some(other) => {
-                    self.next = Some(other);
+                    self.queue.put_back(other);
                     break;
                 }
                 None => break,
             }
         }
-        (pieces, permits)
+        pieces
     }
 
     /// Applies whole transactions: together, and when that fails one by one in their own order.
@@ -226,7 +225,7 @@ impl Applying {
                     self.note(committed);
                     return Ok(());
                 }
-                Err(error @ ApplyError::ClockBehind { .. }) if piece.first => {
+                Err(error) if piece.first && mends_in_place(&error) => {
                     self.recover(error, in_order, started).await?;
                 }
                 Err(error) => {
@@ -265,6 +264,8 @@ impl Applying {
             ApplyError::ClockBehind { micros } => {
                 self.wait_for_clock(micros, started).await.map(|()| false)
             }
+            // The same rows again, without copying them.
+            ApplyError::CopyRefused { .. } => Ok(false),
             ApplyError::PositionMoved => Err(self.failed(error)),
             // In order, everything before the change that fails still gets through.
             error if !in_order && !passes_by_itself(&error) => Ok(true),
@@ -360,7 +361,7 @@ impl Applying {
     fn show_queue(&mut self) {
         let (pieces, bytes) = self.queue.depth();
         self.monitor.set_queue(pieces as u64, bytes as u64);
-        if pieces == 0 && self.next.is_none() && !self.in_large {
+        if pieces == 0 && !self.in_large {
             self.monitor.set_oldest_unapplied(None);
             self.show_progress();
         }
@@ -390,8 +391,21 @@ impl Applying {
     }
 }
 
+/// A transaction that is all in one piece.
+fn is_whole(piece: &Piece) -> bool {
+    piece.first && piece.end.is_some()
+}
+
 /// A link that is this far behind says so, in microseconds.
 const LAG_SHOWN_MICROS: i64 = 5_000_000;
+
+/// Errors of the first part of a large transaction after which it can be begun again at once.
+fn mends_in_place(error: &ApplyError) -> bool {
+    matches!(
+        error,
+        ApplyError::ClockBehind { .. } | ApplyError::CopyRefused { .. }
+    )
+}
 
 /// Errors that the same statements may not meet again.
 fn passes_by_itself(error: &ApplyError) -> bool {

@@ -1,5 +1,6 @@
 //! Getting a link ready: connect both servers, take the origin and the slot, check history.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::agreement::check_rules;
 use super::error::LinkError;
 use super::history::{Witnesses, start_position};
 use super::probe::read_clock;
+use super::reading::ReadingThread;
 use crate::apply::{Applier, Committed, Fetcher, Origins, Tables};
 use crate::catalog::CatalogError;
 use crate::catalog::link_control::read_paused;
@@ -63,8 +65,10 @@ pub(super) struct Ready {
     pub goal: Lsn,
     /// What the source had applied from others where the stream begins.
     pub seen: SeenHistory,
+    /// The thread that reads the stream.
+    pub reading: ReadingThread,
     /// A control connection to the source.
-    pub source_control: Client,
+    pub source_control: Arc<Client>,
     /// A control connection to the target.
     pub target_control: Arc<Client>,
     /// Who the servers are; the position is filled in by the one who saves it.
@@ -74,7 +78,7 @@ pub(super) struct Ready {
 /// Connects everything. Dropping the result closes all connections.
 pub(super) async fn connect(context: &LinkContext) -> Result<Ready, LinkError> {
     let (source, target) = (&context.source, &context.target);
-    let source_control = open_control(context, source).await?;
+    let source_control = Arc::new(open_control(context, source).await?);
     let paused = read_paused(&source_control, &context.link).await;
     if paused.map_err(|error| not_set_up(source, error))? {
         // The caller watches this and gives the attempt up.
@@ -92,7 +96,7 @@ pub(super) async fn connect(context: &LinkContext) -> Result<Ready, LinkError> {
     let seen = read_seen(&source_control, &target_control, &source.name).await;
     let seen = SeenHistory::new(position, seen.map_err(|error| not_set_up(target, error))?);
     let begun = flush_state(target, &target_control, position).await?;
-    let stream = open_stream(context, &source_control, position).await?;
+    let (reading, stream) = open_stream(context, &source_control, position).await?;
     let identity = Checkpoint {
         position,
         target_system_id: target_server.system_id,
@@ -110,6 +114,7 @@ pub(super) async fn connect(context: &LinkContext) -> Result<Ready, LinkError> {
         begun,
         goal,
         seen,
+        reading,
         source_control,
         target_control,
         identity,
@@ -300,13 +305,34 @@ async fn flush_state(node: &Node, target: &Client, position: Lsn) -> Result<Comm
     })
 }
 
+/// Opens the stream on the thread that will read it.
 async fn open_stream(
     context: &LinkContext,
-    control: &Client,
+    control: &Arc<Client>,
+    from: Lsn,
+) -> Result<(ReadingThread, ReplicationStream), LinkError> {
+    let failed = |error: io::Error| {
+        let source = WireError::io(
+            "starting the thread that reads the stream".to_owned(),
+            error,
+        );
+        at(&context.source.name, source)
+    };
+    let thread = ReadingThread::start().map_err(failed)?;
+    let opening = start_stream(context.clone(), Arc::clone(control), from);
+    match thread.spawn(opening).await {
+        Ok(stream) => Ok((thread, stream?)),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+async fn start_stream(
+    context: LinkContext,
+    control: Arc<Client>,
     from: Lsn,
 ) -> Result<ReplicationStream, LinkError> {
     let node = &context.source;
-    let name = application_name(context, "stream");
+    let name = application_name(&context, "stream");
     let slot = slot_name(&context.cluster, &context.target.name);
     let mut tries = 0;
     loop {
@@ -325,7 +351,7 @@ async fn open_stream(
             Ok(stream) => return Ok(stream),
             Err(error) if error.sqlstate() == Some(OBJECT_IN_USE) && tries < TAKE_OVER_TRIES => {
                 tries += 1;
-                end_backends(control, &name, 0).await;
+                end_backends(&control, &name, 0).await;
                 tokio::time::sleep(TAKE_OVER_PAUSE).await;
             }
             Err(error) => return Err(at(&node.name, error)),

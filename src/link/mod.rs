@@ -21,12 +21,15 @@ mod probe;
 mod progress;
 mod queue;
 mod reader;
+mod reading;
 
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::apply::Copies;
 use crate::assemble::{Assembler, OriginFilter, PieceLimits};
 use crate::backoff::Backoff;
 use crate::checkpoint::Checkpoints;
@@ -97,6 +100,7 @@ pub async fn run(context: LinkContext, stop: CancellationToken) {
         context,
         stop,
         in_order_until: Lsn::ZERO,
+        copies: Copies::default(),
         transient: Backoff::transient(),
         blocked: Backoff::blocked(),
     };
@@ -113,6 +117,8 @@ struct Link {
     stop: CancellationToken,
     /// Transactions that commit up to here failed as a group and are applied in order.
     in_order_until: Lsn,
+    /// Which tables rows are not copied into for a while.
+    copies: Copies,
     transient: Backoff,
     blocked: Backoff,
 }
@@ -203,20 +209,26 @@ impl Link {
             confirmed_tx,
         );
         let mut applying = Applying::new(
-            (ready.applier, self.options()),
+            (
+                ready.applier.copying(std::mem::take(&mut self.copies)),
+                self.options(),
+            ),
             receiver,
             durable_tx,
             monitor,
             (ready.begun, ready.goal),
         );
         let context = &self.context;
+        // Not with the others, so that feedback goes on whatever applying does.
+        let reading = ready.reading.spawn(reader.run());
         let result = tokio::select! {
-            result = drive(reader, saving, &mut applying, interrupted) => result,
+            result = drive(reading, saving, &mut applying, interrupted) => result,
             gone = alive::until_gone(&context.source.name, &ready.source_control) => Err(gone),
             gone = alive::until_gone(&context.target.name, &ready.target_control) => Err(gone),
             other = agreement::until_rules_differ(context, &ready.target_control) => Err(other),
         };
         self.in_order_until = applying.in_order_until();
+        self.copies = applying.take_copies();
         result
     }
 
@@ -263,13 +275,11 @@ impl Link {
 
 /// Runs the three parts of a link together; the first that ends with an error ends the others.
 async fn drive(
-    reader: Reader,
+    mut reading: JoinHandle<Result<(), LinkError>>,
     saving: impl Future<Output = Result<(), LinkError>>,
     applying: &mut Applying,
     interrupted: &CancellationToken,
 ) -> Result<(), LinkError> {
-    // A task of its own, so that feedback goes on whatever applying does.
-    let mut reading = tokio::spawn(reader.run());
     tokio::pin!(saving);
     let result = tokio::select! {
         ended = applying.run(interrupted) => match ended {

@@ -1,8 +1,12 @@
 //! The bounded queue between reading a link's stream and applying it.
+//!
+//! What one read of the socket brought travels together: handing over is paid for once, and the
+//! applier finds a group waiting instead of its first transaction.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::assemble::Piece;
 use crate::conflict::Seen;
@@ -11,37 +15,91 @@ use crate::lsn::Lsn;
 /// Most memory that waiting changes may hold; a single larger piece waits alone.
 pub const QUEUE_BYTES_MAX: u32 = 16 * 1024 * 1024;
 /// Most pieces that may wait.
-pub const QUEUE_PIECES_MAX: usize = 4096;
+pub const QUEUE_PIECES_MAX: usize = 16_384;
+/// Pieces are handed over together up to this many …
+const GATHERED_PIECES_MAX: usize = QUEUE_PIECES_MAX / 8;
+/// … and up to so many bytes.
+const GATHERED_BYTES_MAX: u32 = 1024 * 1024;
 
 /// What travels from the reader to the applier, in stream order.
 pub(super) enum Item {
-    /// Changes. The permit gives their bytes back to the budget when they are done.
-    Piece(Piece, OwnedSemaphorePermit),
+    /// Changes.
+    Piece(Waiting),
     /// There is nothing for this link up to here, where the source had seen this.
     NothingUpTo(Lsn, Arc<Seen>),
 }
 
+/// A piece with what it takes of the queue's budget until [`Receiver::done`].
+pub(super) struct Waiting {
+    pub piece: Piece,
+    charge: Charge,
+}
+
+impl Waiting {
+    fn new(piece: Piece) -> Self {
+        let bytes = u32::try_from(piece.memory_bytes).unwrap_or(QUEUE_BYTES_MAX);
+        let charge = Charge {
+            pieces: 1,
+            bytes: bytes.min(QUEUE_BYTES_MAX),
+        };
+        Self { piece, charge }
+    }
+
+    /// The two parts.
+    pub(super) fn split(self) -> (Piece, Charge) {
+        (self.piece, self.charge)
+    }
+}
+
+/// A share of the queue's budget.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Charge {
+    pieces: usize,
+    bytes: u32,
+}
+
+impl Charge {
+    /// The share of both.
+    pub(super) fn add(&mut self, other: Self) {
+        self.pieces += other.pieces;
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
+}
+
+/// What may still wait.
+struct Budget {
+    pieces: Semaphore,
+    bytes: Semaphore,
+}
+
 /// The reader's end.
 pub(super) struct Sender {
-    items: mpsc::Sender<Item>,
-    bytes: Arc<Semaphore>,
+    batches: mpsc::Sender<Vec<Item>>,
+    budget: Arc<Budget>,
+    gathered: Vec<Item>,
+    charge: Charge,
 }
 
 /// A new queue.
 pub(super) fn queue() -> (Sender, Receiver) {
-    let (sender, items) = mpsc::channel(QUEUE_PIECES_MAX);
-    let bytes = Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize));
+    // The budget bounds what the batches hold, so this is never what has to be waited for.
+    let (sender, batches) = mpsc::channel(QUEUE_PIECES_MAX);
+    let budget = Arc::new(Budget {
+        pieces: Semaphore::new(QUEUE_PIECES_MAX),
+        bytes: Semaphore::new(QUEUE_BYTES_MAX as usize),
+    });
     let receiver = Receiver {
-        items,
-        bytes: Arc::clone(&bytes),
+        batches,
+        budget: Arc::clone(&budget),
+        at_hand: VecDeque::new(),
     };
-    (
-        Sender {
-            items: sender,
-            bytes,
-        },
-        receiver,
-    )
+    let sender = Sender {
+        batches: sender,
+        budget,
+        gathered: Vec::new(),
+        charge: Charge::default(),
+    };
+    (sender, receiver)
 }
 
 /// The applier is gone; the link ends.
@@ -49,65 +107,99 @@ pub(super) fn queue() -> (Sender, Receiver) {
 pub(super) struct Closed;
 
 impl Sender {
-    /// Waits for room for the piece. Cancel-safe: nothing is sent before this returns.
-    pub(super) async fn room(&self, piece: &Piece) -> Result<Room<'_>, Closed> {
-        let bytes = u32::try_from(piece.memory_bytes)
-            .unwrap_or(QUEUE_BYTES_MAX)
-            .min(QUEUE_BYTES_MAX);
-        let bytes = Arc::clone(&self.bytes)
-            .acquire_many_owned(bytes)
-            .await
-            .map_err(|_| Closed)?;
-        let slot = self.items.reserve().await.map_err(|_| Closed)?;
-        Ok(Room { slot, bytes })
+    /// Adds a piece to what is handed over next; gives it back when that is to be done first.
+    #[must_use]
+    pub(super) fn gather(&mut self, piece: Piece) -> Option<Piece> {
+        let waiting = Waiting::new(piece);
+        let bytes = self.charge.bytes.saturating_add(waiting.charge.bytes);
+        let full = bytes > GATHERED_BYTES_MAX || self.charge.pieces >= GATHERED_PIECES_MAX;
+        if full && self.charge.pieces > 0 {
+            return Some(waiting.piece);
+        }
+        self.charge.add(waiting.charge);
+        self.gathered.push(Item::Piece(waiting));
+        None
     }
 
-    /// Tells how far the stream holds nothing; left out when the queue is full, a later one
-    /// follows.
-    pub(super) fn nothing_up_to(&self, end: Lsn, seen: &Arc<Seen>) -> Result<(), Closed> {
-        match self
-            .items
-            .try_send(Item::NothingUpTo(end, Arc::clone(seen)))
-        {
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(Closed),
-            _ => Ok(()),
+    /// Tells how far the stream holds nothing.
+    pub(super) fn nothing_up_to(&mut self, end: Lsn, seen: &Arc<Seen>) {
+        let item = Item::NothingUpTo(end, Arc::clone(seen));
+        match self.gathered.last_mut() {
+            Some(last @ Item::NothingUpTo(..)) => *last = item,
+            _ => self.gathered.push(item),
         }
+    }
+
+    /// The first of the pieces that are to be handed over.
+    pub(super) fn first_gathered(&self) -> Option<&Piece> {
+        self.gathered.iter().find_map(|item| match item {
+            Item::Piece(waiting) => Some(&waiting.piece),
+            Item::NothingUpTo(..) => None,
+        })
+    }
+
+    /// Whether there is anything to hand over.
+    pub(super) fn has_gathered(&self) -> bool {
+        !self.gathered.is_empty()
+    }
+
+    /// Hands over what was gathered, waiting for room. Cancel-safe: nothing is sent before this
+    /// returns.
+    pub(super) async fn hand_over(&mut self) -> Result<(), Closed> {
+        let Charge { pieces, bytes } = self.charge;
+        let pieces = u32::try_from(pieces).map_err(|_| Closed)?;
+        let pieces = self.budget.pieces.acquire_many(pieces).await;
+        let bytes = self.budget.bytes.acquire_many(bytes).await;
+        let slot = self.batches.reserve().await.map_err(|_| Closed)?;
+        // Given back by `Receiver::done`.
+        pieces.map_err(|_| Closed)?.forget();
+        bytes.map_err(|_| Closed)?.forget();
+        slot.send(std::mem::take(&mut self.gathered));
+        self.charge = Charge::default();
+        Ok(())
     }
 }
 
 /// The applier's end.
 pub(super) struct Receiver {
-    items: mpsc::Receiver<Item>,
-    bytes: Arc<Semaphore>,
+    batches: mpsc::Receiver<Vec<Item>>,
+    budget: Arc<Budget>,
+    at_hand: VecDeque<Item>,
 }
 
 impl Receiver {
     /// The next item; nothing when the reader has gone. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<Item> {
-        self.items.recv().await
+        while self.at_hand.is_empty() {
+            self.at_hand = self.batches.recv().await?.into();
+        }
+        self.at_hand.pop_front()
     }
 
     /// The next item, if one is waiting.
     pub(super) fn waiting(&mut self) -> Option<Item> {
-        self.items.try_recv().ok()
+        while self.at_hand.is_empty() {
+            self.at_hand = self.batches.try_recv().ok()?.into();
+        }
+        self.at_hand.pop_front()
     }
 
-    /// Pieces that wait, and the bytes of those and of what is being applied.
+    /// Puts an item back that was just taken.
+    pub(super) fn put_back(&mut self, item: Item) {
+        self.at_hand.push_front(item);
+    }
+
+    /// Pieces are applied: others may take their place.
+    pub(super) fn done(&self, charge: Charge) {
+        self.budget.pieces.add_permits(charge.pieces);
+        self.budget.bytes.add_permits(charge.bytes as usize);
+    }
+
+    /// Pieces, and their bytes, that wait or are being applied.
     pub(super) fn depth(&self) -> (usize, usize) {
-        let bytes = (QUEUE_BYTES_MAX as usize).saturating_sub(self.bytes.available_permits());
-        (self.items.len(), bytes)
-    }
-}
-
-/// Room for one piece.
-pub(super) struct Room<'a> {
-    slot: mpsc::Permit<'a, Item>,
-    bytes: OwnedSemaphorePermit,
-}
-
-impl Room<'_> {
-    /// Puts the piece there.
-    pub(super) fn fill(self, piece: Piece) {
-        self.slot.send(Item::Piece(piece, self.bytes));
+        let pieces = QUEUE_PIECES_MAX.saturating_sub(self.budget.pieces.available_permits());
+        let bytes = QUEUE_BYTES_MAX as usize;
+        let bytes = bytes.saturating_sub(self.budget.bytes.available_permits());
+        (pieces, bytes)
     }
 }

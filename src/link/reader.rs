@@ -18,12 +18,21 @@ use crate::conflict::{Marker, SeenHistory};
 use crate::failpoint::failpoint;
 use crate::ids::{ClusterName, NodeName};
 use crate::lsn::Lsn;
-use crate::pgoutput;
+use crate::pgoutput::{self, Message};
 use crate::status::monitor::LinkMonitor;
-use crate::wire::{Frame, ReplicationStream, StandbyStatus};
+use crate::wire::{Frame, ReplicationStream, StandbyStatus, WireError};
 
 /// How often the source hears from us: well under the least sensible `wal_sender_timeout`.
 const FEEDBACK_EVERY: Duration = Duration::from_secs(1);
+
+/// A transaction that was sent this long after its commit, in microseconds, has waited: there is a
+/// backlog …
+const BACKLOG_MICROS: i64 = 50_000;
+/// … and a read that brought less than this …
+const SMALL_READ_BYTES: usize = 64 * 1024;
+/// … means that the source wakes us for every message, which costs both sides more than the message
+/// itself. Then the next read waits so long for more to come.
+const NAP: Duration = Duration::from_micros(400);
 
 /// Drives one replication connection.
 pub(super) struct Reader {
@@ -40,6 +49,8 @@ pub(super) struct Reader {
     tick: Interval,
     received: Lsn,
     reported: Lsn,
+    /// The transaction being read has waited for a while.
+    behind: bool,
 }
 
 impl Reader {
@@ -66,16 +77,26 @@ impl Reader {
             tick,
             received,
             reported,
+            behind: false,
         }
     }
 
     /// Reads until the connection or the applier ends. Dropping it drops the connection.
     pub(super) async fn run(mut self) -> Result<(), LinkError> {
         loop {
+            while let Some(frame) = self.buffered()? {
+                if !self.frame(frame).await? {
+                    return Ok(());
+                }
+            }
+            if self.queue.has_gathered() && !self.hand_over().await? {
+                return Ok(());
+            }
+            let nap = self.behind && self.stream.last_read() < SMALL_READ_BYTES;
             tokio::select! {
                 biased;
                 _ = self.tick.tick() => self.feedback().await?,
-                frame = self.stream.next() => {
+                frame = next(&mut self.stream, nap) => {
                     let frame = frame.map_err(|source| self.failed(source))?;
                     if !self.frame(frame).await? {
                         return Ok(());
@@ -85,7 +106,13 @@ impl Reader {
         }
     }
 
-    fn failed(&self, source: crate::wire::WireError) -> LinkError {
+    /// The next frame that has been read already: no need to look at anything else in between.
+    fn buffered(&mut self) -> Result<Option<Frame>, LinkError> {
+        let frame = self.stream.buffered();
+        frame.map_err(|source| self.failed(source))
+    }
+
+    fn failed(&self, source: WireError) -> LinkError {
         LinkError::Node {
             node: self.source.clone(),
             source,
@@ -98,11 +125,11 @@ impl Reader {
             Frame::Data {
                 wal_start,
                 wal_end,
+                sent_at,
                 payload,
-                ..
             } => {
                 self.note_received(wal_end);
-                self.data(wal_start, payload).await
+                self.data((wal_start, sent_at), payload).await
             }
             Frame::Keepalive {
                 wal_end,
@@ -113,7 +140,8 @@ impl Reader {
                 if reply_requested {
                     self.feedback().await?;
                 }
-                Ok(self.nothing_up_to(wal_end))
+                self.nothing_up_to(wal_end);
+                Ok(true)
             }
         }
     }
@@ -123,11 +151,18 @@ impl Reader {
         self.monitor.set_received(self.received);
     }
 
-    async fn data(&mut self, at: Lsn, payload: Bytes) -> Result<bool, LinkError> {
+    async fn data(
+        &mut self,
+        (at, sent_at): (Lsn, CommitTime),
+        payload: Bytes,
+    ) -> Result<bool, LinkError> {
         let message = pgoutput::decode(payload, false).map_err(|source| LinkError::Decode {
             node: self.source.clone(),
             source,
         })?;
+        if let Message::Begin { commit_time, .. } = message {
+            self.behind = sent_at.micros_since(commit_time) > BACKLOG_MICROS;
+        }
         self.assembler.source_had_seen(self.seen.at(at));
         let assembled = self
             .assembler
@@ -138,7 +173,10 @@ impl Reader {
             })?;
         match assembled {
             Assembled::Piece(piece) => self.enqueue_all(piece).await,
-            Assembled::Skipped { end } => Ok(self.nothing_up_to(end.end_lsn)),
+            Assembled::Skipped { end } => {
+                self.nothing_up_to(end.end_lsn);
+                Ok(true)
+            }
             Assembled::Message {
                 lsn,
                 prefix,
@@ -159,38 +197,41 @@ impl Reader {
     }
 
     /// Between transactions the stream's position says that nothing up to it is for us.
-    fn nothing_up_to(&mut self, end: Lsn) -> bool {
-        let seen = self.seen.at(end);
-        self.assembler.in_transaction() || self.queue.nothing_up_to(end, seen).is_ok()
+    fn nothing_up_to(&mut self, end: Lsn) {
+        if !self.assembler.in_transaction() {
+            self.queue.nothing_up_to(end, self.seen.at(end));
+        }
     }
 
     async fn enqueue_all(&mut self, first: Piece) -> Result<bool, LinkError> {
         let mut next = Some(first);
         while let Some(piece) = next {
-            if !self.enqueue(piece).await? {
-                return Ok(false);
+            if let Some(piece) = self.queue.gather(piece) {
+                if !self.hand_over().await? {
+                    return Ok(false);
+                }
+                // There is room for one, whatever its size.
+                let _ = self.queue.gather(piece);
             }
             next = self.assembler.pending();
         }
         Ok(true)
     }
 
-    /// Waits for room, sending feedback meanwhile.
-    async fn enqueue(&mut self, piece: Piece) -> Result<bool, LinkError> {
-        self.monitor.waits_to_apply(piece.header.commit_time);
+    /// Passes on what was gathered; waits for room, sending feedback meanwhile. False when the
+    /// applier has gone.
+    async fn hand_over(&mut self) -> Result<bool, LinkError> {
+        if let Some(piece) = self.queue.first_gathered() {
+            self.monitor.waits_to_apply(piece.header.commit_time);
+        }
         loop {
             tokio::select! {
                 biased;
-                room = self.queue.room(&piece) => {
-                    let Ok(room) = room else { return Ok(false) };
-                    room.fill(piece);
-                    break;
-                }
+                done = self.queue.hand_over() => return Ok(done.is_ok()),
                 _ = self.tick.tick() => {}
             }
             self.feedback().await?;
         }
-        Ok(true)
     }
 
     async fn feedback(&mut self) -> Result<(), LinkError> {
@@ -217,4 +258,13 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// The next frame, after a nap where that saves reads. Cancel-safe.
+async fn next(stream: &mut ReplicationStream, nap: bool) -> Result<Frame, WireError> {
+    if nap {
+        // The thread, not the task: see `reading`.
+        std::thread::sleep(NAP);
+    }
+    stream.next().await
 }

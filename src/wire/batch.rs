@@ -19,6 +19,10 @@ const PARAMETERS_MAX: usize = 65_535;
 /// The server refuses messages from here on (`PQ_LARGE_MESSAGE_LIMIT`, 1 GiB less two bytes);
 /// the rest is room for names and lengths.
 const BIND_MAX_BYTES: usize = MESSAGE_MAX_BYTES - 4096;
+/// Format code of binary parameters in Bind.
+const BINARY: i16 = 1;
+/// Data of a copy travels in messages of at most this size.
+const COPY_CHUNK_BYTES: usize = 256 * 1024;
 
 /// A batch did not run to its end. The server has skipped everything after the failure; a
 /// transaction that was open is now failed, and ending it is up to the caller.
@@ -65,6 +69,8 @@ pub(super) struct Plan {
     pub(super) parses: VecDeque<Option<(Arc<str>, Arc<str>)>>,
     /// Name for each Close.
     pub(super) closes: VecDeque<Arc<str>>,
+    /// How many statements are copies whose data goes with them.
+    pub(super) copies: usize,
 }
 
 /// Statements that are being collected to run together. Dropping it sends nothing.
@@ -83,8 +89,41 @@ impl<'a> Batch<'a> {
     /// The same `sql` is parsed once per session. Parameter types are inferred by the server;
     /// add casts where the text alone is ambiguous.
     pub fn push(&mut self, sql: &Arc<str>, params: &[Option<&[u8]>]) -> Result<(), WireError> {
-        self.session.check_usable()?;
         check_size(sql, params)?;
+        self.add(sql, |name, out| bind(name, &[], params, out))
+    }
+
+    /// Adds a statement whose parameters are all in their types' binary form, as arrays are that
+    /// were put together here.
+    pub fn push_binary(&mut self, sql: &Arc<str>, params: &[Vec<u8>]) -> Result<(), WireError> {
+        let params: Vec<Option<&[u8]>> = params.iter().map(|param| Some(&param[..])).collect();
+        check_size(sql, &params)?;
+        self.add(sql, |name, out| bind(name, &[BINARY], &params, out))
+    }
+
+    /// Adds a `copy … from stdin` with its data, in the format that `sql` names.
+    pub fn push_copy(&mut self, sql: &Arc<str>, data: &[u8]) -> Result<(), WireError> {
+        check_size(sql, &[])?;
+        self.add(sql, |name, out| bind(name, &[], &[], out))?;
+        self.session.plan.copies += 1;
+        let out = &mut self.session.encoded;
+        for chunk in data.chunks(COPY_CHUNK_BYTES) {
+            let message = frontend::CopyData::new(chunk);
+            message
+                .map_err(|error| WireError::Protocol(error.to_string()))?
+                .write(out);
+        }
+        frontend::copy_done(out);
+        Ok(())
+    }
+
+    /// Parse where needed, what `bind` writes for the statement's name, Execute.
+    fn add(
+        &mut self,
+        sql: &Arc<str>,
+        bind: impl FnOnce(&str, &mut BytesMut) -> Result<(), WireError>,
+    ) -> Result<(), WireError> {
+        self.session.check_usable()?;
         let prepared = self.session.cache.prepare(sql, self.session.plan.ticket);
         let (plan, out) = (&mut self.session.plan, &mut self.session.encoded);
         while let Some(name) = self.session.cache.pop_discarded() {
@@ -105,7 +144,7 @@ impl<'a> Batch<'a> {
                 "".into()
             }
         };
-        bind(&name, params, out)?;
+        bind(&name, out)?;
         cannot_fail(frontend::execute("", 0, out))?;
         plan.statements.push(Arc::clone(sql));
         Ok(())
@@ -170,8 +209,14 @@ fn check_size(sql: &str, params: &[Option<&[u8]>]) -> Result<(), WireError> {
     Ok(())
 }
 
-/// Bind with every parameter and every result as text: no formats means that (manual 55.7).
-fn bind(name: &str, params: &[Option<&[u8]>], out: &mut BytesMut) -> Result<(), WireError> {
+/// Bind with every result as text, and every parameter as text (no formats means that) or in the
+/// one format given (manual 55.7).
+fn bind(
+    name: &str,
+    formats: &[i16],
+    params: &[Option<&[u8]>],
+    out: &mut BytesMut,
+) -> Result<(), WireError> {
     let put = |param: Option<&[u8]>, out: &mut BytesMut| match param {
         Some(value) => {
             out.put_slice(value);
@@ -179,7 +224,8 @@ fn bind(name: &str, params: &[Option<&[u8]>], out: &mut BytesMut) -> Result<(), 
         }
         None => Ok(IsNull::Yes),
     };
-    frontend::bind("", name, [], params.iter().copied(), put, [], out)
+    let formats = formats.iter().copied();
+    frontend::bind("", name, formats, params.iter().copied(), put, [], out)
         .map_err(|_| WireError::Protocol("a statement cannot be encoded".to_owned()))
 }
 

@@ -102,13 +102,18 @@ impl ReplicationStream {
     ///
     /// `Closed` is the server ending the stream, as it does when it shuts down.
     pub async fn next(&mut self) -> Result<Frame, WireError> {
-        match self.connection.receive().await? {
-            WireFrame::Message(Message::CopyData(body)) => parse_frame(body.into_bytes()),
-            WireFrame::Message(Message::CopyDone | Message::CommandComplete(_)) => {
-                Err(WireError::Closed)
-            }
-            frame => Err(misplaced(&frame, "the replication stream")),
-        }
+        change_frame(self.connection.receive().await?)
+    }
+
+    /// The next message, if all of it has been read already.
+    pub fn buffered(&mut self) -> Result<Option<Frame>, WireError> {
+        let frame = self.connection.buffered()?;
+        frame.map(change_frame).transpose()
+    }
+
+    /// Bytes that the last read from the socket brought.
+    pub fn last_read(&self) -> usize {
+        self.connection.last_read()
     }
 
     /// Reports progress. Does not wait for the server: what does not fit goes out with
@@ -156,6 +161,16 @@ impl ReplicationStream {
                 frame => return Err(misplaced(&frame, "the end of the replication stream")),
             }
         }
+    }
+}
+
+fn change_frame(frame: WireFrame) -> Result<Frame, WireError> {
+    match frame {
+        WireFrame::Message(Message::CopyData(body)) => parse_frame(body.into_bytes()),
+        WireFrame::Message(Message::CopyDone | Message::CommandComplete(_)) => {
+            Err(WireError::Closed)
+        }
+        frame => Err(misplaced(&frame, "the replication stream")),
     }
 }
 

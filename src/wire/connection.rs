@@ -38,6 +38,7 @@ pub(super) struct Connection {
     input: BytesMut,
     output: BytesMut,
     output_peak: usize,
+    last_read: usize,
     unflushed: bool,
     write_error: Option<io::Error>,
     peer: String,
@@ -56,6 +57,7 @@ impl Connection {
             input: BytesMut::new(),
             output: BytesMut::new(),
             output_peak: 0,
+            last_read: 0,
             unflushed: false,
             write_error: None,
             peer,
@@ -83,6 +85,28 @@ impl Connection {
     /// The next message, while everything in the write buffer is being sent. Cancel-safe.
     pub(super) async fn receive(&mut self) -> Result<Frame, WireError> {
         poll_fn(|cx| self.poll_receive(cx)).await
+    }
+
+    /// See [`Stream::limit_window`].
+    pub(super) fn limit_window(&self, bytes: usize) -> Result<(), WireError> {
+        self.stream
+            .limit_window(bytes)
+            .map_err(|e| WireError::io(format!("setting up the connection to {}", self.peer), e))
+    }
+
+    /// The next message, if all of it is in the read buffer.
+    pub(super) fn buffered(&mut self) -> Result<Option<Frame>, WireError> {
+        while let Some(frame) = self.codec.decode(&mut self.input)? {
+            if let Some(frame) = self.note(frame)? {
+                return Ok(Some(frame));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Bytes that the last read from the socket brought.
+    pub(super) fn last_read(&self) -> usize {
+        self.last_read
     }
 
     /// Sends what is in the write buffer, without reading. Cancel-safe.
@@ -113,10 +137,8 @@ impl Connection {
     /// our messages. The other order ends with both sides waiting for room in full buffers.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, WireError>> {
         loop {
-            while let Some(frame) = self.codec.decode(&mut self.input)? {
-                if let Some(frame) = self.note(frame)? {
-                    return Poll::Ready(Ok(frame));
-                }
+            if let Some(frame) = self.buffered()? {
+                return Poll::Ready(Ok(frame));
             }
             match self.poll_fill(cx) {
                 Poll::Ready(filled) => filled?,
@@ -140,7 +162,10 @@ impl Connection {
         };
         Poll::Ready(match read {
             Ok(0) => Err(self.lost()),
-            Ok(_) => Ok(()),
+            Ok(bytes) => {
+                self.last_read = bytes;
+                Ok(())
+            }
             Err(error) => Err(WireError::io(format!("reading from {}", self.peer), error)),
         })
     }

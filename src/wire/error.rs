@@ -82,7 +82,7 @@ pub enum WireError {
 }
 
 impl WireError {
-    pub(super) fn io(doing: impl Into<String>, source: io::Error) -> Self {
+    pub(crate) fn io(doing: impl Into<String>, source: io::Error) -> Self {
         Self::Io {
             doing: doing.into(),
             source,

@@ -183,6 +183,8 @@ impl Session {
             match message {
                 Message::BindComplete | Message::RowDescription(_) | Message::NoData => {}
                 Message::ParseComplete => self.confirm_parse(&mut plan)?,
+                // Its data is on the way already, with whatever follows.
+                Message::CopyInResponse(_) if plan.copies > 0 => plan.copies -= 1,
                 Message::CloseComplete => {
                     plan.closes.pop_front();
                 }

@@ -33,6 +33,23 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// Lets the peer send only so much ahead, where it is on this very host. It then collects what
+    /// it has to say, instead of paying for a packet (and both for a wake-up) with every message.
+    /// Over a network the window has to be as large as the way is long: there it stays as it is.
+    pub(super) fn limit_window(&self, bytes: usize) -> io::Result<()> {
+        let tcp = match self {
+            Self::Tcp(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+            Self::Unix(_) => return Ok(()),
+        };
+        if tcp.peer_addr()?.ip().is_loopback() {
+            socket2::SockRef::from(tcp).set_recv_buffer_size(bytes)?;
+        }
+        Ok(())
+    }
+}
+
 /// How the stream to one host is to be protected, in one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encryption {

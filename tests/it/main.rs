@@ -9,6 +9,7 @@ mod chaos;
 mod check;
 mod clocks;
 mod conflicts;
+mod copying;
 mod crossing;
 #[cfg(feature = "failpoints")]
 mod failpoints;

@@ -1,0 +1,29 @@
+//! What `/proc` tells about a process.
+
+/// Clock ticks per second in `/proc` (`USER_HZ`, fixed on Linux).
+const TICKS: f64 = 100.0;
+
+fn read(pid: &str, file: &str) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default()
+}
+
+/// User and system time; 0 for a process that is not there.
+pub(crate) fn cpu_seconds(pid: &str) -> f64 {
+    let stat = read(pid, "stat");
+    // The name may hold spaces; utime and stime are the 12th and 13th field after it (proc(5)).
+    let fields = stat.rsplit(')').next().unwrap_or("").split_whitespace();
+    let ticks: f64 = fields
+        .skip(11)
+        .take(2)
+        .filter_map(|t| t.parse::<f64>().ok())
+        .sum();
+    ticks / TICKS
+}
+
+/// The largest resident set so far.
+pub(crate) fn peak_mib(pid: &str) -> f64 {
+    let status = read(pid, "status");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = peak.and_then(|text| text.split_whitespace().next()?.parse().ok());
+    kib.unwrap_or(0.0) / 1024.0
+}

@@ -1,0 +1,133 @@
+//! `COPY` for long runs of inserts: the rows as text, and when not to try. Pure.
+//!
+//! A copy is the cheapest way to insert, but it cannot leave out a row that is there already: one
+//! duplicate fails all of it, and with it the target transaction. The transaction is then applied
+//! again without copying into that table, and so are the next ones for a while.
+
+use std::collections::HashMap;
+
+use super::group::RowOp;
+use super::params;
+use super::plan::RowSet;
+
+/// Fewer rows than this are not worth a copy.
+pub(super) const COPY_ROWS_MIN: usize = 50;
+/// A table whose copy failed is not copied into for so many rows; twice as many the next time …
+const PAUSE_ROWS_MIN: u64 = 20_000;
+/// … up to this many.
+const PAUSE_ROWS_MAX: u64 = 2_000_000;
+
+/// Which tables rows are copied into. Outlives a link's connections.
+#[derive(Debug, Default)]
+pub struct Copies {
+    by_table: HashMap<u32, Pause>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Pause {
+    /// Rows still to be inserted otherwise.
+    left: u64,
+    /// How long the last pause was.
+    length: u64,
+}
+
+impl Copies {
+    /// Whether `rows` may be copied into a table. Where not, they count as inserted otherwise.
+    pub(super) fn may(&mut self, table: u32, rows: usize) -> bool {
+        let Some(pause) = self.by_table.get_mut(&table) else {
+            return true;
+        };
+        if pause.left == 0 {
+            return true;
+        }
+        pause.left = pause.left.saturating_sub(rows as u64);
+        false
+    }
+
+    /// A copy into the table failed.
+    pub(super) fn failed(&mut self, table: u32) {
+        let pause = self.by_table.entry(table).or_default();
+        pause.length = (pause.length * 2).clamp(PAUSE_ROWS_MIN, PAUSE_ROWS_MAX);
+        pause.left = pause.length;
+    }
+}
+
+/// The rows in COPY's text format (manual, COPY): the written columns of each.
+pub(super) fn copy_text(set: &RowSet<'_>) -> Vec<u8> {
+    let columns: Vec<usize> = set.target.map.written().collect();
+    let bytes = |row: &&super::group::RowChange| match &row.op {
+        RowOp::Put(put) => put.values.wire_bytes(),
+        RowOp::Delete(_) => 0,
+    };
+    let mut text = Vec::with_capacity(set.rows.iter().map(bytes).sum());
+    for row in &set.rows {
+        let RowOp::Put(put) = &row.op else { continue };
+        for (position, index) in columns.iter().enumerate() {
+            if position > 0 {
+                text.push(b'\t');
+            }
+            match params::value(&put.values.0[*index]) {
+                Some(value) => push_escaped(&mut text, value),
+                None => text.extend_from_slice(b"\\N"),
+            }
+        }
+        text.push(b'\n');
+    }
+    text
+}
+
+/// What stands for a byte that the format gives a meaning to; 0 for every other byte.
+const fn escape(byte: u8) -> u8 {
+    match byte {
+        b'\\' => b'\\',
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        _ => 0,
+    }
+}
+
+fn push_escaped(text: &mut Vec<u8>, mut value: &[u8]) {
+    while let Some(place) = value.iter().position(|byte| escape(*byte) != 0) {
+        text.extend_from_slice(&value[..place]);
+        text.extend_from_slice(&[b'\\', escape(value[place])]);
+        value = &value[place + 1..];
+    }
+    text.extend_from_slice(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_format_gives_a_meaning_to_is_escaped() {
+        let mut text = Vec::new();
+        push_escaped(&mut text, b"a\tb\\c\r\nd\xff");
+        push_escaped(&mut text, b"\\N");
+        push_escaped(&mut text, b"");
+        assert_eq!(text, b"a\\tb\\\\c\\r\\nd\xff\\\\N");
+    }
+
+    #[test]
+    fn a_table_that_failed_is_left_alone_for_longer_and_longer() {
+        let mut copies = Copies::default();
+        assert!(copies.may(1, 100));
+        copies.failed(1);
+        assert!(copies.may(2, 100), "another table");
+        let rows = usize::try_from(PAUSE_ROWS_MIN).unwrap();
+        assert!(!copies.may(1, rows - 1));
+        assert!(!copies.may(1, 1));
+        assert!(copies.may(1, 100));
+        copies.failed(1);
+        assert!(!copies.may(1, 2 * rows - 1));
+        assert!(!copies.may(1, 100));
+        assert!(copies.may(1, 100));
+        for _ in 0..50 {
+            copies.failed(1);
+        }
+        let most = usize::try_from(PAUSE_ROWS_MAX).unwrap();
+        assert!(!copies.may(1, most));
+        assert!(copies.may(1, 1));
+    }
+}
