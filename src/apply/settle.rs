@@ -26,6 +26,24 @@ pub(super) enum Own {
     Older,
 }
 
+/// What of a key this very transaction wrote.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WrittenHere {
+    row: bool,
+    tombstone: bool,
+}
+
+impl WrittenHere {
+    /// A statement for many rows took the change: it wrote the row, or deleted it. The tombstone's
+    /// version is then still the one that the trigger found in the target's own row.
+    fn is_what(self, change: &RowChange) -> bool {
+        match change.op {
+            RowOp::Put(_) => self.row,
+            RowOp::Delete(_) => self.tombstone && !self.row,
+        }
+    }
+}
+
 /// What is written for a change that won.
 pub(super) enum Act {
     /// The columns that were sent replace those of the row.
@@ -72,7 +90,7 @@ impl Applier {
         let (mut done, mut concerned) = (Vec::new(), Vec::new());
         for (row, (local, written_here)) in rows.iter().zip(&seen) {
             let loses = || decide(row, local, &self.source) == Decision::Discard;
-            if *written_here && own == Own::Done {
+            if own == Own::Done && written_here.is_what(row) {
                 done.push(*row);
             } else if self.rival(row, local).is_some() || !loses() {
                 concerned.push(*row);
@@ -137,7 +155,7 @@ impl Applier {
         &mut self,
         rows: &[&RowChange],
         how: Statement,
-    ) -> Result<Vec<(Local, bool)>, ApplyError> {
+    ) -> Result<Vec<(Local, WrittenHere)>, ApplyError> {
         let mut batch = self.session.batch();
         for row in rows {
             let key = keyed(row);
@@ -154,9 +172,15 @@ impl Applier {
         Ok(outcomes.chunks(2).map(|pair| self.local(pair)).collect())
     }
 
-    /// What holds the key, and whether this transaction wrote the row.
-    pub(super) fn local(&self, outcomes: &[Outcome]) -> (Local, bool) {
-        let written_here = outcomes.first().and_then(|row| row.text(0, 3)) == Some("true");
+    /// What holds the key, and what of it this transaction wrote.
+    pub(super) fn local(&self, outcomes: &[Outcome]) -> (Local, WrittenHere) {
+        let here = |outcome: Option<&Outcome>| {
+            outcome.is_some_and(|o| (0..o.rows.len()).any(|row| o.text(row, 3) == Some("true")))
+        };
+        let written_here = WrittenHere {
+            row: here(outcomes.first()),
+            tombstone: here(outcomes.get(1)),
+        };
         let mut versions = outcomes.iter().map(|outcome| self.held(outcome));
         let local = Local {
             row: versions.next().and_then(|rows| rows.into_iter().next()),

@@ -321,10 +321,12 @@ pub(super) fn see_row(map: &TableMap, versions: &Versions) -> String {
     )
 }
 
-/// The tombstones that cover a key. Parameters: the key. Columns: micros, origin, version.
+/// The tombstones that cover a key. Parameters: the key. Columns: micros, origin, version, and
+/// whether this very transaction deleted the key.
 pub(super) fn tombstones(map: &TableMap) -> String {
     format!(
-        "select {WRITTEN_MICROS}, {WRITTEN_ORIGIN}, x.version from mmrepl.tombstone x \
+        "select {WRITTEN_MICROS}, {WRITTEN_ORIGIN}, x.version, \
+         (x.key <> '' and x.xmin = pg_current_xact_id()::xid)::text from mmrepl.tombstone x \
          where x.relation = {} and x.key in ({}, '')",
         map.table.oid,
         key_text(map, 1)
