@@ -22,7 +22,7 @@ pub struct Migration {
 }
 
 /// Every migration in order.
-pub const MIGRATIONS: [Migration; 3] = [
+pub const MIGRATIONS: [Migration; 4] = [
     Migration {
         number: 1,
         name: "001_base",
@@ -37,6 +37,11 @@ pub const MIGRATIONS: [Migration; 3] = [
         number: 3,
         name: "003_versions",
         sql: include_str!("../migrations/003_versions.sql"),
+    },
+    Migration {
+        number: 4,
+        name: "004_manual",
+        sql: include_str!("../migrations/004_manual.sql"),
     },
 ];
 

@@ -31,6 +31,7 @@ mod mapping;
 mod origins;
 mod overtaken;
 mod params;
+mod pending;
 mod plan;
 mod record;
 mod rows;

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use super::error::ApplyError;
 use super::group::{RowChange, RowOp, Stamp};
 use super::params::{self, array_literal};
+use super::pending;
 use super::sql_record;
 use super::target::{Statement, Target};
 use super::transaction::Applier;
 use crate::commit_time::CommitTime;
-use crate::conflict::{Kind, Sampler, Verdict, Version};
+use crate::conflict::{Kind, Rank, Sampler, Verdict, Version};
 use crate::pgoutput::{Tuple, Value};
 use crate::wire::{Batch, WireError};
 
@@ -22,6 +23,8 @@ pub(super) struct Record {
     pub rival: Version,
     /// The incoming row, as far as it is known; nothing of a delete.
     pub row: Option<Tuple>,
+    /// Set where a person decides: what the target's side knows.
+    pub waits: Option<Option<Rank>>,
 }
 
 impl Record {
@@ -36,6 +39,7 @@ impl Record {
             verdict,
             rival: rival.clone(),
             row: incoming,
+            waits: None,
         }
     }
 }
@@ -123,7 +127,11 @@ impl Applier {
         ];
         debug_assert_eq!(parameters.len(), sql_record::RECORD_PARAMETERS);
         parameters.extend(change.key.iter().map(|value| Some(value.as_ref())));
-        batch.push(change.target.sql(Statement::Record), &parameters)
+        batch.push(change.target.sql(Statement::Record), &parameters)?;
+        match &record.waits {
+            Some(known) => pending::push_pend(batch, source, change, known.as_ref()),
+            None => Ok(()),
+        }
     }
 
     /// Fills in large values that the stream left out, where the source still has that very row.

@@ -159,7 +159,7 @@ pub(super) fn key_of(map: &TableMap) -> &[KeyColumn] {
 }
 
 /// The key's canonical text with parameters from `$first` on, as tombstones store it.
-fn key_text(map: &TableMap, first: usize) -> String {
+pub(super) fn key_text(map: &TableMap, first: usize) -> String {
     let value =
         |index: usize, column: &KeyColumn| format!("${}::{}", first + index, column.type_name);
     map.table.key.as_ref().map_or_else(String::new, |key| {

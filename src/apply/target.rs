@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::mapping::TableMap;
+use super::pending;
 use super::plan::Kind;
 use super::set_sql;
 use super::sql::{self, Guard, UpdateGuard};
@@ -36,6 +37,10 @@ pub enum Statement {
     DeletesAbove,
     /// Record a conflict.
     Record,
+    /// Make the last record one that waits for a person.
+    Pend,
+    /// End the records that wait, where a write knows what they wait for.
+    Supersede,
     /// Delete one row by all its values.
     DeleteWhole,
     /// Replace one row by all its values.
@@ -115,6 +120,8 @@ impl Target {
                 let origin = sql_record::origin_of_rival(&self.third);
                 sql_record::record(map, guard, versions.rule().name(), &origin)
             }
+            Statement::Pend => pending::pend(map),
+            Statement::Supersede => pending::supersede(map),
             Statement::DeleteWhole => sql::delete_whole(map),
             Statement::UpdateWhole => sql::update_whole(map),
         }

@@ -104,6 +104,7 @@ impl Versions {
         let incoming = format!("({incoming})::{}", column.type_name);
         Some(match self.tie() {
             Tie::Later => format!("coalesce({held} <= {incoming}, {held} is null)"),
+            Tie::Known => format!("mmrepl.knows({incoming}, {held})"),
             Tie::Earlier => {
                 format!("coalesce({held} < {incoming}, {held} is null and {incoming} is not null)")
             }

@@ -65,8 +65,9 @@ fn check_strategy(key: &str, strategy: Strategy, problems: &mut Problems) {
         | Strategy::VersionColumn
         | Strategy::HybridClock
         | Strategy::FirstWriteWins
-        | Strategy::NodePriority => true,
-        Strategy::ColumnMerge | Strategy::Custom | Strategy::Manual => false,
+        | Strategy::NodePriority
+        | Strategy::Manual => true,
+        Strategy::ColumnMerge | Strategy::Custom => false,
     };
     if !known {
         problems.add(format!(

@@ -13,6 +13,9 @@ pub const COUNT_COLUMN: &str = "mmrepl_version";
 /// its rule while changes under the old one are under way.
 pub const VECTOR_COLUMN: &str = "mmrepl_versions";
 
+/// The column of `manual`: what a write knew of each node. Its places are in the order of the file.
+pub const KNOWN_COLUMN: &str = "mmrepl_known";
+
 /// What the first delete of a transaction says in the WAL, before the time.
 const DELETES: &str = "deletes at ";
 
@@ -30,6 +33,9 @@ pub enum Rule {
     FirstWriteWins,
     /// The greater numbers of edits by each node, these being the nodes in order of priority.
     NodePriority(Vec<NodeName>),
+    /// What knows the other replaces it; between the others a person decides. These are the nodes
+    /// in the order of the file.
+    Manual(Vec<NodeName>),
 }
 
 impl Rule {
@@ -41,6 +47,7 @@ impl Rule {
             Self::HybridClock => "hybrid_clock",
             Self::FirstWriteWins => "first_write_wins",
             Self::NodePriority(_) => "node_priority",
+            Self::Manual(_) => "manual",
         }
     }
 
@@ -51,6 +58,7 @@ impl Rule {
             Self::VersionColumn(name) => Some(name),
             Self::HybridClock | Self::FirstWriteWins => Some(COUNT_COLUMN),
             Self::NodePriority(_) => Some(VECTOR_COLUMN),
+            Self::Manual(_) => Some(KNOWN_COLUMN),
         }
     }
 
@@ -59,7 +67,7 @@ impl Rule {
         match self {
             Self::LastWriteWins | Self::VersionColumn(_) => None,
             Self::HybridClock | Self::FirstWriteWins => Some("bigint"),
-            Self::NodePriority(_) => Some("bigint[]"),
+            Self::NodePriority(_) | Self::Manual(_) => Some("bigint[]"),
         }
     }
 
@@ -72,6 +80,7 @@ impl Rule {
     pub const fn tie(&self) -> Tie {
         match self {
             Self::FirstWriteWins => Tie::Earlier,
+            Self::Manual(_) => Tie::Known,
             _ => Tie::Later,
         }
     }
@@ -91,6 +100,7 @@ impl Rule {
             Self::HybridClock => Some(Rank::of_count(counted.max(clock.unwrap_or(counted)))),
             Self::FirstWriteWins => Some(Rank::of_count(counted)),
             Self::NodePriority(nodes) => Some(Rank::edited_by(deleted, by, nodes)),
+            Self::Manual(nodes) => Some(Rank::written_by(deleted, by, nodes, clock)),
         }
     }
 }
@@ -101,7 +111,7 @@ impl fmt::Display for Rule {
         f.write_str(self.name())?;
         match self {
             Self::VersionColumn(column) => write!(f, "({column})"),
-            Self::NodePriority(nodes) => {
+            Self::NodePriority(nodes) | Self::Manual(nodes) => {
                 let names: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
                 write!(f, "({})", names.join(", "))
             }
@@ -165,6 +175,9 @@ mod tests {
         assert_eq!(deleted(&Rule::FirstWriteWins, "", None), text("1"));
         let priority = Rule::NodePriority(nodes());
         assert_eq!(deleted(&priority, "{1,2}", None), text("{1,3}"));
+        let manual = Rule::Manual(nodes());
+        assert_eq!(deleted(&manual, "{1,2}", None), text("{1,3}"));
+        assert_eq!(deleted(&manual, "{1,2}", Some(9)), text("{1,9}"));
         assert_eq!(deleted(&Rule::LastWriteWins, "7", None), None);
     }
 

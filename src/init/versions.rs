@@ -12,7 +12,7 @@ pub(super) struct InRow {
     /// `"mmrepl_version"`.
     column: String,
     type_name: String,
-    /// For `node_priority`: this node's place, from 1, and how many there are.
+    /// For `node_priority` and `manual`: this node's place, from 1, and how many there are.
     place: (usize, usize),
 }
 
@@ -23,7 +23,7 @@ impl InRow {
         let own_type = || table.column(name).map(|column| column.type_name.clone());
         let added = rule.added_type().map(str::to_owned);
         let place = match rule {
-            Rule::NodePriority(nodes) => {
+            Rule::NodePriority(nodes) | Rule::Manual(nodes) => {
                 let place = nodes.iter().position(|name| name == node);
                 (place.map_or(0, |place| place + 1), nodes.len())
             }
@@ -42,6 +42,12 @@ impl InRow {
         format!("mmrepl.count_edit({version}, {place}, {places})")
     }
 
+    /// A write here at `clock` that knows `version`.
+    fn written(&self, version: &str, clock: &str) -> String {
+        let (place, places) = self.place;
+        format!("mmrepl.write_known({version}, {place}, {places}, {clock})")
+    }
+
     /// The version of a delete of row `d`, as text.
     pub(super) fn of_delete(&self) -> String {
         let column = &self.column;
@@ -51,6 +57,10 @@ impl InRow {
             }
             Rule::FirstWriteWins => format!("(coalesce(d.{column}, 0) + 1)::text"),
             Rule::NodePriority(_) => format!("{}::text", self.edited(&format!("d.{column}"))),
+            Rule::Manual(_) => {
+                let deleted = self.written(&format!("d.{column}"), "mmrepl.delete_clock()");
+                format!("{deleted}::text")
+            }
             Rule::VersionColumn(_) | Rule::LastWriteWins => format!("d.{column}::text"),
         }
     }
@@ -71,6 +81,11 @@ impl InRow {
             Rule::NodePriority(_) => {
                 let (place, places) = self.place;
                 let call = format!("mmrepl.keep_edits('{place}', '{places}')");
+                (BOTH, row(), call)
+            }
+            Rule::Manual(_) => {
+                let (place, places) = self.place;
+                let call = format!("mmrepl.keep_known('{place}', '{places}')");
                 (BOTH, row(), call)
             }
             Rule::VersionColumn(_) | Rule::LastWriteWins => {
@@ -96,6 +111,10 @@ impl InRow {
                 "case when coalesce(d.{column} <= {deleted}, true) then {} end",
                 self.edited(&deleted)
             ),
+            Rule::Manual(_) => format!(
+                "case when not mmrepl.knows(d.{column}, {deleted}) then {} end",
+                self.written(&format!("mmrepl.join_known(d.{column}, {deleted})"), "null")
+            ),
             // An equal version will do: the row is the later one.
             Rule::VersionColumn(_) | Rule::LastWriteWins => format!(
                 "case when coalesce(d.{column} < {deleted}, d.{column} is null) then {deleted} end"
@@ -110,6 +129,6 @@ impl InRow {
 
     /// Whether deletes need the clock.
     pub(super) fn has_clock(&self) -> bool {
-        self.rule == Rule::HybridClock
+        matches!(self.rule, Rule::HybridClock | Rule::Manual(_))
     }
 }
