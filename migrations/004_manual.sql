@@ -51,3 +51,15 @@ begin
     end if;
     return new;
 end $$;
+
+-- manual: before an update that gives the row another key, after `keep_known`. What was known of the old key
+-- says nothing of the new one. Arguments: as there.
+create function mmrepl.know_anew() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    if coalesce(current_setting('mmrepl.lifting', true), '') = '' then
+        new.mmrepl_known := mmrepl.write_known(null, tg_argv[0]::integer, tg_argv[1]::integer,
+            (extract(epoch from clock_timestamp()) * 1000000)::bigint);
+    end if;
+    return new;
+end $$;

@@ -77,6 +77,15 @@ impl Versions {
             .rank_of_delete(deleted.as_ref(), &self.source, clock)
     }
 
+    /// The version of the delete of the key that a row had before it `moved`. What moved has a
+    /// version above its old one, which will do, unless versions say what is known of one key.
+    pub fn of_move(&self, old: Option<&Tuple>, moved: Option<&Rank>) -> Option<Rank> {
+        match self.rule {
+            Rule::Manual(_) => self.of_delete(old, None),
+            _ => moved.cloned(),
+        }
+    }
+
     /// The time for `conflict::Seen::floor`: whether a row is older its version says, so all that
     /// counts is what the source had seen.
     pub fn floor_time(&self, time: CommitTime) -> CommitTime {

@@ -187,7 +187,11 @@ impl Rank {
 
     /// When and by which of `nodes` the write was made, of which this is the version.
     pub fn writer<'a>(&self, nodes: &'a [NodeName]) -> Option<(CommitTime, &'a NodeName)> {
-        let (place, micros) = self.places().iter().enumerate().max_by_key(|(_, at)| **at)?;
+        let (place, micros) = self
+            .places()
+            .iter()
+            .enumerate()
+            .max_by_key(|(_, at)| **at)?;
         Some((CommitTime::from_unix_micros(*micros), nodes.get(place)?))
     }
 

@@ -67,7 +67,13 @@ impl InRow {
 
     /// The version of the delete of the old key of a row that is now `n`.
     pub(super) fn of_move(&self) -> String {
-        format!("n.{}::text", self.column)
+        match self.rule {
+            Rule::Manual(_) => {
+                let left = self.written(&format!("d.{}", self.column), "null");
+                format!("{left}::text")
+            }
+            _ => format!("n.{}::text", self.column),
+        }
     }
 
     /// When the version is kept: the event, the scope, the function with its arguments.
@@ -102,7 +108,12 @@ impl InRow {
     /// The value that lifts row `d` above the tombstone `x`, NULL where it is above.
     pub(super) fn lifted(&self) -> String {
         let (column, type_name) = (&self.column, &self.type_name);
-        let deleted = format!("x.version::{type_name}");
+        // Another rule may have left it.
+        let deleted = format!("case when x.version like '{{%' then x.version::{type_name} end");
+        let deleted = match self.rule {
+            Rule::Manual(_) => format!("({deleted})"),
+            _ => format!("x.version::{type_name}"),
+        };
         match self.rule {
             Rule::HybridClock | Rule::FirstWriteWins => {
                 format!("case when coalesce(d.{column}, 0) <= {deleted} then {deleted} + 1 end")
@@ -112,7 +123,9 @@ impl InRow {
                 self.edited(&deleted)
             ),
             Rule::Manual(_) => format!(
-                "case when not mmrepl.knows(d.{column}, {deleted}) then {} end",
+                "case when not mmrepl.knows(d.{column}, {deleted}) \
+                 or d.{column}[{0}] <= ({deleted})[{0}] then {1} end",
+                self.place.0,
                 self.written(&format!("mmrepl.join_known(d.{column}, {deleted})"), "null")
             ),
             // An equal version will do: the row is the later one.
@@ -125,6 +138,13 @@ impl InRow {
     /// The column, quoted.
     pub(super) fn column(&self) -> &str {
         &self.column
+    }
+
+    /// The function that keeps the version of a row that gets another key, where it is another.
+    pub(super) fn keeper_of_moved(&self) -> Option<String> {
+        let (place, places) = self.place;
+        matches!(self.rule, Rule::Manual(_))
+            .then(|| format!("mmrepl.know_anew('{place}', '{places}')"))
     }
 
     /// Whether deletes need the clock.

@@ -17,7 +17,7 @@ use mmrepl::ids::NodeName;
 use mmrepl::pgoutput::{Tuple, Value};
 
 use crate::history::Strategy;
-use crate::node::{Row, Stamp, State};
+use crate::node::{Pending, Row, Stamp, State};
 use crate::table::{column, number, text};
 use crate::versions::{self, Kept};
 
@@ -58,6 +58,16 @@ fn rank_of(row: &RowChange) -> Option<&Rank> {
 
 fn kept(rank: Option<&Rank>) -> Kept {
     rank.map(|rank| versions::read(&rank.to_string()))
+}
+
+/// What waits for a person to decide.
+fn pending(op: &RowOp, row: &RowChange) -> Pending {
+    let values = match op {
+        RowOp::Put(put) => column(&put.values, 1).zip(column(&put.values, 2)),
+        RowOp::Delete(_) => None,
+    };
+    let known = kept(rank_of(row));
+    Pending { values, known }
 }
 
 fn key_of(row: &RowChange) -> usize {
@@ -269,8 +279,19 @@ impl<'a> Applying<'a> {
                 }
             }
             (Decision::Overtaken, _) => return Err(RolledBack::Overtaken),
-            _ => {}
+            (Decision::JoinDeletes(known), _) => {
+                let known = kept(Some(&known));
+                self.state.remember(key, known);
+                self.state.supersede(key, known);
+                return Ok(());
+            }
+            (Decision::Pending, op) => {
+                self.state.pending[key][usize::from(self.source)] = Some(pending(op, row));
+                return Ok(());
+            }
+            _ => return Ok(()),
         }
+        self.state.supersede(key, kept(rank_of(row)));
         Ok(())
     }
 
