@@ -130,6 +130,12 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// Whether a person may have to decide.
+    pub fn need_a_person(&self) -> bool {
+        let mut all = self.tables.values().chain([&self.default]);
+        all.any(|rule| matches!(rule, Rule::Manual(_)))
+    }
+
     /// The rule of a table. Without a key its rows are matched whole and none applies.
     pub fn of(&self, schema: &str, table: &str, has_key: bool) -> &Rule {
         if !has_key {

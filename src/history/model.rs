@@ -97,7 +97,8 @@ pub struct Conflict {
     pub kind: String,
     /// The rule that decided.
     pub rule: String,
-    /// `applied`: the incoming write won; `kept_local`: what was here stayed.
+    /// `applied`: the incoming write won; `kept_local`: what was here stayed; `pending`: it stays
+    /// until a person decides.
     pub outcome: String,
     /// The write that the link brought.
     pub incoming: Side,
@@ -105,12 +106,26 @@ pub struct Conflict {
     pub local: Side,
     /// When somebody brought the losing value back.
     pub restored_at: Option<CommitTime>,
+    /// What the incoming write knew, where rows carry that.
+    pub incoming_version: Option<String>,
+    /// What the deciding node's write knew.
+    pub local_version: Option<String>,
+    /// When a conflict that was `pending` ended.
+    pub resolved_at: Option<CommitTime>,
+    /// How: `local` or `remote` by a person, `superseded` by a write that knew the incoming one,
+    /// `replaced` by a later conflict with the same source.
+    pub resolved_as: Option<String>,
 }
 
 impl Conflict {
     /// True when the incoming write won.
     pub fn applied(&self) -> bool {
         self.outcome == "applied"
+    }
+
+    /// True as long as a person has to decide.
+    pub fn is_pending(&self) -> bool {
+        self.outcome == "pending" && self.resolved_at.is_none()
     }
 
     /// The write that lost.
