@@ -237,7 +237,8 @@ fn join_deletes(conflict: &Conflict, table: &Table) -> String {
     )
 }
 
-/// Marks the record, and others of the row whose incoming write is known by now.
+/// Marks the record, and others of the row whose incoming write is known by now. What waits on was
+/// seen with the row that stays, where that is the one that was there.
 async fn end(
     client: &Client,
     conflict: &Conflict,
@@ -245,16 +246,19 @@ async fn end(
     take: Take,
 ) -> Result<(), HistoryError> {
     let sql = format!(
-        "update mmrepl.conflict c set resolved_at = clock_timestamp(),
-            resolved_as = case when c.id = d.id then $2 else 'superseded' end
-         from mmrepl.conflict d
-         where d.id = $1 and (c.id = d.id or c.relation = d.relation and c.row_key = d.row_key
-            and c.outcome = 'pending' and c.resolved_at is null
-            and mmrepl.knows(coalesce(
-                (select t.{KNOWN_COLUMN} from {} t where {}),
-                (select x.version::bigint[] from mmrepl.tombstone x
-                 where x.relation = d.relation and x.key = d.row_key)),
-                c.incoming_version::bigint[]))",
+        "with now as (
+            select coalesce((select t.{KNOWN_COLUMN} from {} t where {}),
+                (select x.version::bigint[] from mmrepl.tombstone x, mmrepl.conflict d
+                 where d.id = $1 and x.relation = d.relation and x.key = d.row_key)) as known)
+         update mmrepl.conflict c
+         set resolved_at = case when f.ends then clock_timestamp() end,
+            resolved_as = case when c.id = $1 then $2 when f.ends then 'superseded' end,
+            local_version = case when f.ends or $2 <> 'local' then c.local_version
+                else now.known::text end
+         from now, mmrepl.conflict d, mmrepl.conflict o,
+            lateral (select o.id = $1 or mmrepl.knows(now.known, o.incoming_version::bigint[])) f(ends)
+         where d.id = $1 and c.id = o.id and o.relation = d.relation and o.row_key = d.row_key
+            and o.outcome = 'pending' and o.resolved_at is null",
         table.only(),
         key(conflict, table)?
     );

@@ -22,6 +22,7 @@ mod housekeeping;
 mod init;
 mod init_rows;
 mod large;
+mod manual;
 mod not_shown;
 mod origin_progress;
 mod pgbench;
