@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Tests mostly wait for servers, so more of them run at once than there are cores.
 export RUST_TEST_THREADS ?= 4
 
-.PHONY: all demo demo-script test soak bench servers fmt lint clean
+.PHONY: all demo demo-script test soak bench compare servers fmt lint clean
 
 all:
 	$(CARGO) build --release
@@ -35,6 +35,11 @@ soak: servers
 # The same backlogs through the server's own subscription and through mmrepl, side by side.
 bench: servers
 	$(CARGO) bench --bench drain
+
+# The same conflicts through subscriptions, pglogical and mmrepl. ARGS=--write replaces the document.
+compare: servers
+	tools/pglogical.sh
+	$(CARGO) bench --profile dev --bench compare -- $(ARGS)
 
 # Real server binaries of majors 14 to 18, kept outside the tree.
 servers:

@@ -45,7 +45,8 @@ begin
 end $$;
 
 -- hybrid_clock: what a delete counts as its time. One for all deletes of a transaction, in the WAL before
--- the first of them, so that every node knows the version that the tombstone has here.
+-- the first of them, so that every node knows the version that the tombstone has here. Before DELETE, per
+-- statement; per row on partitioned tables, where a partition may be named.
 create function mmrepl.delete_begins() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -54,6 +55,9 @@ begin
     if coalesce(current_setting('mmrepl.delete_clock', true), '') = '' then
         perform set_config('mmrepl.delete_clock', clock::text, true);
         perform pg_logical_emit_message(true, 'mmrepl', 'deletes at ' || clock);
+    end if;
+    if tg_level = 'ROW' then
+        return old;
     end if;
     return null;
 end $$;

@@ -8,6 +8,8 @@
 //! `MMREPL_BENCH_ONLY` (a workload's name) change what is run.
 #![allow(clippy::print_stdout, missing_docs)]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod engine;
 mod pair;
 mod workload;

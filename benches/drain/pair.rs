@@ -1,63 +1,22 @@
 //! Two fresh servers, a configuration, and east's daemon.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use mmrepl::local::{self, LocalServer, ServerBinaries, ServerOptions};
-use tokio_postgres::{Client, NoTls};
+use mmrepl::local::{self, ServerOptions};
+
+use crate::common::{Cluster, Daemon, Side};
 
 /// How often is asked whether everything has arrived.
 const POLL: Duration = Duration::from_millis(5);
-
-/// A server and a connection to its database.
-pub(crate) struct Side {
-    server: LocalServer,
-    client: Client,
-}
-
-impl Side {
-    async fn start(binaries: &ServerBinaries, dir: &std::path::Path) -> Self {
-        let options = ServerOptions::default()
-            .with("shared_buffers", "256MB")
-            .with("max_wal_size", "4GB")
-            .with("autovacuum", "off");
-        let server = LocalServer::start_new(binaries, dir, &options).expect("a server starts");
-        let (client, connection) = tokio_postgres::connect(&server.dsn("postgres"), NoTls)
-            .await
-            .expect("it answers");
-        tokio::spawn(connection);
-        Self { server, client }
-    }
-
-    pub(crate) fn dsn(&self) -> String {
-        self.server.dsn("postgres")
-    }
-
-    pub(crate) async fn run(&self, sql: &str) {
-        self.client
-            .batch_execute(sql)
-            .await
-            .expect("the statement runs");
-    }
-
-    pub(crate) async fn value(&self, sql: &str) -> String {
-        let row = self
-            .client
-            .query_one(sql, &[])
-            .await
-            .expect("the query runs");
-        row.get::<_, Option<String>>(0).unwrap_or_default()
-    }
-}
 
 /// East writes, west receives.
 pub(crate) struct Pair {
     pub(crate) east: Side,
     pub(crate) west: Side,
-    dir: tempfile::TempDir,
-    daemon: Option<Child>,
+    cluster: Cluster,
+    daemon: Option<Daemon>,
     cost: (f64, f64),
+    _dir: tempfile::TempDir,
 }
 
 impl Pair {
@@ -71,17 +30,21 @@ impl Pair {
             .prefix("mmrepl-bench-")
             .tempdir()
             .expect("a folder");
-        let east = Side::start(&binaries, &dir.path().join("east")).await;
-        let west = Side::start(&binaries, &dir.path().join("west")).await;
-        let pair = Self {
+        let options = ServerOptions::default()
+            .with("shared_buffers", "256MB")
+            .with("max_wal_size", "4GB")
+            .with("autovacuum", "off");
+        let east = Side::start(&binaries, &dir.path().join("east"), &options).await;
+        let west = Side::start(&binaries, &dir.path().join("west"), &options).await;
+        let cluster = Cluster::new(dir.path(), (&east, &west), "");
+        Self {
             east,
             west,
-            dir,
+            cluster,
             daemon: None,
             cost: (0.0, 0.0),
-        };
-        pair.write_config();
-        pair
+            _dir: dir,
+        }
     }
 
     pub(crate) async fn version(&self) -> String {
@@ -95,61 +58,22 @@ impl Pair {
         self.west.run(sql).await;
     }
 
-    fn config(&self) -> PathBuf {
-        self.dir.path().join("cluster.toml")
-    }
-
-    fn write_config(&self) {
-        let node = |name: &str, side: &Side| {
-            let port = local::free_port().expect("a free port");
-            format!(
-                "[[node]]\nname = \"{name}\"\ndsn = \"{}\"\nadmin = \"127.0.0.1:{port}\"\n",
-                side.dsn()
-            )
-        };
-        let nodes = node("east", &self.east) + &node("west", &self.west);
-        std::fs::write(
-            self.config(),
-            format!("[cluster]\nname = \"bench\"\n{nodes}"),
-        )
-        .expect("the folder is writable");
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mmrepl"));
-        command
-            .env("MMREPL_CONFIG", self.config())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        command
-    }
-
     pub(crate) fn init(&self) {
-        let status = self.command().arg("init").status().expect("mmrepl runs");
-        assert!(status.success(), "mmrepl init: {status}");
+        self.cluster.run(&["init"]);
     }
 
     pub(crate) fn start_daemon(&mut self) {
-        let data = self.dir.path().join("data");
-        let child = self
-            .command()
-            .args(["run", "--node", "east", "--data-dir"])
-            .arg(data)
-            .spawn();
-        self.daemon = Some(child.expect("mmrepl runs"));
+        self.daemon = Some(self.cluster.start_daemon("east"));
     }
 
     /// CPU seconds and peak memory of the daemon, read when it is stopped.
     pub(crate) fn stop_daemon(&mut self) {
         self.note_cost();
-        if let Some(mut daemon) = self.daemon.take() {
-            daemon.kill().expect("the daemon is ours");
-            daemon.wait().expect("the daemon is ours");
-        }
+        self.daemon = None;
     }
 
     fn note_cost(&mut self) {
-        let Some(pid) = self.daemon.as_ref().map(Child::id) else {
+        let Some(pid) = self.daemon.as_ref().map(|daemon| daemon.child.id()) else {
             return;
         };
         let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));

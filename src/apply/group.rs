@@ -127,10 +127,8 @@ pub fn entries_of(
         target.map.check_missing(new)?;
     }
     if target.map.key.is_none() {
-        return Ok(whole_row(change, target)
-            .into_iter()
-            .map(Entry::WholeRow)
-            .collect());
+        let whole = whole_row(change, target).map(Entry::WholeRow);
+        return Ok(whole.into_iter().collect());
     }
     let row = |key, made, op, rank| {
         Entry::Row(RowChange {
@@ -166,9 +164,7 @@ pub fn entries_of(
         Change::Update { old, new, .. } => {
             let before = need(target.map.old_key(old.as_ref(), new))?;
             let gone = whole(old.as_ref());
-            let new = &gone
-                .as_ref()
-                .map_or_else(|| new.clone(), |old| completed(new, old));
+            let new = &filled(new, gone.as_ref());
             let rank = versions.of_row(new);
             match target.map.key_of(new) {
                 Some(after) if after != before => {
@@ -208,9 +204,7 @@ fn whole_row(change: &Change, target: &Arc<Target>) -> Option<WholeRowChange> {
         Change::Insert { new, .. } => (None, Some(new.clone())),
         Change::Update { old, new, .. } => {
             let old = old.as_ref().map(image);
-            let new = old
-                .as_ref()
-                .map_or_else(|| new.clone(), |old| completed(new, old));
+            let new = filled(new, old.as_ref());
             (old, Some(new))
         }
         Change::Delete { old, .. } => (Some(image(old)), None),
@@ -221,6 +215,11 @@ fn whole_row(change: &Change, target: &Arc<Target>) -> Option<WholeRowChange> {
         old,
         new,
     })
+}
+
+/// The new row with what it left out, where the source sent the old one whole.
+fn filled(new: &Tuple, old: Option<&Tuple>) -> Tuple {
+    old.map_or_else(|| new.clone(), |old| completed(new, old))
 }
 
 /// `newer` with what it left out taken from `older`.

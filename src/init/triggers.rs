@@ -189,12 +189,12 @@ fn versioned(table: &Table, key: &Key, argument: &str, in_row: &InRow) -> Vec<Wa
     }
     if in_row.has_clock() {
         let begins = "mmrepl.delete_begins()".to_owned();
-        wanted.push(plain(
-            "mmrepl_delete_begin",
-            "before delete",
-            statement,
-            begins,
-        ));
+        let scope = if table.partitioned {
+            " for each row"
+        } else {
+            statement
+        };
+        wanted.push(plain("mmrepl_delete_begin", "before delete", scope, begins));
     }
     wanted
 }

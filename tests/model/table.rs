@@ -18,7 +18,8 @@ fn columns(strategy: Strategy) -> [&'static str; 4] {
     ["id", "small", "large", versions::column(strategy)]
 }
 
-/// `t (id integer primary key, small integer, large text, version)` in a cluster of two nodes or of more.
+/// `t (id integer primary key, small integer, large text, version)`, in a cluster of two nodes or
+/// of more.
 pub(crate) fn target(strategy: Strategy, source: u8, pair: bool, full: bool) -> Arc<Target> {
     let (relation, table) = (relation(strategy, full), table(strategy));
     let map = TableMap::new(relation, Some(table), "west").unwrap();
