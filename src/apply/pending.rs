@@ -14,6 +14,9 @@ use crate::conflict::{Local, Rank, Rule, Version};
 use crate::ids::NodeName;
 use crate::wire::{Batch, WireError};
 
+/// What the target's side of a conflict that waits knows.
+pub(super) struct Waiting(pub(super) Option<Rank>);
+
 /// When and where what the target holds was written: by the server's memory, else by its version.
 pub(super) fn rival(row: &RowChange, local: &Local, target: &NodeName) -> Version {
     let held = local.row.iter().chain(&local.tombstones);
@@ -73,10 +76,10 @@ pub(super) fn push_pend(
     batch: &mut Batch<'_>,
     source: &str,
     row: &RowChange,
-    known_here: Option<&Rank>,
+    Waiting(here): &Waiting,
 ) -> Result<(), WireError> {
     let text = |rank: Option<&Rank>| rank.map(ToString::to_string);
-    let (incoming, local) = (text(row.rank.as_ref()), text(known_here));
+    let (incoming, local) = (text(row.rank.as_ref()), text(here.as_ref()));
     let mut parameters = vec![
         Some(source.as_bytes()),
         incoming.as_ref().map(String::as_bytes),

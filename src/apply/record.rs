@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::error::ApplyError;
 use super::group::{RowChange, RowOp, Stamp};
 use super::params::{self, array_literal};
-use super::pending;
+use super::pending::{self, Waiting};
 use super::sql_record;
 use super::target::{Statement, Target};
 use super::transaction::Applier;
 use crate::commit_time::CommitTime;
-use crate::conflict::{Kind, Rank, Sampler, Verdict, Version};
+use crate::conflict::{Kind, Sampler, Verdict, Version};
 use crate::pgoutput::{Tuple, Value};
 use crate::wire::{Batch, WireError};
 
@@ -24,7 +24,7 @@ pub(super) struct Record {
     /// The incoming row, as far as it is known; nothing of a delete.
     pub row: Option<Tuple>,
     /// Set where a person decides: what the target's side knows.
-    pub waits: Option<Option<Rank>>,
+    pub waits: Option<Waiting>,
 }
 
 impl Record {
@@ -129,7 +129,7 @@ impl Applier {
         parameters.extend(change.key.iter().map(|value| Some(value.as_ref())));
         batch.push(change.target.sql(Statement::Record), &parameters)?;
         match &record.waits {
-            Some(known) => pending::push_pend(batch, source, change, known.as_ref()),
+            Some(waiting) => pending::push_pend(batch, source, change, waiting),
             None => Ok(()),
         }
     }

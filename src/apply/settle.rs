@@ -111,7 +111,7 @@ impl Applier {
             _ => Verdict::Apply,
         };
         let mut record = Record::new(row, verdict, &rival, local.row.is_some());
-        record.waits = waits.then(|| local.known());
+        record.waits = waits.then(|| pending::Waiting(local.known()));
         self.complete_record(row, &mut record).await;
         Some(record)
     }

@@ -187,6 +187,8 @@ mod tests {
         assert_eq!(rule(text, "n"), "node_priority(west, east)");
         assert_eq!(rule(text, "f"), "first_write_wins");
         assert_eq!(rule(text, "l"), "last_write_wins");
+        let by_hand = "[[conflict.table]]\nname = \"public.m\"\nstrategy = \"manual\"\n";
+        assert_eq!(rule(by_hand, "m"), "manual(east, west)");
         let priority = parse("strategy = \"node_priority\"")
             .unwrap()
             .rules()

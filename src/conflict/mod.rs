@@ -20,6 +20,22 @@
 //! A version may be unknown: the row is frozen, older than `track_commit_timestamp`, or written
 //! by the very transaction that asks. In each case it is older than what arrives.
 //!
+//! One rule (`manual`) has no order at all. There a version says what its write knew: for each node
+//! the last write of that node that the row had taken in (`Rank::knows`). A write gets a time above
+//! all of these in its own node's place, so no two writes of a key have the same version, and one
+//! version has another's place exactly if its write came after the other's. A write replaces what
+//! it knew. Of two that did not know of each other each node keeps the one it has, and remembers
+//! the other for a person. Why nothing is lost and all end equal:
+//!
+//! 1. What a node has only ever moves on to something that knows it. So where a write arrived that
+//!    nobody's later write knows, the node either has it or remembers it: it did not know what was
+//!    there, and nothing that came since knew it, or the memory would have gone.
+//! 2. While a node remembers nothing, it therefore has the only such write. All nodes have it then.
+//! 3. A decision is a write that knows both, so there is one such write less. Decisions made at the
+//!    same time on two nodes do not know of each other and are a conflict again.
+//!
+//! Two deletes leave nothing to choose: the tombstone stands for both, and knows what both knew.
+//!
 //! This module is pure: no clock, no server, no I/O.
 
 mod concurrency;

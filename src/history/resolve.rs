@@ -75,7 +75,7 @@ pub async fn resolve(
     let conflict = one(client, id, true).await?;
     must_wait(&conflict)?;
     let here = match &row {
-        Some(known) => known.clone(),
+        Some(There(known)) => known.clone(),
         None => tombstone(client, &conflict, &table).await?,
     };
     if here != conflict.local_version {
@@ -121,12 +121,15 @@ async fn commit(client: &Client, id: &ConflictId) -> Result<(), HistoryError> {
     committed.map_err(failed(id, "commit"))
 }
 
-/// Locks the row; what it knows, where there is one.
+/// What a row that is there knows.
+struct There(Option<String>);
+
+/// Locks the row, where there is one.
 async fn lock_row(
     client: &Client,
     conflict: &Conflict,
     table: &Table,
-) -> Result<Option<Option<String>>, HistoryError> {
+) -> Result<Option<There>, HistoryError> {
     let (id, rows) = (&conflict.id, table.only());
     if table.column(KNOWN_COLUMN).is_none() {
         let why = format!("{} has no column {KNOWN_COLUMN} any more", table.readable());
@@ -138,7 +141,7 @@ async fn lock_row(
     );
     let row = client.query_opt(&sql, &[]).await;
     let row = row.map_err(failed(id, "look at the row"))?;
-    Ok(row.map(|row| row.get(0)))
+    Ok(row.map(|row| There(row.get(0))))
 }
 
 /// What the delete of the row knows.

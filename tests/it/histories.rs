@@ -148,17 +148,20 @@ struct Scene {
     clients: Vec<Client>,
     histories: Vec<Written>,
     fresh: u32,
+    /// Conflicts wait for a person; this one throws dice.
+    by_hand: Option<Rng>,
 }
 
 impl Scene {
-    async fn new(majors: &[u32], (place, count): (Place, usize), mut rng: Rng) -> Self {
+    async fn new(options: ClusterOptions, (place, count): (Place, usize), mut rng: Rng) -> Self {
+        let majors = options.majors.clone();
         let nodes = u8::try_from(majors.len()).expect("three at most");
         let histories: Vec<Written> = (0..count)
             .map(|number| Written::random(number, place, nodes, &mut rng))
             .collect();
         let created = histories.iter().enumerate();
         let schema: String = created.map(|(number, own)| own.create(number)).collect();
-        let cluster = Cluster::running_with(ClusterOptions::majors(majors), &schema).await;
+        let cluster = Cluster::running_with(options, &schema).await;
         cluster.wait_streaming().await;
         let mut clients = Vec::new();
         for node in &cluster.nodes {
@@ -169,6 +172,37 @@ impl Scene {
             clients,
             histories,
             fresh: 0,
+            by_hand: None,
+        }
+    }
+
+    /// Decides conflicts at random until none is left.
+    async fn decide(&mut self) {
+        let Some(rng) = &mut self.by_hand else { return };
+        loop {
+            self.cluster.settle().await;
+            let mut waiting = Vec::new();
+            for node in &self.cluster.nodes {
+                let sql = format!(
+                    "select '{}-' || id from mmrepl.conflict
+                     where outcome = 'pending' and resolved_at is null",
+                    node.name
+                );
+                waiting.extend(node.rows(&sql).await.into_iter().flatten().flatten());
+            }
+            if waiting.is_empty() {
+                return;
+            }
+            for _ in 0..8 {
+                let pick = rng.below(waiting.len() as u64);
+                let id = &waiting[usize::try_from(pick).expect("an index")];
+                let take = ["local", "remote"][usize::from(rng.below(2) == 0)];
+                let resolve = ["conflicts", "resolve", id, "--take", take];
+                let done = self.cluster.mmrepl(&resolve).await;
+                let said = String::from_utf8_lossy(&done.stderr);
+                let too_late = said.contains("is not pending") || said.contains("written again");
+                assert!(done.status.success() || too_late, "{said}");
+            }
         }
     }
 
@@ -203,6 +237,7 @@ impl Scene {
                 }
                 Then::Together => {
                     self.cluster.resume_all().await;
+                    self.decide().await;
                     self.wait_equal(round).await;
                     self.cluster.pause_all().await;
                 }
@@ -210,6 +245,7 @@ impl Scene {
         }
         self.cluster.resume_all().await;
         self.write(ROUNDS - 1).await;
+        self.decide().await;
         self.wait_equal(ROUNDS - 1).await;
     }
 
@@ -258,11 +294,29 @@ impl Scene {
 }
 
 async fn play(nodes: usize, what: (Place, usize), seed: u64) {
-    let majors = vec![pool::usual_major(); nodes];
-    Scene::new(&majors, what, Rng::from_env(seed))
+    let options = ClusterOptions::majors(&vec![pool::usual_major(); nodes]);
+    Scene::new(options, what, Rng::from_env(seed))
         .await
         .play()
         .await;
+}
+
+async fn play_by_hand(nodes: usize, what: (Place, usize), seed: u64) {
+    let majors = vec![pool::usual_major(); nodes];
+    let options = ClusterOptions::majors(&majors).config("[conflict]\nstrategy = \"manual\"\n");
+    let mut scene = Scene::new(options, what, Rng::from_env(seed)).await;
+    scene.by_hand = Some(Rng::from_env(seed));
+    scene.play().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_end_equal_by_hand() {
+    play_by_hand(2, (Place::SharedTable, 30), 7).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_end_equal_by_hand() {
+    play_by_hand(3, (Place::OwnTable, 12), 8).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -166,7 +166,7 @@ fn resolved(
     let row = |(small, large), known| Row {
         small,
         large,
-        version: versions::knowing(known, act.made),
+        version: Some(versions::knowing(known, act.made)),
         stamp: Stamp::Own,
     };
     let mut changes = Vec::new();
@@ -174,7 +174,7 @@ fn resolved(
         (Some(there), values) => {
             let own = (there.small, there.large);
             let wanted = if remote { values } else { Some(own) };
-            let known = versions::joined(there.version, waits.known);
+            let known = Some(versions::joined(there.version, waits.known));
             let new = row(wanted.unwrap_or(own), known);
             state.rows[key] = Some(new);
             changes.push(Change::Update {
@@ -196,7 +196,8 @@ fn resolved(
         }
         // Deleted on both sides since: every node joins the two deletes.
         (None, None) => {
-            state.remember(key, versions::joined(state.version(key), waits.known));
+            let both = versions::joined(state.version(key), waits.known);
+            state.remember(key, Some(both));
             false
         }
     };

@@ -329,7 +329,7 @@ impl Act<'_> {
         let by_knowledge = self.strategy == Strategy::Manual;
         let moved = Row {
             version: if by_knowledge {
-                versions::knowing(None, self.made)
+                Some(versions::knowing(None, self.made))
             } else {
                 self.updated(before)
             },
@@ -337,7 +337,7 @@ impl Act<'_> {
             ..before
         };
         let left = if by_knowledge {
-            versions::knowing(before.version, (0, self.made.1))
+            Some(versions::knowing(before.version, (0, self.made.1)))
         } else {
             moved.version
         };

@@ -88,17 +88,17 @@ fn is_later(one: Kept, other: Kept, node: u8) -> bool {
 }
 
 /// What both know.
-pub(crate) fn joined(one: Kept, other: Kept) -> Kept {
+pub(crate) fn joined(one: Kept, other: Kept) -> [i64; 3] {
     let (one, other) = (one.unwrap_or_default(), other.unwrap_or_default());
-    Some(std::array::from_fn(|place| one[place].max(other[place])))
+    std::array::from_fn(|place| one[place].max(other[place]))
 }
 
 /// A write on top of what is known: its time is above all others.
-pub(crate) fn knowing(known: Kept, (time, node): (i64, u8)) -> Kept {
+pub(crate) fn knowing(known: Kept, (time, node): (i64, u8)) -> [i64; 3] {
     let mut known = known.unwrap_or_default();
     let above = known.into_iter().max().unwrap_or(0) + 1;
     known[usize::from(node)] = time.max(above);
-    Some(known)
+    known
 }
 
 /// What an application writes into its own column: nothing, something old, something new.
@@ -126,7 +126,7 @@ pub(crate) fn written(
         },
         Strategy::FirstWriteWins => Some(one(first(before) + 1)),
         Strategy::NodePriority => Some(counted(before, node)),
-        Strategy::Manual => knowing(before, (time, node)),
+        Strategy::Manual => Some(knowing(before, (time, node))),
     }
 }
 
@@ -138,7 +138,7 @@ pub(crate) fn deleted(strategy: Strategy, (time, node): (i64, u8), row: Kept) ->
         Strategy::HybridClock => Some(one(time.max(first(row) + 1))),
         Strategy::FirstWriteWins => Some(one(first(row) + 1)),
         Strategy::NodePriority => Some(counted(row, node)),
-        Strategy::Manual => knowing(row, (time, node)),
+        Strategy::Manual => Some(knowing(row, (time, node))),
     }
 }
 
@@ -148,7 +148,7 @@ pub(crate) fn lifted(strategy: Strategy, node: u8, row: Kept, tombstone: Kept) -
         Strategy::LastWriteWins => None,
         Strategy::VersionColumn => row.max(tombstone),
         Strategy::Manual if knows(row, tombstone) && is_later(row, tombstone, node) => row,
-        Strategy::Manual => knowing(joined(row, tombstone), (0, node)),
+        Strategy::Manual => Some(knowing(Some(joined(row, tombstone)), (0, node))),
         _ if row > tombstone => row,
         Strategy::HybridClock | Strategy::FirstWriteWins => Some(one(first(tombstone) + 1)),
         Strategy::NodePriority => Some(counted(tombstone, node)),
