@@ -3,6 +3,14 @@
 -- Nobody calls it any more.
 drop function mmrepl.advance_position(text, pg_lsn, pg_lsn, timestamptz);
 
+-- The rules that the server's own daemon goes by, in one text; see `config::agreement`.
+alter table mmrepl.node add column rules text;
+
+-- The versions in the rows, where the rule keeps them there.
+alter table mmrepl.conflict
+    add column incoming_version text,
+    add column local_version text;
+
 -- The version of the delete, as its column's type prints it; null where the table keeps none.
 alter table mmrepl.tombstone add column version text;
 
@@ -148,6 +156,8 @@ declare
         || ' where d.mmrepl_lifted is not null and %s', tg_table_schema, tg_table_name, tg_argv[2], tg_argv[3],
         changed, tg_argv[0], tg_argv[1]);
 begin
+    -- A delete that is being applied and finds no row waits for this transaction; see `apply::crossing`.
+    perform pg_advisory_xact_lock_shared(1835889264, root::bigint::bit(32)::integer);
     if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
         if tg_level = 'STATEMENT' then
             execute probe using root;

@@ -4,8 +4,6 @@
 -- side), `superseded` (a write that knew the incoming one was made or arrived), `replaced` (a later write of
 -- the same source waits instead). `relation` and `row_key` name the row as tombstones do.
 alter table mmrepl.conflict
-    add column if not exists incoming_version text,
-    add column if not exists local_version text,
     add column relation oid,
     add column row_key text,
     add column resolved_at timestamptz,

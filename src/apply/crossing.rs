@@ -6,8 +6,10 @@
 //! the advisory lock of its table together with other inserts, and a delete that found no row takes
 //! it alone and then looks again. So one of the two waits for the other's commit.
 //!
-//! Local writers need no such lock: a local insert that is under way commits later than the delete,
-//! so it is the newer one; a local delete either locks its row or leaves nothing.
+//! Local writers need no such lock where time decides: a local insert that is under way commits
+//! later than the delete, so it is the newer one; a local delete either locks its row or leaves
+//! nothing. Where rows carry their version, a local insert under way may have one below the delete,
+//! so it takes the lock as well (in `mmrepl.lift_versions`, before it looks for tombstones).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -43,7 +45,7 @@ pub(super) fn push_insert_lock(batch: &mut Batch<'_>, target: &Target) -> Result
 
 /// The tables in which a delete found no row that another link may be about to insert.
 fn tables_to_lock<'a>(rows: impl Iterator<Item = (&'a RowChange, &'a Local)>) -> BTreeSet<u32> {
-    let alone = |target: &Arc<Target>| target.guard().pair;
+    let alone = |target: &Arc<Target>| target.guard().pair && !target.versions().is_in_row();
     let absent = rows.filter(|(row, local)| {
         matches!(row.op, RowOp::Delete(_)) && local.row.is_none() && !alone(&row.target)
     });

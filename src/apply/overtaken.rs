@@ -134,7 +134,8 @@ impl Applier {
             }
             self.counts.conflicts += 1;
             if self.ledger.take(row.target) {
-                let record = Record::new(change, Verdict::Apply, &delete, false);
+                let record =
+                    Record::new(change, Verdict::Apply, (&delete, held.rank.as_ref()), false);
                 records.push((change, record));
             }
         }

@@ -14,9 +14,6 @@ use crate::conflict::{Local, Rank, Rule, Version};
 use crate::ids::NodeName;
 use crate::wire::{Batch, WireError};
 
-/// What the target's side of a conflict that waits knows.
-pub(super) struct Waiting(pub(super) Option<Rank>);
-
 /// When and where what the target holds was written: by the server's memory, else by its version.
 pub(super) fn rival(row: &RowChange, local: &Local, target: &NodeName) -> Version {
     let held = local.row.iter().chain(&local.tombstones);
@@ -46,18 +43,18 @@ fn waiting(map: &TableMap, first: usize) -> String {
 }
 
 /// Makes the record just written one that waits; an older one of the same source waits no more.
-/// Parameters: `$1` the source, `$2` and `$3` the versions of the two writes, then the key.
+/// Parameters: the source, then the key.
 pub(super) fn pend(map: &TableMap) -> String {
     format!(
         "with me as (select currval(pg_get_serial_sequence('mmrepl.conflict', 'id')) as id), \
          older as (update mmrepl.conflict c \
          set resolved_at = clock_timestamp(), resolved_as = 'replaced' \
          from me where {} and c.source = $1 and c.id <> me.id) \
-         update mmrepl.conflict c set outcome = 'pending', incoming_version = $2, \
-         local_version = $3, relation = {}, row_key = {} from me where c.id = me.id",
-        waiting(map, 4),
+         update mmrepl.conflict c set outcome = 'pending', relation = {}, row_key = {} \
+         from me where c.id = me.id",
+        waiting(map, 2),
         map.table.oid,
-        key_text(map, 4)
+        key_text(map, 2)
     )
 }
 
@@ -76,15 +73,8 @@ pub(super) fn push_pend(
     batch: &mut Batch<'_>,
     source: &str,
     row: &RowChange,
-    Waiting(here): &Waiting,
 ) -> Result<(), WireError> {
-    let text = |rank: Option<&Rank>| rank.map(ToString::to_string);
-    let (incoming, local) = (text(row.rank.as_ref()), text(here.as_ref()));
-    let mut parameters = vec![
-        Some(source.as_bytes()),
-        incoming.as_ref().map(String::as_bytes),
-        local.as_ref().map(String::as_bytes),
-    ];
+    let mut parameters = vec![Some(source.as_bytes())];
     parameters.extend(keyed(row));
     batch.push(row.target.sql(Statement::Pend), &parameters)
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::error::ApplyError;
 use super::group::{RowChange, RowOp, Stamp};
 use super::params::{self, array_literal};
-use super::pending::{self, Waiting};
+use super::pending;
 use super::sql_record;
 use super::target::{Statement, Target};
 use super::transaction::Applier;
 use crate::commit_time::CommitTime;
-use crate::conflict::{Kind, Sampler, Verdict, Version};
+use crate::conflict::{Kind, Rank, Sampler, Verdict, Version};
 use crate::pgoutput::{Tuple, Value};
 use crate::wire::{Batch, WireError};
 
@@ -21,15 +21,22 @@ pub(super) struct Record {
     pub verdict: Verdict,
     /// The write on the target that the source did not know.
     pub rival: Version,
+    /// The version that the rival has in its row.
+    pub rank: Option<Rank>,
     /// The incoming row, as far as it is known; nothing of a delete.
     pub row: Option<Tuple>,
-    /// Set where a person decides: what the target's side knows.
-    pub waits: Option<Waiting>,
+    /// Whether a person decides.
+    pub waits: bool,
 }
 
 impl Record {
     /// What `change` met: a row, or (`row` is false) the memory of a delete.
-    pub(super) fn new(change: &RowChange, verdict: Verdict, rival: &Version, row: bool) -> Self {
+    pub(super) fn new(
+        change: &RowChange,
+        verdict: Verdict,
+        (rival, rank): (&Version, Option<&Rank>),
+        row: bool,
+    ) -> Self {
         let incoming = match &change.op {
             RowOp::Put(put) => Some(put.values.clone()),
             RowOp::Delete(_) => None,
@@ -38,8 +45,9 @@ impl Record {
             kind: Kind::of(change.made, row),
             verdict,
             rival: rival.clone(),
+            rank: rank.cloned(),
             row: incoming,
-            waits: None,
+            waits: false,
         }
     }
 }
@@ -113,6 +121,8 @@ impl Applier {
             .map(|row| incoming_arrays(&change.target, row))
             .unzip();
         let (time, rival_time) = (change.time.to_string(), record.rival.time.to_string());
+        let ranks = [&change.rank, &record.rank];
+        let ranks = ranks.map(|rank| rank.as_ref().map(ToString::to_string));
         let mut parameters = vec![
             Some(source.as_bytes()),
             Some(target.as_bytes()),
@@ -124,14 +134,16 @@ impl Applier {
             Some(time.as_bytes()),
             Some(rival_time.as_bytes()),
             Some(record.rival.node.as_str().as_bytes()),
+            ranks[0].as_ref().map(String::as_bytes),
+            ranks[1].as_ref().map(String::as_bytes),
         ];
         debug_assert_eq!(parameters.len(), sql_record::RECORD_PARAMETERS);
         parameters.extend(change.key.iter().map(|value| Some(value.as_ref())));
         batch.push(change.target.sql(Statement::Record), &parameters)?;
-        match &record.waits {
-            Some(waiting) => pending::push_pend(batch, source, change, waiting),
-            None => Ok(()),
+        if record.waits {
+            pending::push_pend(batch, source, change)?;
         }
+        Ok(())
     }
 
     /// Fills in large values that the stream left out, where the source still has that very row.

@@ -110,8 +110,13 @@ impl Applier {
             Decision::Discard | Decision::Pending => Verdict::Discard,
             _ => Verdict::Apply,
         };
-        let mut record = Record::new(row, verdict, &rival, local.row.is_some());
-        record.waits = waits.then(|| pending::Waiting(local.known()));
+        let known = if waits {
+            local.known()
+        } else {
+            local.rank_of(&rival).cloned()
+        };
+        let mut record = Record::new(row, verdict, (&rival, known.as_ref()), local.row.is_some());
+        record.waits = waits;
         self.complete_record(row, &mut record).await;
         Some(record)
     }

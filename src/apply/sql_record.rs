@@ -11,7 +11,7 @@ use super::params::array_literal;
 use super::sql::{Guard, key_matches, key_of, rows_of};
 
 /// Parameters of [`record`] before the key's.
-pub(super) const RECORD_PARAMETERS: usize = 10;
+pub(super) const RECORD_PARAMETERS: usize = 12;
 
 const COLUMNS: &str = "source, target, schema_name, table_name, key_columns, key_values, kind, \
      rule, outcome, incoming_columns, incoming_values, incoming_time, incoming_origin, \
@@ -50,14 +50,15 @@ fn key_names(map: &TableMap) -> String {
 
 /// Records one conflict. Parameters: `$1` source, `$2` target, `$3` key values, `$4` kind, `$5`
 /// outcome, `$6` and `$7` names and values of the incoming row, `$8` its time, `$9` and `$10` time
-/// and node of what the target holds; then the key.
+/// and node of what the target holds, `$11` and `$12` the versions of both in their rows; then the
+/// key.
 pub(super) fn record(map: &TableMap, guard: &Guard, rule: &str, origin_of_rival: &str) -> String {
     let (schema, table) = (literal(&map.table.schema), literal(&map.table.name));
     format!(
-        "insert into mmrepl.conflict ({COLUMNS}) \
+        "insert into mmrepl.conflict ({COLUMNS}, incoming_version, local_version) \
          select $1, $2, {schema}, {table}, {}, $3::text[], $4, {}, $5, \
          $6::text[], $7::text[], $8::timestamptz, {}, \
-         l.names, l.vals, $9::timestamptz, $10, {origin_of_rival} \
+         l.names, l.vals, $9::timestamptz, $10, {origin_of_rival}, $11, $12 \
          from (select 1) one \
          left join (select {} as names, {} as vals from {} t where {}) l on true",
         key_names(map),

@@ -7,6 +7,7 @@ pub mod key_text;
 pub mod link_control;
 pub mod names;
 pub mod position;
+pub mod rules;
 pub mod server;
 pub mod slots;
 pub mod table;

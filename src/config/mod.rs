@@ -3,6 +3,7 @@
 //! Parsing has two halves: [`raw`] is the file as written, unknown keys refused; [`validate`] turns
 //! it into a [`Config`] and reports every problem at once.
 
+pub mod agreement;
 pub mod conflict;
 pub mod conninfo;
 mod error;

@@ -20,7 +20,46 @@
 //! A version may be unknown: the row is frozen, older than `track_commit_timestamp`, or written
 //! by the very transaction that asks. In each case it is older than what arrives.
 //!
-//! One rule (`manual`) has no order at all. There a version says what its write knew: for each node
+//! # Versions in the row
+//!
+//! Four more rules ([`Rule`]) keep a version in a column, the [`Rank`]. It decides first; time and
+//! node only decide between equal ranks. What a server forgets (it freezes rows, it loses its
+//! commit times) is then only asked for in ties.
+//!
+//! | rule | rank of a write | tie |
+//! |---|---|---|
+//! | `version_column` | the application's value, never less than before; NULL is least | later |
+//! | `hybrid_clock` | the clock, at least the rank before and one | later |
+//! | `first_write_wins` | the rank before and one | earlier |
+//! | `node_priority` | the edits of each node, the first node's count most; one more | later |
+//!
+//! Any total order makes the nodes agree, provided that each write of a key is above every write
+//! that its node had seen. Then the greatest write is above all others wherever it is applied, a
+//! row never gives way to something it was made from, and what is discarded was below the row for
+//! good. The order here is the one of (rank, time, node), with the time reversed in one case. It
+//! extends cause and effect:
+//!
+//! 1. *Updates.* A trigger sees the old row under its lock and sets a rank above it (equal, for a
+//!    column that the application keeps; then the clock rule makes the time later). The row is the
+//!    greatest write of its key that the node has seen.
+//! 2. *Deletes* have a rank made from the row's by the same step. The stream carries the old row
+//!    (`REPLICA IDENTITY FULL`), so every node computes the one that the deleting node stored with
+//!    its tombstone. The clock of a deleting transaction is in its WAL for that ([`delete_clock`]).
+//!    The old key of a row that moves goes with the rank that the row got.
+//! 3. *Inserts* know nothing of a row, but maybe of its delete. After the insert, which may have
+//!    waited for the deleter's commit, a trigger lifts the row above the tombstone.
+//! 4. A truncate has no rows to take ranks from, so in such tables it is turned into deletes.
+//!
+//! `first_write_wins` reads: of two edits made on the same rank, neither knew the other, and the
+//! earlier stays; a greater number of edits was made knowing an edit more. `node_priority` reads:
+//! up to the first node whose edits differ, both saw the same; the one with more edits of that
+//! node knew an edit that the other did not, or is that edit, and that node comes first.
+//!
+//! Triggers fire for applications only: what is applied keeps the rank that it came with.
+//!
+//! # No order at all
+//!
+//! Under the rule `manual` a version says what its write knew: for each node
 //! the last write of that node that the row had taken in (`Rank::knows`). A write gets a time above
 //! all of these in its own node's place, so no two writes of a key have the same version, and one
 //! version has another's place exactly if its write came after the other's. A write replaces what

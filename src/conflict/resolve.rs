@@ -32,6 +32,15 @@ pub struct Local {
     pub tombstones: Vec<Held>,
 }
 
+impl Local {
+    /// The version in the row, or in the tombstone, that was written with this `version`.
+    pub fn rank_of(&self, version: &Version) -> Option<&Rank> {
+        let mut held = self.row.iter().chain(&self.tombstones);
+        let found = held.find(|held| held.version.as_ref() == Some(version));
+        found.and_then(|held| held.rank.as_ref())
+    }
+}
+
 /// What becomes of the incoming change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {

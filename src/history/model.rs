@@ -72,6 +72,8 @@ pub struct Side {
     pub at: Option<CommitTime>,
     /// The replication origin it had on the node that decided; 0 is that node itself.
     pub origin: Option<u32>,
+    /// The version that decided, where the table keeps it in the row.
+    pub version: Option<String>,
     /// The row; `None` when the write was a delete.
     pub row: Option<Vec<Column>>,
 }
@@ -106,10 +108,6 @@ pub struct Conflict {
     pub local: Side,
     /// When somebody brought the losing value back.
     pub restored_at: Option<CommitTime>,
-    /// What the incoming write knew, where rows carry that.
-    pub incoming_version: Option<String>,
-    /// What the deciding node's write knew.
-    pub local_version: Option<String>,
     /// When a conflict that was `pending` ended.
     pub resolved_at: Option<CommitTime>,
     /// How: `local` or `remote` by a person, `superseded` by a write that knew the incoming one,

@@ -168,7 +168,9 @@ fn made(side: &Side) -> String {
     } else {
         "deleted on "
     };
-    format!("{what}{node}, {at}")
+    let version = side.version.as_ref();
+    let version = version.map_or_else(String::new, |version| format!(", version {version}"));
+    format!("{what}{node}, {at}{version}")
 }
 
 /// `id=7, line=2`.
@@ -245,6 +247,7 @@ mod tests {
             node: Some(node.parse().unwrap()),
             at: Some(CommitTime::from_postgres_micros(micros)),
             origin: Some(0),
+            version: None,
             row,
         };
         let id = || column("id", Some("1"));
@@ -261,8 +264,6 @@ mod tests {
             incoming: side("west", 7, Some(vec![id(), column("v", Some("a\x1b[2J"))])),
             local: side("east", 5, Some(vec![id(), column("v", None)])),
             restored_at: None,
-            incoming_version: None,
-            local_version: None,
             resolved_at: None,
             resolved_as: None,
         }

@@ -78,7 +78,7 @@ pub async fn resolve(
         Some(There(known)) => known.clone(),
         None => tombstone(client, &conflict, &table).await?,
     };
-    if here != conflict.local_version {
+    if here != conflict.local.version {
         bring_up_to_date(client, &conflict, &table, here).await?;
         commit(client, id).await?;
         let table = conflict.table_name();
@@ -209,7 +209,7 @@ fn write(
             "update {rows} t set {KNOWN_COLUMN} = t.{KNOWN_COLUMN} where {key}"
         ))
     };
-    let known = literal(conflict.incoming_version.as_deref().unwrap_or_default());
+    let known = literal(conflict.incoming.version.as_deref().unwrap_or_default());
     let know = format!("select set_config('mmrepl.known', {known}, true)");
     let (writes, did) = match (take, is_there, &conflict.incoming.row) {
         (Take::Local, true, _) => (vec![touch()?], "updated"),

@@ -28,7 +28,20 @@ pub(super) struct Kept {
     pub ended_before: i64,
 }
 
-const KEPT: &str = "
+/// Tables whose rows count versions without a clock. A row that comes back there must be above the
+/// delete on every node, also where its tombstone is swept a little later, so none is swept.
+macro_rules! counting_tables {
+    () => {
+        "(array(
+    select t.tgrelid from pg_catalog.pg_trigger t
+    join pg_catalog.pg_proc p on p.oid = t.tgfoid
+    join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+    where n.nspname = 'mmrepl' and p.proname in ('keep_version', 'keep_count', 'keep_edits', 'keep_known')))"
+    };
+}
+
+const KEPT: &str = concat!(
+    "
 select case when c.exact > $1::int8
             then greatest(c.exact, pg_catalog.pg_stat_get_live_tuples('mmrepl.tombstone'::regclass))
             else c.exact end,
@@ -37,7 +50,11 @@ select case when c.exact > $1::int8
        pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::int8
 from (select pg_catalog.count(*) as exact
       from (select from mmrepl.tombstone limit $1::int8 + 1) counted) c,
-     (select pg_catalog.min(left_at) as at from mmrepl.tombstone) o";
+     (select pg_catalog.min(left_at) as at from mmrepl.tombstone
+      where relation <> all ",
+    counting_tables!(),
+    ") o"
+);
 
 /// Looks at the tombstones of the server; `retention` says which are old.
 pub(super) async fn kept(client: &Client, retention: Duration) -> Result<Kept, CatalogError> {
@@ -88,7 +105,8 @@ pub(super) async fn mark(client: &Client) -> Result<Lsn, CatalogError> {
 /// `xmin` has 32 bits. The distance to `$2` is taken modulo 2^32 and is right while `$2` is fresh,
 /// which the last condition makes sure of; a tombstone whose number came round again is kept.
 /// A tombstone that somebody is writing is left for the next time, so nothing is waited for.
-const PRUNE: &str = "
+const PRUNE: &str = concat!(
+    "
 delete from mmrepl.tombstone where ctid = any (array(
     select t.ctid from mmrepl.tombstone t
     where t.left_at < pg_catalog.now() - $1::int8 * interval '1 microsecond'
@@ -96,7 +114,11 @@ delete from mmrepl.tombstone where ctid = any (array(
           between 1 and 2147483647
       and pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::int8 - $2::int8
           between 0 and 1000000000
-    order by t.left_at limit $3 for update skip locked))";
+      and t.relation <> all ",
+    counting_tables!(),
+    "
+    order by t.left_at limit $3 for update skip locked))"
+);
 
 /// Deletes at most `batch` tombstones; says how many.
 pub(super) async fn prune(

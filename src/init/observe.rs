@@ -41,6 +41,8 @@ pub(super) struct NodeRow {
     pub(super) here: bool,
     pub(super) system_id: String,
     pub(super) origin_id: Option<u32>,
+    /// The rules that the server's own daemon goes by.
+    pub(super) rules: Option<String>,
 }
 
 /// The publication.

@@ -138,7 +138,7 @@ pub(super) async fn publication(
 
 /// The rows of `mmrepl.node`.
 pub(super) async fn nodes(client: &Client) -> Result<Vec<NodeRow>, CatalogError> {
-    let sql = "select name, here, system_id, origin_id from mmrepl.node order by name";
+    let sql = "select name, here, system_id, origin_id, rules from mmrepl.node order by name";
     let rows = client
         .query(sql, &[])
         .await
@@ -148,6 +148,7 @@ pub(super) async fn nodes(client: &Client) -> Result<Vec<NodeRow>, CatalogError>
         here: row.get(1),
         system_id: row.get(2),
         origin_id: row.get(3),
+        rules: row.get(4),
     };
     Ok(rows.iter().map(node).collect())
 }

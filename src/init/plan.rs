@@ -9,6 +9,7 @@ use super::{InitError, InitOptions, identity, publication, triggers};
 use crate::catalog::names::literal;
 use crate::catalog::position::RESET_POSITION;
 use crate::config::Config;
+use crate::config::agreement::rules_text;
 use crate::ids::{LinkName, NodeName, origin_name, slot_name};
 
 /// How many statements one transaction runs on tables, each holding its lock until the end.
@@ -229,12 +230,21 @@ fn node_row(config: &Config, state: &NodeState, other: &NodeState) -> Option<Str
         .nodes
         .iter()
         .find(|row| row.name == other.name.as_str());
+    let rules = rules_text(&config.rules());
     let origin_right =
         |id: Option<u32>| here || (id.is_some() && id == state.origins.get(&origin).copied());
     let right = |row: &super::observe::NodeRow| {
-        row.here == here && row.system_id == system_id && origin_right(row.origin_id)
+        row.here == here
+            && row.system_id == system_id
+            && origin_right(row.origin_id)
+            && (!here || row.rules.as_ref() == Some(&rules))
     };
     (!row.is_some_and(right)).then(|| {
+        let rules = if here {
+            literal(&rules)
+        } else {
+            "null".to_owned()
+        };
         let origin = if here {
             "null".to_owned()
         } else {
@@ -244,7 +254,7 @@ fn node_row(config: &Config, state: &NodeState, other: &NodeState) -> Option<Str
             )
         };
         format!(
-            "insert into mmrepl.node (name, here, system_id, origin_id) values ({}, {here}, {}, {origin}) on conflict (name) do update set here = excluded.here, system_id = excluded.system_id, origin_id = excluded.origin_id",
+            "insert into mmrepl.node (name, here, system_id, origin_id, rules) values ({}, {here}, {}, {origin}, {rules}) on conflict (name) do update set here = excluded.here, system_id = excluded.system_id, origin_id = excluded.origin_id, rules = excluded.rules",
             literal(other.name.as_str()),
             literal(&system_id)
         )

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use super::LinkContext;
+use super::agreement::check_rules;
 use super::error::LinkError;
 use super::history::{Witnesses, start_position};
 use super::probe::read_clock;
@@ -82,6 +83,7 @@ pub(super) async fn connect(context: &LinkContext) -> Result<Ready, LinkError> {
     }
     let target_control = open_control(context, target).await?;
     check_clocks(context, &source_control, &target_control).await?;
+    check_rules(context, &source_control, &target_control).await?;
     let source_server = server(source, &source_control).await?;
     let target_server = server(target, &target_control).await?;
     let origins = read_origins(context, &target_control).await?;
@@ -262,7 +264,7 @@ async fn agreed_start(
 }
 
 /// A missing schema or table `mmrepl` means that `init` has not been run.
-fn not_set_up(node: &Node, error: CatalogError) -> LinkError {
+pub(super) fn not_set_up(node: &Node, error: CatalogError) -> LinkError {
     let node = node.name.clone();
     match error.sqlstate() {
         Some("42P01" | "3F000") => LinkError::NotSetUp {

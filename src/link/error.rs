@@ -80,6 +80,9 @@ pub enum LinkError {
         /// `max_clock_skew`, in milliseconds.
         allowed_ms: u128,
     },
+    /// The target's daemon goes by other rules.
+    #[error("{0}")]
+    RulesDiffer(String),
     /// The checkpoint store failed.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -95,7 +98,7 @@ impl Retryable for LinkError {
                 RetryClass::Definite
             }
             Self::History(error) => error.retry_class(),
-            Self::ClockSkew { .. } => RetryClass::Operator,
+            Self::ClockSkew { .. } | Self::RulesDiffer(_) => RetryClass::Operator,
             Self::Checkpoint(error) => error.retry_class(),
         }
     }

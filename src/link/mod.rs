@@ -9,6 +9,7 @@
 //! A link never ends by itself. Whatever fails, it closes its connections, says in `status` what
 //! happened and whether a person must act, waits, and starts again from the target's position.
 
+mod agreement;
 mod alive;
 mod applying;
 mod checkpointing;
@@ -213,6 +214,7 @@ impl Link {
             result = drive(reader, saving, &mut applying, interrupted) => result,
             gone = alive::until_gone(&context.source.name, &ready.source_control) => Err(gone),
             gone = alive::until_gone(&context.target.name, &ready.target_control) => Err(gone),
+            other = agreement::until_rules_differ(context, &ready.target_control) => Err(other),
         };
         self.in_order_until = applying.in_order_until();
         result

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use crate::history::{self, KEYS, Step, Write};
+use crate::history::{self, KEYS, Step, Strategy, Write};
 use crate::support::pg::TextRow;
 use crate::support::wait::ensure;
 use crate::support::{Cluster, ClusterOptions, Rng, pg, pool, wait_until};
@@ -35,6 +35,14 @@ const ROUNDS: usize = APART.len() + 1;
 /// How long nodes may take to become equal once everything is applied.
 const EQUAL_LIMIT: Duration = Duration::from_secs(30);
 
+/// What is played.
+#[derive(Clone, Copy)]
+struct What {
+    place: Place,
+    count: usize,
+    strategy: Strategy,
+}
+
 /// Where the rows of a history are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -42,16 +50,29 @@ enum Place {
     SharedTable,
 }
 
+/// The word in the configuration, and the column with the version.
+fn names_of(strategy: Strategy) -> (&'static str, &'static str) {
+    match strategy {
+        Strategy::LastWriteWins => ("last_write_wins", "null"),
+        Strategy::VersionColumn => ("version_column", "version"),
+        Strategy::HybridClock => ("hybrid_clock", "mmrepl_version"),
+        Strategy::FirstWriteWins => ("first_write_wins", "mmrepl_version"),
+        Strategy::NodePriority => ("node_priority", "mmrepl_versions"),
+        Strategy::Manual => ("manual", "mmrepl_known"),
+    }
+}
+
 /// The transactions of one history, by round.
 struct Written {
     table: String,
+    strategy: Strategy,
     /// Added to the history's keys.
     first_key: usize,
     rounds: Vec<Vec<Step>>,
 }
 
 impl Written {
-    fn random(number: usize, place: Place, nodes: u8, rng: &mut Rng) -> Self {
+    fn random(number: usize, what: What, nodes: u8, rng: &mut Rng) -> Self {
         let mut round = || -> Vec<Step> {
             let commits = 1 + rng.below(4);
             let mut below = |bound| rng.below(bound);
@@ -60,12 +81,13 @@ impl Written {
                 .collect()
         };
         let rounds = (0..ROUNDS).map(|_| round()).collect();
-        let (table, first_key) = match place {
+        let (table, first_key) = match what.place {
             Place::OwnTable => (format!("h{number}"), 0),
             Place::SharedTable => ("h".to_owned(), number * 10),
         };
         Self {
             table,
+            strategy: what.strategy,
             first_key,
             rounds,
         }
@@ -76,7 +98,7 @@ impl Written {
         let name = &self.table;
         let mut sql = format!(
             "create table if not exists {name}
-                 (id int primary key, small text not null, large text not null);
+                 (id int primary key, small text not null, large text not null, version numeric);
              alter table {name} alter column large set storage external;"
         );
         if number % 4 == 3 && self.first_key == 0 {
@@ -104,19 +126,28 @@ impl Written {
     fn sql(&self, write: Write, fresh: u32) -> String {
         let table = &self.table;
         let large = format!("repeat('.', 2500) || {fresh}");
+        // An application that keeps a version: none, an old one, a new one, or it forgets to.
+        let version = ["null", "1", "2", "3.5"][fresh as usize / 2 % 4];
+        let keeps = self.strategy == Strategy::VersionColumn && fresh.is_multiple_of(2);
+        let version = if keeps { version } else { "version" };
+        let inserted = if keeps { version } else { "null" };
         let at = |key: u8| self.first_key + usize::from(key);
         match write {
             Write::Put(key) => format!(
-                "insert into {table} values ({}, {fresh}, {large})
-                 on conflict (id) do update set small = excluded.small, large = excluded.large",
+                "insert into {table} as t (id, small, large, version)
+                 values ({}, {fresh}, {large}, {inserted}) on conflict (id) do update
+                 set small = excluded.small, large = excluded.large, version = {}",
+                at(key),
+                version.replace("version", "t.version")
+            ),
+            Write::Small(key) => format!(
+                "update {table} set small = {fresh}, version = {version} where id = {}",
                 at(key)
             ),
-            Write::Small(key) => {
-                format!("update {table} set small = {fresh} where id = {}", at(key))
-            }
-            Write::Large(key) => {
-                format!("update {table} set large = {large} where id = {}", at(key))
-            }
+            Write::Large(key) => format!(
+                "update {table} set large = {large}, version = {version} where id = {}",
+                at(key)
+            ),
             Write::Move(from, to) => format!(
                 "update {table} set id = {1} where id = {0}
                  and not exists (select from {table} where id = {1})",
@@ -153,14 +184,25 @@ struct Scene {
 }
 
 impl Scene {
-    async fn new(options: ClusterOptions, (place, count): (Place, usize), mut rng: Rng) -> Self {
-        let majors = options.majors.clone();
+    async fn new(majors: &[u32], what: What, mut rng: Rng) -> Self {
         let nodes = u8::try_from(majors.len()).expect("three at most");
-        let histories: Vec<Written> = (0..count)
-            .map(|number| Written::random(number, place, nodes, &mut rng))
+        let histories: Vec<Written> = (0..what.count)
+            .map(|number| Written::random(number, what, nodes, &mut rng))
             .collect();
         let created = histories.iter().enumerate();
         let schema: String = created.map(|(number, own)| own.create(number)).collect();
+        let tables: BTreeSet<&str> = histories.iter().map(|own| own.table.as_str()).collect();
+        let rule = |table: &str| {
+            let rule = names_of(what.strategy).0;
+            let mut text =
+                format!("[[conflict.table]]\nname = \"public.{table}\"\nstrategy = \"{rule}\"\n");
+            if what.strategy == Strategy::VersionColumn {
+                text.push_str("version_column = \"version\"\n");
+            }
+            text
+        };
+        let rules: String = tables.into_iter().map(rule).collect();
+        let options = ClusterOptions::majors(majors).config(&rules);
         let cluster = Cluster::running_with(options, &schema).await;
         cluster.wait_streaming().await;
         let mut clients = Vec::new();
@@ -172,7 +214,7 @@ impl Scene {
             clients,
             histories,
             fresh: 0,
-            by_hand: None,
+            by_hand: (what.strategy == Strategy::Manual).then_some(rng),
         }
     }
 
@@ -261,8 +303,12 @@ impl Scene {
             .iter()
             .map(|own| own.table.as_str())
             .collect();
-        let of =
-            |table: &str| format!("select '{table}', id, small, right(large, -2500) from {table}");
+        let version = names_of(self.histories[0].strategy).1;
+        let of = |table: &str| {
+            format!(
+                "select '{table}', id, small, right(large, -2500), {version}::text from {table}"
+            )
+        };
         let all: Vec<String> = tables.into_iter().map(of).collect();
         let query = all.join(" union all ") + " order by 1, 2";
         pg::rows(&self.clients[node], &query).await
@@ -293,48 +339,105 @@ impl Scene {
     }
 }
 
-async fn play(nodes: usize, what: (Place, usize), seed: u64) {
-    let options = ClusterOptions::majors(&vec![pool::usual_major(); nodes]);
-    Scene::new(options, what, Rng::from_env(seed))
+async fn play(nodes: usize, (place, count): (Place, usize), seed: u64, strategy: Strategy) {
+    let majors = vec![pool::usual_major(); nodes];
+    let what = What {
+        place,
+        count,
+        strategy,
+    };
+    Scene::new(&majors, what, Rng::from_env(seed))
         .await
         .play()
         .await;
 }
 
-async fn play_by_hand(nodes: usize, what: (Place, usize), seed: u64) {
-    let majors = vec![pool::usual_major(); nodes];
-    let options = ClusterOptions::majors(&majors).config("[conflict]\nstrategy = \"manual\"\n");
-    let mut scene = Scene::new(options, what, Rng::from_env(seed)).await;
-    scene.by_hand = Some(Rng::from_env(seed));
-    scene.play().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn two_nodes_end_equal_by_hand() {
-    play_by_hand(2, (Place::SharedTable, 30), 7).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn three_nodes_end_equal_by_hand() {
-    play_by_hand(3, (Place::OwnTable, 12), 8).await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_end_equal() {
-    play(2, (Place::OwnTable, 120), 3).await;
+    play(2, (Place::OwnTable, 120), 3, Strategy::LastWriteWins).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_end_equal_in_one_table() {
-    play(2, (Place::SharedTable, 240), 4).await;
+    play(2, (Place::SharedTable, 240), 4, Strategy::LastWriteWins).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_end_equal() {
-    play(3, (Place::OwnTable, 40), 5).await;
+    play(3, (Place::OwnTable, 40), 5, Strategy::LastWriteWins).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_end_equal_in_one_table() {
-    play(3, (Place::SharedTable, 100), 6).await;
+    play(3, (Place::SharedTable, 100), 6, Strategy::LastWriteWins).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_end_equal_under_version_column() {
+    play(2, (Place::OwnTable, 25), 7, Strategy::VersionColumn).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_end_equal_in_one_table_under_version_column() {
+    play(2, (Place::SharedTable, 40), 8, Strategy::VersionColumn).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_end_equal_under_version_column() {
+    play(3, (Place::SharedTable, 20), 9, Strategy::VersionColumn).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_end_equal_under_hybrid_clock() {
+    play(2, (Place::OwnTable, 25), 10, Strategy::HybridClock).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_end_equal_in_one_table_under_hybrid_clock() {
+    play(2, (Place::SharedTable, 40), 11, Strategy::HybridClock).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_end_equal_under_hybrid_clock() {
+    play(3, (Place::SharedTable, 20), 12, Strategy::HybridClock).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_end_equal_under_first_write_wins() {
+    play(2, (Place::OwnTable, 25), 13, Strategy::FirstWriteWins).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_end_equal_in_one_table_under_first_write_wins() {
+    play(2, (Place::SharedTable, 40), 14, Strategy::FirstWriteWins).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_end_equal_under_first_write_wins() {
+    play(3, (Place::SharedTable, 20), 15, Strategy::FirstWriteWins).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_end_equal_under_node_priority() {
+    play(2, (Place::OwnTable, 25), 16, Strategy::NodePriority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_end_equal_in_one_table_under_node_priority() {
+    play(2, (Place::SharedTable, 40), 17, Strategy::NodePriority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_end_equal_under_node_priority() {
+    play(3, (Place::SharedTable, 20), 18, Strategy::NodePriority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_end_equal_by_hand() {
+    play(2, (Place::SharedTable, 30), 19, Strategy::Manual).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_end_equal_by_hand() {
+    play(3, (Place::OwnTable, 12), 20, Strategy::Manual).await;
 }

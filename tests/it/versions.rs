@@ -1,7 +1,8 @@
 //! Rules that decide by a version kept in the row.
 
 use crate::on_every_major;
-use crate::support::{Cluster, ClusterOptions, Node};
+use crate::support::wait::ensure;
+use crate::support::{Cluster, ClusterOptions, LIMIT, Node, wait_until};
 
 /// `t` under a rule, on two nodes.
 fn options(majors: &[u32], rule: &str) -> ClusterOptions {
@@ -230,6 +231,232 @@ async fn an_old_snapshot_does_not_insert_below_a_delete() {
     );
     let left = "select count(*) from mmrepl.tombstone where left_at = '-infinity'";
     assert_eq!(cluster.east().value(left).await, "0");
+}
+
+/// Edits of one version of a row: the first stays. An edit that knows another is the newer one.
+async fn the_first_edit_stays(majors: &[u32]) {
+    let rule = "strategy = \"first_write_wins\"";
+    let schema = "create table t (id int primary key, v text)";
+    let cluster = Cluster::running_with(options(majors, rule), schema).await;
+    cluster.wait_streaming().await;
+    let (east, west) = (cluster.east(), cluster.west());
+    let fill = "insert into t select g, 'first' from generate_series(1, 4) g";
+    alone(&cluster, east, fill).await;
+    let twice = "update t set v = 'w'; delete from t where id = 2;
+        update t set v = 'w again' where id = 3";
+    concurrently(&cluster, "update t set v = 'e'", twice).await;
+    // Two edits were made knowing one more.
+    assert_eq!(value(&cluster).await, "e w again e");
+    alone(&cluster, west, "update t set v = 'later'").await;
+    alone(&cluster, east, "insert into t values (2, 'back')").await;
+    assert_eq!(value(&cluster).await, "later back later later");
+    // A delete of the same version is no better than an edit.
+    concurrently(
+        &cluster,
+        "update t set v = 'e' where id = 1",
+        "delete from t",
+    )
+    .await;
+    assert_eq!(value(&cluster).await, "e");
+    let rules = "select string_agg(distinct rule, ' ') from mmrepl.conflict";
+    assert_eq!(west.value(rules).await, "first_write_wins");
+}
+on_every_major!(
+    the_first_edit_of_a_version_stays,
+    super::the_first_edit_stays
+);
+
+/// Of concurrent edits the one of the more important node wins, whatever the clocks say.
+async fn priority_wins(majors: &[u32]) {
+    let rule = "strategy = \"node_priority\"\nnode_priority = [\"west\", \"east\"]";
+    let schema = "create table t (id int primary key, v text)";
+    let cluster = Cluster::running_with(options(majors, rule), schema).await;
+    cluster.wait_streaming().await;
+    let (east, west) = (cluster.east(), cluster.west());
+    let fill = "insert into t select g, 'first' from generate_series(1, 3) g";
+    alone(&cluster, west, fill).await;
+    cluster.pause_all().await;
+    west.sql("update t set v = 'w' where id = 1; delete from t where id = 2")
+        .await;
+    east.sql("update t set v = 'e'; update t set v = 'e again'")
+        .await;
+    cluster.resume_all().await;
+    cluster.wait_equal().await;
+    assert_eq!(value(&cluster).await, "w e again");
+    alone(&cluster, east, "update t set v = 'e knows' where id = 1").await;
+    alone(&cluster, east, "insert into t values (2, 'back')").await;
+    assert_eq!(value(&cluster).await, "e knows back e again");
+    let edits = "select string_agg(mmrepl_versions::text, ' ' order by id) from t";
+    assert_eq!(west.value(edits).await, "{2,1} {2,1} {1,2}");
+    let shown = "select incoming_version || ' ' || local_version from mmrepl.conflict
+        where key_values = '{1}'";
+    assert_eq!(west.value(shown).await, "{1,2} {2,0}");
+    let id = west
+        .value("select 'west-' || id from mmrepl.conflict where key_values = '{1}'")
+        .await;
+    let said = cluster.mmrepl_ok(&["conflicts", "show", &id]).await;
+    assert!(
+        said.contains("by node_priority") && said.contains("version {2,0}"),
+        "{said}"
+    );
+}
+on_every_major!(the_node_with_priority_wins, super::priority_wins);
+
+/// Frozen rows and a server that has forgotten every commit time: versions in rows remain.
+async fn forgotten_times(rule: &str) {
+    let pair = ClusterOptions::pair().majors;
+    let mut cluster = Cluster::running_with(options(&pair, rule).own_servers(), SCHEMA).await;
+    cluster.wait_streaming().await;
+    let fill = "insert into t select g, 'first', 1 from generate_series(1, 3) g";
+    alone(&cluster, cluster.east(), fill).await;
+    cluster.pause_all().await;
+    let east = "update t set v = 'e', version = 2; delete from t where id = 3";
+    cluster.east().sql(east).await;
+    let west = "update t set v = 'w', version = 3";
+    cluster.west().sql(west).await;
+    cluster.stop_daemons();
+    for name in ["east", "west"] {
+        for setting in ["off", "on"] {
+            let sql = format!("alter system set track_commit_timestamp = {setting}");
+            cluster.node(name).sql(&sql).await;
+            cluster.server_mut(name).restart().unwrap();
+        }
+        let node = cluster.node(name);
+        node.sql("vacuum freeze t").await;
+        let known = "select count(pg_xact_commit_timestamp(xmin)) from t";
+        assert_eq!(node.value(known).await, "0");
+    }
+    cluster.start_daemons();
+    cluster.resume_all().await;
+    cluster.wait_equal().await;
+    assert_eq!(value(&cluster).await, "w w w");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_column_outlives_commit_times() {
+    forgotten_times(COLUMN).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_in_the_row_outlives_commit_times() {
+    forgotten_times(CLOCK).await;
+}
+
+/// Daemons with different rules do not write to each other, and go on once they have the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn different_rules_stop_the_links_until_they_agree() {
+    let mut cluster = Cluster::running(SCHEMA).await;
+    cluster.wait_streaming().await;
+    cluster.allow_error("give both the same file");
+    assert!(cluster.take_daemon("west").terminate().success());
+    cluster.rewrite_config(&format!(
+        "[[conflict.table]]\nname = \"public.t\"\n{COLUMN}\n"
+    ));
+    cluster.start_daemon("west");
+    let said = "public.t is last_write_wins on east and version_column(version) here";
+    cluster
+        .wait_reason(("west", "east"), &["stopped"], said)
+        .await;
+    let said = "public.t is version_column(version) on west and last_write_wins here";
+    cluster
+        .wait_reason(("east", "west"), &["stopped"], said)
+        .await;
+    cluster.init().await;
+    assert!(cluster.take_daemon("east").terminate().success());
+    cluster.start_daemon("east");
+    cluster.wait_streaming().await;
+    concurrently(
+        &cluster,
+        "insert into t values (1, 'e', 2)",
+        "insert into t values (1, 'w', 1)",
+    )
+    .await;
+    assert_eq!(value(&cluster).await, "e");
+}
+
+/// A tombstone with a counted version is kept: the same key may come back on a node that would
+/// have swept it sooner.
+#[tokio::test(flavor = "multi_thread")]
+async fn tombstones_with_counted_versions_are_kept() {
+    let pair = ClusterOptions::pair().majors;
+    let own = options(&pair, COLUMN);
+    let more = own.more_config.clone();
+    let short = ClusterOptions {
+        more_config: format!("[conflict]\ntombstones = \"1s\"\n{more}"),
+        ..own
+    };
+    let schema = format!("{SCHEMA}; create table u (id int primary key)");
+    let cluster = Cluster::running_with(short, &schema).await;
+    cluster.wait_streaming().await;
+    let gone = "insert into t values (1, 'x', 5); insert into u values (1); delete from t;
+        delete from u";
+    alone(&cluster, cluster.east(), gone).await;
+    let left = "select string_agg(relation::regclass::text, ' ') from mmrepl.tombstone";
+    for node in [cluster.east(), cluster.west()] {
+        wait_until("the other tombstone to be swept", LIMIT, async || {
+            let left = node.value(left).await;
+            ensure(left == "t", || left.clone())
+        })
+        .await;
+    }
+}
+
+/// An insert that waits for a delete of its key comes back above it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_insert_that_waited_for_a_delete_is_above_it() {
+    let pair = ClusterOptions::pair().majors;
+    for (rule, wanted) in [(COLUMN, "7"), ("strategy = \"first_write_wins\"", "3")] {
+        let cluster = Cluster::running_with(options(&pair, rule), SCHEMA).await;
+        cluster.wait_streaming().await;
+        let east = cluster.east();
+        alone(&cluster, east, "insert into t values (1, 'first', 7)").await;
+        let (deleter, inserter) = (east.client().await, east.client().await);
+        let begin = "begin; delete from t where id = 1";
+        deleter.batch_execute(begin).await.unwrap();
+        let insert = tokio::spawn(async move {
+            let sql = "insert into t values (1, 'again', 1)";
+            inserter.batch_execute(sql).await
+        });
+        let waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'
+            and datname = current_database() and query like 'insert into t%'";
+        wait_until("the insert to wait", LIMIT, async || {
+            ensure(east.value(waiting).await == "1", || {
+                "it does not".to_owned()
+            })
+        })
+        .await;
+        deleter.batch_execute("commit").await.unwrap();
+        insert.await.unwrap().unwrap();
+        cluster.wait_equal().await;
+        assert_eq!(value(&cluster).await, "again");
+        let version = "select coalesce(to_jsonb(t) ->> 'mmrepl_version', version::text) from t";
+        assert_eq!(cluster.west().value(version).await, wanted);
+    }
+}
+
+/// A delete that is applied while an insert of its key is under way waits for it: the insert has
+/// not seen the delete and its version is lower.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_waits_for_an_insert_that_has_not_seen_it() {
+    let pair = ClusterOptions::pair().majors;
+    let rule = "strategy = \"first_write_wins\"";
+    let cluster = Cluster::running_with(options(&pair, rule), SCHEMA).await;
+    cluster.wait_streaming().await;
+    let inserter = cluster.east().client().await;
+    let insert = "begin; insert into t values (1, 'e', 1)";
+    inserter.batch_execute(insert).await.unwrap();
+    let gone = "begin; insert into t values (1, 'w', 1); delete from t; commit";
+    cluster.west().sql(gone).await;
+    let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted
+        and database = (select oid from pg_database where datname = current_database())";
+    wait_until("the delete to wait", LIMIT, async || {
+        let count = cluster.east().value(waiting).await;
+        ensure(count == "1", || count.clone())
+    })
+    .await;
+    inserter.batch_execute("commit").await.unwrap();
+    cluster.wait_equal().await;
+    assert_eq!(value(&cluster).await, "none");
 }
 
 /// What a rule needs and does not find is said before anything is changed.
