@@ -179,7 +179,8 @@ async fn bring_up_to_date(
         "update mmrepl.conflict c set local_version = $2, local_columns = l.names,
             local_values = l.vals, local_time = coalesce(l.at, clock_timestamp()), local_node = $3,
             local_origin = 0
-         from (select 1) one left join (select array[{}]::text[] as names, array[{}]::text[] as vals,
+         from (select 1) one
+         left join (select array[{}]::text[] as names, array[{}]::text[] as vals,
             pg_xact_commit_timestamp(t.xmin) as at from {} t where {}) l on true
          where c.id = $1",
         names.join(", "),
@@ -259,7 +260,8 @@ async fn end(
             local_version = case when f.ends or $2 <> 'local' then c.local_version
                 else now.known::text end
          from now, mmrepl.conflict d, mmrepl.conflict o,
-            lateral (select o.id = $1 or mmrepl.knows(now.known, o.incoming_version::bigint[])) f(ends)
+            lateral (select o.id = $1
+                or mmrepl.knows(now.known, o.incoming_version::bigint[])) f(ends)
          where d.id = $1 and c.id = o.id and o.relation = d.relation and o.row_key = d.row_key
             and o.outcome = 'pending' and o.resolved_at is null",
         table.only(),

@@ -75,20 +75,25 @@ async fn pending_in_status(cluster: &Cluster, count: u64) {
     .await;
 }
 
-async fn both_sides_wait(majors: &[u32]) {
-    let cluster = running(majors).await;
+/// One after the other: each knows the other's.
+async fn known_edits(cluster: &Cluster) {
     let (east, west) = (cluster.east(), cluster.west());
     east.sql(&format!(
         "insert into t select g, 'a', {LARGE} from generate_series(1, 3) g"
     ))
     .await;
     cluster.wait_equal().await;
-    // One after the other: each knows the other's.
     west.sql("update t set v = 'b'").await;
     cluster.wait_equal().await;
     east.sql("update t set v = 'c'").await;
     cluster.wait_equal().await;
-    nothing_waits(&cluster).await;
+    nothing_waits(cluster).await;
+}
+
+async fn both_sides_wait(majors: &[u32]) {
+    let cluster = running(majors).await;
+    let (east, west) = (cluster.east(), cluster.west());
+    known_edits(&cluster).await;
     apart(
         &cluster,
         "update t set v = 'e' where id = 1",
@@ -398,4 +403,64 @@ async fn a_table_may_come_from_another_rule() {
             and not attisdropped)
         + (select count(*) from pg_trigger where tgname like 'mmrepl%')";
     assert_eq!(cluster.east().value(ours).await, "0");
+}
+
+/// Partitions, rows that move between them, keys that change.
+async fn partitions(majors: &[u32]) {
+    let schema = "create table t (id int primary key, v text) partition by range (id);
+        create table t1 partition of t for values from (0) to (10);
+        create table t2 partition of t for values from (10) to (20)";
+    let options = ClusterOptions::majors(majors).config(MANUAL);
+    let cluster = Cluster::running_with(options, schema).await;
+    cluster.wait_streaming().await;
+    let (east, west) = (cluster.east(), cluster.west());
+    east.sql("insert into t values (1, 'a'), (2, 'b'), (11, 'c')")
+        .await;
+    cluster.wait_equal().await;
+    let moves = "update t set id = 12 where id = 1; update t set id = 3 where id = 2;
+        delete from t2 where id = 11";
+    west.sql(moves).await;
+    cluster.wait_equal().await;
+    east.sql("update t set id = 1 where id = 12; insert into t values (11, 'd')")
+        .await;
+    cluster.wait_equal().await;
+    nothing_waits(&cluster).await;
+    // The old key is gone on one side and edited on the other; the new one is nobody else's.
+    apart(
+        &cluster,
+        "update t set id = 12 where id = 1",
+        "update t set v = 'w' where id = 1",
+    )
+    .await;
+    let id = only(east).await;
+    resolve(&cluster, &id, "local").await;
+    cluster.wait_equal().await;
+    assert_eq!(value(west).await, "3b 11d 12a");
+    nothing_waits(&cluster).await;
+}
+on_every_major!(rows_that_move_between_partitions, super::partitions);
+
+/// Versions have a place for each node in the order of the file: another order is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_order_of_the_nodes_is_refused() {
+    let mut cluster = running(&ClusterOptions::pair().majors).await;
+    cluster.stop_daemons();
+    cluster.nodes.reverse();
+    cluster.rewrite_config(MANUAL);
+    let said = cluster.mmrepl_fails(&["init"]).await;
+    assert!(
+        said.contains("have places for east, west: keep that order"),
+        "{said}"
+    );
+    cluster.allow_error("have places for");
+    cluster.start_daemons();
+    let link = ("east", "west");
+    cluster
+        .wait_reason(link, &["blocked", "stopped"], "have places for east, west")
+        .await;
+    cluster.stop_daemons();
+    cluster.nodes.reverse();
+    cluster.rewrite_config(MANUAL);
+    cluster.start_daemons();
+    cluster.wait_streaming().await;
 }
