@@ -22,7 +22,7 @@ pub struct Migration {
 }
 
 /// Every migration in order.
-pub const MIGRATIONS: [Migration; 4] = [
+pub const MIGRATIONS: [Migration; 5] = [
     Migration {
         number: 1,
         name: "001_base",
@@ -40,8 +40,13 @@ pub const MIGRATIONS: [Migration; 4] = [
     },
     Migration {
         number: 4,
-        name: "004_manual",
-        sql: include_str!("../migrations/004_manual.sql"),
+        name: "004_merge",
+        sql: include_str!("../migrations/004_merge.sql"),
+    },
+    Migration {
+        number: 5,
+        name: "005_manual",
+        sql: include_str!("../migrations/005_manual.sql"),
     },
 ];
 

@@ -45,11 +45,17 @@ pub enum Decision {
 
 /// Picks the first attempt.
 pub fn attempt(row: &RowChange) -> Attempt {
+    let merges = row.target.versions().merging().is_some();
     let put = match &row.op {
         _ if is_by_knowledge(row) => return Attempt::Settle,
+        // The image of the deleted row is joined with the target's.
+        RowOp::Delete(_) if merges => return Attempt::Settle,
         RowOp::Delete(_) => return Attempt::DeleteOlder,
         RowOp::Put(put) => put,
     };
+    if merges && !(put.insert && put.is_whole()) {
+        return Attempt::Settle;
+    }
     if put.insert && !row.target.map.table.can_skip_duplicates {
         return Attempt::Settle;
     }

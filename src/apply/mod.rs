@@ -28,6 +28,7 @@ mod group;
 mod group_tests;
 mod in_order;
 mod mapping;
+mod merging;
 mod origins;
 mod overtaken;
 mod params;
@@ -37,7 +38,9 @@ mod record;
 mod rows;
 mod set_sql;
 mod settle;
+mod settle_merging;
 mod sql;
+mod sql_merge;
 mod sql_record;
 mod tables;
 mod target;
@@ -62,6 +65,7 @@ pub mod pure {
         Entry, GroupBuilder, Put, RowChange, RowOp, Segment, Stamp, WholeRowChange, entries_of,
     };
     pub use super::mapping::{KeyValues, TableMap};
+    pub use super::merging::{Grave, Kept, Merged, Merging};
     pub use super::sql::{Guard, UpdateGuard};
     pub use super::target::Target;
     pub use super::versions::Versions;

@@ -36,7 +36,8 @@ struct Candidate<'a> {
 impl Applier {
     /// Remembers keys that were inserted after a look, for `refuse_deleted`.
     pub(super) fn note_inserted<'a>(&mut self, rows: impl Iterator<Item = &'a RowChange>) {
-        let noted = rows.map(|row| Inserted {
+        let merges = |row: &&RowChange| row.target.versions().merging().is_some();
+        let noted = rows.filter(|row| !merges(row)).map(|row| Inserted {
             target: Arc::clone(&row.target),
             key: row.key.clone(),
             time: row.since,
@@ -76,11 +77,12 @@ impl Applier {
         }
         let tables: Vec<Vec<Candidate<'_>>> = by_table.into_values().collect();
         let outcomes = self.deletes_above(&tables).await?;
-        let mut records = Vec::new();
+        let (mut records, mut merging) = (Vec::new(), Vec::new());
         for (rows, outcome) in tables.iter().zip(&outcomes) {
-            self.judge(rows, outcome, &mut records)?;
+            merging.extend(self.judge(rows, outcome, &mut records)?);
         }
-        self.write_records(&records).await
+        self.write_records(&records).await?;
+        Box::pin(self.settle_merging(&merging)).await
     }
 
     async fn deletes_above(
@@ -103,13 +105,14 @@ impl Applier {
         outcomes.map_err(|failed| ApplyError::target(failed.error, None))
     }
 
-    /// What the deletes found mean for the keys.
+    /// What the deletes found mean for the keys. Gives back those that merge with what was deleted.
     fn judge<'a>(
         &mut self,
         rows: &[Candidate<'a>],
         outcome: &Outcome,
         records: &mut Vec<(&'a RowChange, Record)>,
-    ) -> Result<(), ApplyError> {
+    ) -> Result<Vec<&'a RowChange>, ApplyError> {
+        let mut merging: Vec<&RowChange> = Vec::new();
         for found in 0..outcome.rows.len() {
             let column = |column| outcome.text(found, column).map(str::as_bytes);
             let index = outcome.text(found, 0).and_then(|n| n.parse::<usize>().ok());
@@ -123,23 +126,34 @@ impl Applier {
                 time: row.time,
                 node: self.source.clone(),
             };
-            if !insert.wins_over(row.rank, &held, row.target.versions().tie()) {
+            let wins = insert.wins_over(row.rank, &held, row.target.versions().tie());
+            let merges = row.target.versions().merging().is_some();
+            if !wins && !merges {
                 return Err(ApplyError::Overtaken);
             }
+            let there = |change: &&RowChange| merging.iter().any(|there| there.key == change.key);
+            merging.extend(row.unseen.filter(|change| merges && !there(change)));
             let (Some(change), Some(delete)) = (row.unseen, held.version) else {
                 continue;
             };
+            if delete.node == self.source {
+                continue;
+            }
             if change.seen.includes(&delete) || records.iter().any(|(c, _)| c.key == change.key) {
                 continue;
             }
             self.counts.conflicts += 1;
             if self.ledger.take(row.target) {
-                let record =
-                    Record::new(change, Verdict::Apply, (&delete, held.rank.as_ref()), false);
+                let verdict = if wins {
+                    Verdict::Apply
+                } else {
+                    Verdict::Discard
+                };
+                let record = Record::new(change, verdict, (&delete, held.rank.as_ref()), false);
                 records.push((change, record));
             }
         }
-        Ok(())
+        Ok(merging)
     }
 
     async fn write_records(&mut self, records: &[(&RowChange, Record)]) -> Result<(), ApplyError> {

@@ -6,6 +6,7 @@ use super::crossing::push_insert_lock;
 use super::decide::{Decision, decide, incoming, is_by_knowledge};
 use super::error::ApplyError;
 use super::group::{Put, RowChange, RowOp};
+use super::merging::Grave;
 use super::params;
 use super::pending;
 use super::record::Record;
@@ -27,7 +28,7 @@ pub(super) enum Own {
 }
 
 /// What is written for a change that won.
-enum Act {
+pub(super) enum Act {
     /// The columns that were sent replace those of the row.
     Overwrite(Put),
     /// A new row.
@@ -40,6 +41,12 @@ enum Act {
     LeaveTombstone,
     /// The same, with what two deletes know.
     JoinDeletes(Rank),
+    /// Delete and insert without a trace of the delete; where rows merge.
+    Exchange(Tuple),
+    /// The row goes and leaves this; where rows merge.
+    Bury(Grave),
+    /// There is no row, but this of it; where rows merge.
+    Remember(Grave),
 }
 
 /// A change with what becomes of it.
@@ -56,9 +63,14 @@ impl Applier {
         rows: &[&'a RowChange],
         own: Own,
     ) -> Result<Vec<&'a RowChange>, ApplyError> {
+        let merges = |row: &&RowChange| row.target.versions().merging().is_some();
+        let (merging, rows): (Vec<&RowChange>, Vec<&'a RowChange>) =
+            rows.iter().copied().partition(merges);
+        Box::pin(self.settle_merging(&merging)).await?;
         if rows.is_empty() {
             return Ok(Vec::new());
         }
+        let rows = rows.as_slice();
         let seen = self.look(rows, Statement::SeeRow).await?;
         let (mut done, mut concerned) = (Vec::new(), Vec::new());
         for (row, (local, written_here)) in rows.iter().zip(&seen) {
@@ -83,7 +95,11 @@ impl Applier {
         let mut settled = Vec::with_capacity(concerned.len());
         for (row, (local, _)) in concerned.into_iter().zip(&locals) {
             let act = self.act(row, local).await?;
-            let record = self.record(row, local).await;
+            let verdict = match decide(row, local, &self.source) {
+                Decision::Discard | Decision::Pending => Verdict::Discard,
+                _ => Verdict::Apply,
+            };
+            let record = self.record(row, local, verdict).await;
             settled.push((row, record, act));
         }
         self.carry_out(&settled).await.map(|()| done)
@@ -99,17 +115,18 @@ impl Applier {
     }
 
     /// Counts a conflict; gives the record of it unless there are too many.
-    async fn record(&mut self, row: &RowChange, local: &Local) -> Option<Record> {
+    pub(super) async fn record(
+        &mut self,
+        row: &RowChange,
+        local: &Local,
+        verdict: Verdict,
+    ) -> Option<Record> {
         let rival = self.rival(row, local)?;
         self.counts.conflicts += 1;
         let waits = is_by_knowledge(row);
         if !waits && !self.ledger.take(&row.target) {
             return None;
         }
-        let verdict = match decide(row, local, &self.source) {
-            Decision::Discard | Decision::Pending => Verdict::Discard,
-            _ => Verdict::Apply,
-        };
         let known = if waits {
             local.known()
         } else {
@@ -147,7 +164,7 @@ impl Applier {
     }
 
     /// What holds the key, and whether this transaction wrote the row.
-    fn local(&self, outcomes: &[Outcome]) -> (Local, bool) {
+    pub(super) fn local(&self, outcomes: &[Outcome]) -> (Local, bool) {
         let written_here = outcomes.first().and_then(|row| row.text(0, 3)) == Some("true");
         let mut versions = outcomes.iter().map(|outcome| self.held(outcome));
         let local = Local {
@@ -208,7 +225,7 @@ impl Applier {
         }))
     }
 
-    async fn carry_out(&mut self, settled: &[Settled<'_>]) -> Result<(), ApplyError> {
+    pub(super) async fn carry_out(&mut self, settled: &[Settled<'_>]) -> Result<(), ApplyError> {
         let mut owners = Vec::with_capacity(settled.len());
         let nodes = (self.source.as_str(), self.origins.target().as_str());
         let mut batch = self.session.batch();
@@ -265,6 +282,16 @@ fn push(batch: &mut Batch<'_>, row: &RowChange, act: &Act) -> Result<(), WireErr
         }
         Act::LeaveTombstone => push_tombstone(batch, row),
         Act::JoinDeletes(known) => push_tombstone_of(batch, row, Some(&known.to_string())),
+        Act::Exchange(values) => {
+            batch.push(target.sql(Statement::Delete), &keyed(row))?;
+            push_grave(batch, row, &Grave::default())?;
+            batch.push(target.sql(Statement::Insert), &written(target, values))
+        }
+        Act::Bury(grave) => {
+            batch.push(target.sql(Statement::Delete), &keyed(row))?;
+            push_grave(batch, row, grave)
+        }
+        Act::Remember(grave) => push_grave(batch, row, grave),
     }
 }
 
@@ -280,7 +307,24 @@ fn supersede(batch: &mut Batch<'_>, row: &RowChange, act: &Act) -> Result<(), Wi
     }
 }
 
-fn failed(row: &RowChange, source: WireError) -> ApplyError {
+/// Pushes the statement that leaves a tombstone with the image of the row.
+fn push_grave(batch: &mut Batch<'_>, row: &RowChange, grave: &Grave) -> Result<(), WireError> {
+    let rank = grave.rank.as_ref().map(ToString::to_string);
+    let image = grave.image.as_ref().map(|image| {
+        let columns = row.target.map.columns.iter().zip(&image.0);
+        let written = columns.filter(|(column, _)| column.written);
+        params::array_literal(
+            written
+                .flat_map(|(column, value)| [Some(column.name.as_bytes()), params::value(value)]),
+        )
+    });
+    let mut parameters = keyed(row);
+    parameters.push(rank.as_ref().map(String::as_bytes));
+    parameters.push(image.as_deref());
+    batch.push(row.target.sql(Statement::LeaveTombstone), &parameters)
+}
+
+pub(super) fn failed(row: &RowChange, source: WireError) -> ApplyError {
     ApplyError::target(source, Some(row.target.map.label()))
 }
 

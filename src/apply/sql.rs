@@ -12,14 +12,15 @@ use std::fmt::Write as _;
 use postgres_protocol::escape::escape_identifier as quote;
 
 use super::mapping::TableMap;
+use super::sql_merge;
 use super::versions::Versions;
 use crate::catalog::key_text::key_expression;
 use crate::catalog::table::KeyColumn;
 
 /// Microseconds since 2000-01-01 of the row version `x`, as text.
-const WRITTEN_MICROS: &str = "((extract(epoch from (pg_xact_commit_timestamp_origin(x.xmin)).\"timestamp\") * 1000000)::int8 - 946684800000000)::text";
+pub(super) const WRITTEN_MICROS: &str = "((extract(epoch from (pg_xact_commit_timestamp_origin(x.xmin)).\"timestamp\") * 1000000)::int8 - 946684800000000)::text";
 /// The origin of the row version `x`, as text.
-const WRITTEN_ORIGIN: &str = "(pg_xact_commit_timestamp_origin(x.xmin)).roident::text";
+pub(super) const WRITTEN_ORIGIN: &str = "(pg_xact_commit_timestamp_origin(x.xmin)).roident::text";
 
 /// What a guard compares with: numbers of replication origins on the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -305,6 +306,9 @@ pub(super) fn tombstones(map: &TableMap) -> String {
 /// Leaves a tombstone for a key that has no row. Parameters: the key, and the delete's version
 /// where rows carry theirs.
 pub(super) fn leave_tombstone(map: &TableMap, versions: &Versions) -> String {
+    if versions.merging().is_some() {
+        return sql_merge::bury(map);
+    }
     let version = if versions.is_in_row() {
         format!("${}", 1 + key_of(map).len())
     } else {
@@ -338,7 +342,10 @@ pub(super) fn deletes_above(map: &TableMap, guard: &Guard, versions: &Versions) 
     }
     let value =
         |index: usize, column: &KeyColumn| format!("k.k{}::{}", index + 1, column.type_name);
-    let which = if versions.is_in_row() {
+    let which = if versions.merging().is_some() {
+        // Each may have something for the row.
+        "true".to_owned()
+    } else if versions.is_in_row() {
         format!(
             "w.roident is distinct from {} and x.xmin <> pg_current_xact_id()::xid",
             guard.origin

@@ -8,6 +8,7 @@ use super::pending;
 use super::plan::Kind;
 use super::set_sql;
 use super::sql::{self, Guard, UpdateGuard};
+use super::sql_merge;
 use super::sql_record;
 use super::versions::Versions;
 
@@ -112,7 +113,13 @@ impl Target {
             Statement::DeleteOlder => sql::delete_older_row(map, guard, versions),
             Statement::Delete => sql::delete_decided(map),
             Statement::SeeRow => sql::see_row(map, versions),
+            Statement::LockRow if versions.merging().is_some() => {
+                sql_merge::lock_row(map, versions)
+            }
             Statement::LockRow => format!("{} for update", sql::see_row(map, versions)),
+            Statement::Tombstones if versions.merging().is_some() => {
+                sql_merge::lock_tombstones(map)
+            }
             Statement::Tombstones => sql::tombstones(map),
             Statement::LeaveTombstone => sql::leave_tombstone(map, versions),
             Statement::DeletesAbove => sql::deletes_above(map, guard, versions),

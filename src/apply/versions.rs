@@ -3,8 +3,9 @@
 use postgres_protocol::escape::escape_identifier as quote;
 
 use super::mapping::{MapError, TableMap};
+use super::merging::Merging;
 use crate::commit_time::CommitTime;
-use crate::conflict::{Rank, Rule, Tie};
+use crate::conflict::{Rank, Rule, STATE_COLUMN, Tie};
 use crate::ids::NodeName;
 use crate::pgoutput::Tuple;
 
@@ -17,6 +18,7 @@ pub struct Versions {
     rule: Rule,
     source: NodeName,
     column: Option<VersionColumn>,
+    merging: Option<Merging>,
 }
 
 /// The column that holds a row's version.
@@ -41,8 +43,15 @@ impl Versions {
                 type_name: map.columns[index].type_name.clone(),
             })
         });
+        let column = column.transpose()?;
+        let merging = rule.merge().zip(column.as_ref());
+        let merging = merging.map(|(merge, version)| {
+            let name = rule.name();
+            Merging::new(merge, version.index, map).map_err(|lacks| map.no_version(lacks, name))
+        });
         Ok(Self {
-            column: column.transpose()?,
+            merging: merging.transpose()?,
+            column,
             rule,
             source,
         })
@@ -65,6 +74,9 @@ impl Versions {
 
     /// The version of a row that was inserted or updated.
     pub fn of_row(&self, row: &Tuple) -> Option<Rank> {
+        if let Some(merging) = &self.merging {
+            return merging.version_of(row).map(Rank::of_stamp);
+        }
         let value = row.0.get(self.column.as_ref()?.index)?;
         Rank::read(value.as_bytes().map(|bytes| &bytes[..]))
     }
@@ -86,6 +98,11 @@ impl Versions {
         }
     }
 
+    /// How rows merge, where they do.
+    pub fn merging(&self) -> Option<&Merging> {
+        self.merging.as_ref()
+    }
+
     /// The time for `conflict::Seen::floor`: whether a row is older its version says, so all that
     /// counts is what the source had seen.
     pub fn floor_time(&self, time: CommitTime) -> CommitTime {
@@ -100,6 +117,11 @@ impl Versions {
     /// The version of row `alias` as text; NULL where there is none.
     pub(super) fn printed(&self, alias: &str) -> String {
         match &self.column {
+            Some(column) if self.merging.is_some() => {
+                let (version, state) = (quote(&column.name), quote(STATE_COLUMN));
+                let node = format!("coalesce({alias}.{state} ->> 'n', '')");
+                format!("{alias}.{version}::text || ' ' || {node}")
+            }
             Some(column) => format!("{alias}.{}::text", quote(&column.name)),
             None => "null::text".to_owned(),
         }

@@ -91,6 +91,8 @@ pub struct Oddities {
     pub unlogged: Vec<String>,
     /// Unique or exclusion indexes beside the key: table and index.
     pub extra_unique: Vec<(String, String)>,
+    /// Columns that CHECK constraints look at: table, column and constraint.
+    pub checked_columns: Vec<(String, String, String)>,
     /// Triggers that fire for applied rows too: table and trigger.
     pub always_triggers: Vec<(String, String)>,
     /// Sequences that fill columns of unique indexes.

@@ -161,6 +161,7 @@ pub(super) async fn oddities(
     Ok(Oddities {
         unlogged: unlogged(client, config).await?,
         extra_unique: extra_unique(client, tables).await?,
+        checked_columns: checked_columns(client, &oids).await?,
         always_triggers: always_triggers(client, &oids).await?,
         sequences: sequences(client, &oids).await?,
         partitions_unkeyed: tables.iter().filter(unkeyed).map(Table::readable).collect(),
@@ -204,6 +205,27 @@ async fn extra_unique(
         (!is_key).then(|| (table.readable(), index))
     });
     Ok(extra.collect())
+}
+
+async fn checked_columns(
+    client: &Client,
+    oids: &[u32],
+) -> Result<Vec<(String, String, String)>, CatalogError> {
+    let sql = "
+        select n.nspname::text, c.relname::text, a.attname::text, k.conname::text
+        from pg_catalog.pg_constraint k
+        join pg_catalog.pg_class c on c.oid = k.conrelid
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        join pg_catalog.pg_attribute a on a.attrelid = k.conrelid and a.attnum = any(k.conkey)
+        where k.contype = 'c' and k.conrelid = any($1)
+        order by 1, 2, 3, 4";
+    let rows = client.query(sql, &[&oids]).await;
+    let rows = rows.map_err(CatalogError::query("list check constraints"))?;
+    let found = |row: &tokio_postgres::Row| {
+        let table = crate::catalog::names::readable(row.get(0), row.get(1));
+        (table, row.get(2), row.get(3))
+    };
+    Ok(rows.iter().map(found).collect())
 }
 
 async fn always_triggers(

@@ -5,6 +5,7 @@
 //! refuses while one of them is an error.
 
 mod clock;
+mod counters;
 pub mod facts;
 mod facts_query;
 mod rights;
@@ -88,6 +89,7 @@ pub fn judge(config: &Config, nodes: &[NodeFacts]) -> Vec<Problem> {
         problems.extend(rights::check(facts));
         problems.extend(tables::check(facts));
         problems.extend(rules::check(config, facts));
+        problems.extend(counters::check(config, facts));
     }
     problems.extend(settings::check_identities(nodes));
     problems.extend(settings::check_encodings(nodes));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Config;
-use crate::conflict::{Rule, Rules};
+use crate::conflict::{Merge, Rule, Rules};
 use crate::ids::NodeName;
 
 /// The rule that decides which of two versions of a row stays (design: which write wins).
@@ -79,34 +79,50 @@ pub struct TableRule {
     pub delta_columns: Vec<String>,
 }
 
+impl TableRule {
+    /// Nothing but the strategy.
+    fn of(strategy: Strategy) -> Self {
+        Self {
+            name: String::new(),
+            strategy,
+            version_column: None,
+            node_priority: None,
+            delta_columns: Vec::new(),
+        }
+    }
+}
+
 impl Config {
     /// The rule of every table.
     pub fn rules(&self) -> Rules {
         let conflict = &self.conflict;
-        let tables = conflict.tables.iter().map(|table| {
-            let column = table.version_column.as_deref();
-            let priority = table.node_priority.as_ref();
-            (
-                table.name.clone(),
-                self.rule(table.strategy, column, priority),
-            )
-        });
+        let tables = conflict
+            .tables
+            .iter()
+            .map(|table| (table.name.clone(), self.rule(table)));
         Rules {
-            default: self.rule(conflict.strategy, None, None),
+            default: self.rule(&TableRule::of(conflict.strategy)),
             tables: tables.collect(),
         }
     }
 
-    fn rule(
-        &self,
-        strategy: Strategy,
-        column: Option<&str>,
-        priority: Option<&Vec<NodeName>>,
-    ) -> Rule {
+    fn rule(&self, table: &TableRule) -> Rule {
         let in_file = || self.nodes.iter().map(|node| node.name.clone()).collect();
+        let priority = table.node_priority.as_ref();
         let priority = priority.or(self.conflict.node_priority.as_ref());
-        match strategy {
-            Strategy::VersionColumn => Rule::VersionColumn(column.unwrap_or_default().to_owned()),
+        let merge = |by_column| {
+            let counters = table.delta_columns.clone();
+            Rule::Merge(Merge {
+                by_column,
+                counters,
+            })
+        };
+        match table.strategy {
+            Strategy::VersionColumn => {
+                Rule::VersionColumn(table.version_column.clone().unwrap_or_default())
+            }
+            Strategy::ColumnMerge => merge(true),
+            Strategy::HybridClock if !table.delta_columns.is_empty() => merge(false),
             Strategy::HybridClock => Rule::HybridClock,
             Strategy::FirstWriteWins => Rule::FirstWriteWins,
             Strategy::NodePriority => Rule::NodePriority(priority.cloned().unwrap_or_else(in_file)),

@@ -66,8 +66,9 @@ fn check_strategy(key: &str, strategy: Strategy, problems: &mut Problems) {
         | Strategy::HybridClock
         | Strategy::FirstWriteWins
         | Strategy::NodePriority
+        | Strategy::ColumnMerge
         | Strategy::Manual => true,
-        Strategy::ColumnMerge | Strategy::Custom => false,
+        Strategy::Custom => false,
     };
     if !known {
         problems.add(format!(
@@ -126,11 +127,15 @@ fn check_rule(rule: RawTableRule, nodes: &[Node], problems: &mut Problems) -> Ta
     if rule.node_priority.is_some() && strategy != Strategy::NodePriority {
         problems.add(meaningless("node_priority"));
     }
-    if !rule.delta_columns.is_empty() {
+    let adds_up = matches!(strategy, Strategy::HybridClock | Strategy::ColumnMerge);
+    if !rule.delta_columns.is_empty() && !adds_up {
         problems.add(format!(
-            "{} are not in this version; remove them",
+            "{} needs strategy = \"hybrid_clock\" or \"column_merge\"",
             key("delta_columns")
         ));
+    }
+    for twice in values_seen_twice(rule.delta_columns.iter().map(String::as_str)) {
+        problems.add(format!("{} names {twice} twice", key("delta_columns")));
     }
     let given = rule.node_priority.as_deref();
     TableRule {
@@ -181,11 +186,16 @@ mod tests {
             [[conflict.table]]\nname = \"public.v\"\nstrategy = \"version_column\"\nversion_column = \"no\"\n\
             [[conflict.table]]\nname = \"public.n\"\nstrategy = \"node_priority\"\n\
             [[conflict.table]]\nname = \"public.f\"\nstrategy = \"first_write_wins\"\n\
+            [[conflict.table]]\nname = \"public.c\"\nstrategy = \"column_merge\"\n\
+            [[conflict.table]]\nname = \"public.d\"\nstrategy = \"hybrid_clock\"\n\
+            delta_columns = [\"n\", \"m\"]\n\
             [[conflict.table]]\nname = \"public.l\"\n";
         assert_eq!(rule(text, "t"), "hybrid_clock");
         assert_eq!(rule(text, "v"), "version_column(no)");
         assert_eq!(rule(text, "n"), "node_priority(west, east)");
         assert_eq!(rule(text, "f"), "first_write_wins");
+        assert_eq!(rule(text, "c"), "column_merge");
+        assert_eq!(rule(text, "d"), "hybrid_clock adding up n, m");
         assert_eq!(rule(text, "l"), "last_write_wins");
         let by_hand = "[[conflict.table]]\nname = \"public.m\"\nstrategy = \"manual\"\n";
         assert_eq!(rule(by_hand, "m"), "manual(east, west)");
@@ -208,7 +218,9 @@ mod tests {
         assert!(problem(priority).contains("must name every node once: east, west"));
         let both = "node_priority = [\"east\", \"west\"]";
         assert!(problem(both).contains("has no meaning"));
-        assert!(problem(&table("delta_columns = [\"n\"]")).contains("not in this version"));
+        assert!(problem(&table("delta_columns = [\"n\"]")).contains("needs strategy ="));
+        let twice = "strategy = \"column_merge\"\ndelta_columns = [\"n\", \"n\"]";
+        assert!(problem(&table(twice)).contains("names n twice"));
         assert!(problem("strategy = \"custom\"").contains("not in this version"));
     }
 }

@@ -75,6 +75,7 @@ impl Verdict {
         match self {
             Self::Apply => "applied",
             Self::Discard => "kept_local",
+            Self::Merge => "merged",
         }
     }
 }

@@ -57,6 +57,12 @@
 //!
 //! Triggers fire for applications only: what is applied keeps the rank that it came with.
 //!
+//! # Rows that merge
+//!
+//! Under `column_merge`, and where changes of columns add up, more than one write of a row
+//! survives. There the order of versions only decides whether the row is there; what it holds is
+//! the join of all that arrived. See [`Image`] and the essay of its module.
+//!
 //! # No order at all
 //!
 //! Under the rule `manual` a version says what its write knew: for each node
@@ -78,7 +84,10 @@
 //! This module is pure: no clock, no server, no I/O.
 
 mod concurrency;
+mod decimal;
 mod kind;
+mod merge;
+mod merge_state;
 mod rank;
 mod resolve;
 mod rule;
@@ -86,9 +95,14 @@ mod sample;
 mod version;
 
 pub use concurrency::{MARKER_PREFIX, Marker, SEEN_HISTORY_MAX, Seen, SeenHistory, rival};
+pub use decimal::{BadDecimal, Decimal};
 pub use kind::{Kind, Made};
+pub use merge::{BadStamp, Cell, Counter, Image, Stamp};
+pub use merge_state::MergeState;
 pub use rank::{BadRank, Rank};
 pub use resolve::{Incoming, Local, Standing, Verdict, Write, resolve, standing};
-pub use rule::{COUNT_COLUMN, KNOWN_COLUMN, Rule, Rules, VECTOR_COLUMN, delete_clock};
+pub use rule::{
+    COUNT_COLUMN, KNOWN_COLUMN, Merge, Rule, Rules, STATE_COLUMN, VECTOR_COLUMN, delete_clock,
+};
 pub use sample::{RECORDED_PER_MINUTE, SAMPLED_ONE_IN, Sampler};
 pub use version::{Held, Tie, Version};

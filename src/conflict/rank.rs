@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
+use super::Stamp;
 use crate::commit_time::CommitTime;
 use crate::ids::NodeName;
 
@@ -28,6 +29,8 @@ enum Value {
     Time(Moment),
     /// Element by element, then by length: `bigint[]`.
     Vector(Vec<i64>),
+    /// A clock and the node that gave it.
+    Stamp(Stamp),
 }
 
 /// `smallint` to `numeric`. For the server NaN is the greatest number.
@@ -93,7 +96,10 @@ impl FromStr for Rank {
             vector(text).map(Value::Vector)
         } else {
             let number = || number(text).map(Value::Number);
-            number().or_else(|| moment(text).map(Value::Time))
+            let other = || text.parse().ok().map(Value::Stamp);
+            number()
+                .or_else(|| moment(text).map(Value::Time))
+                .or_else(other)
         };
         Ok(Self {
             value: value.ok_or(BadRank)?,
@@ -120,7 +126,26 @@ impl Rank {
 
     /// What a row without a version counts from.
     pub fn count(rank: Option<&Self>) -> i64 {
-        rank.and_then(|rank| rank.text.parse().ok()).unwrap_or(0)
+        match rank.map(|rank| &rank.value) {
+            Some(Value::Stamp(stamp)) => stamp.clock,
+            _ => rank.and_then(|rank| rank.text.parse().ok()).unwrap_or(0),
+        }
+    }
+
+    /// Of a row that merges.
+    pub fn of_stamp(stamp: Stamp) -> Self {
+        Self {
+            text: stamp.to_string(),
+            value: Value::Stamp(stamp),
+        }
+    }
+
+    /// When and where a row that merges was last written.
+    pub fn stamp(&self) -> Option<&Stamp> {
+        match &self.value {
+            Value::Stamp(stamp) => Some(stamp),
+            _ => None,
+        }
     }
 
     /// The edits of each node with one more by `node`; `nodes` have the places.
@@ -339,6 +364,16 @@ mod tests {
     #[test]
     fn vectors_are_ordered_as_the_server_orders_them() {
         assert_ascending(&["{}", "{0,9}", "{1}", "{1,0}", "{1,2}", "{1,2,0}", "{10,0}"]);
+    }
+
+    #[test]
+    fn stamps_are_ordered_by_clock_and_name() {
+        assert_ascending(&["-1 west", "2 ", "2 east", "2 west", "10 east"]);
+        assert_eq!(Rank::count(Some(&rank("17 east"))), 17);
+        assert_eq!(
+            Rank::of_stamp(rank("17 east").stamp().unwrap().clone()),
+            rank("17 east")
+        );
     }
 
     #[test]

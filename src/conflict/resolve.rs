@@ -48,6 +48,8 @@ pub enum Verdict {
     Apply,
     /// What the target holds is newer and stays.
     Discard,
+    /// Something of both stays; only where rows merge.
+    Merge,
 }
 
 /// Decides one change. Where a row exists it is the newest write of the key, so only it counts;

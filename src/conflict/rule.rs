@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::concurrency::MARKER_PREFIX;
-use super::{Rank, Tie};
+use super::{Rank, Stamp, Tie};
 use crate::ids::NodeName;
 
 /// The column of `hybrid_clock` and `first_write_wins`.
@@ -15,6 +15,8 @@ pub const VECTOR_COLUMN: &str = "mmrepl_versions";
 
 /// The column of `manual`: what a write knew of each node. Its places are in the order of the file.
 pub const KNOWN_COLUMN: &str = "mmrepl_known";
+/// The column in which rows that merge keep their clocks (`MergeState`).
+pub const STATE_COLUMN: &str = "mmrepl_merge";
 
 /// What the first delete of a transaction says in the WAL, before the time.
 const DELETES: &str = "deletes at ";
@@ -36,6 +38,17 @@ pub enum Rule {
     /// What knows the other replaces it; between the others a person decides. These are the nodes
     /// in the order of the file.
     Manual(Vec<NodeName>),
+    /// Neither alone: see `Image`.
+    Merge(Merge),
+}
+
+/// What of two versions of a row survives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Merge {
+    /// The newest value of each column; else all but the counters go with the greater clock.
+    pub by_column: bool,
+    /// Columns whose changes add up.
+    pub counters: Vec<String>,
 }
 
 impl Rule {
@@ -44,10 +57,11 @@ impl Rule {
         match self {
             Self::LastWriteWins => "last_write_wins",
             Self::VersionColumn(_) => "version_column",
-            Self::HybridClock => "hybrid_clock",
             Self::FirstWriteWins => "first_write_wins",
             Self::NodePriority(_) => "node_priority",
             Self::Manual(_) => "manual",
+            Self::Merge(merge) if merge.by_column => "column_merge",
+            Self::HybridClock | Self::Merge(_) => "hybrid_clock",
         }
     }
 
@@ -56,7 +70,7 @@ impl Rule {
         match self {
             Self::LastWriteWins => None,
             Self::VersionColumn(name) => Some(name),
-            Self::HybridClock | Self::FirstWriteWins => Some(COUNT_COLUMN),
+            Self::HybridClock | Self::FirstWriteWins | Self::Merge(_) => Some(COUNT_COLUMN),
             Self::NodePriority(_) => Some(VECTOR_COLUMN),
             Self::Manual(_) => Some(KNOWN_COLUMN),
         }
@@ -66,8 +80,23 @@ impl Rule {
     pub const fn added_type(&self) -> Option<&'static str> {
         match self {
             Self::LastWriteWins | Self::VersionColumn(_) => None,
-            Self::HybridClock | Self::FirstWriteWins => Some("bigint"),
+            Self::HybridClock | Self::FirstWriteWins | Self::Merge(_) => Some("bigint"),
             Self::NodePriority(_) | Self::Manual(_) => Some("bigint[]"),
+        }
+    }
+
+    /// The columns that mmrepl adds, with their types.
+    pub fn added(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        let version = self.column().zip(self.added_type());
+        let state = self.merge().map(|_| (STATE_COLUMN, "jsonb"));
+        version.into_iter().chain(state)
+    }
+
+    /// How rows merge, where they do.
+    pub const fn merge(&self) -> Option<&Merge> {
+        match self {
+            Self::Merge(merge) => Some(merge),
+            _ => None,
         }
     }
 
@@ -98,6 +127,10 @@ impl Rule {
             Self::LastWriteWins => None,
             Self::VersionColumn(_) => deleted.cloned(),
             Self::HybridClock => Some(Rank::of_count(counted.max(clock.unwrap_or(counted)))),
+            Self::Merge(_) => Some(Rank::of_stamp(Stamp {
+                clock: counted.max(clock.unwrap_or(counted)),
+                node: by.to_string(),
+            })),
             Self::FirstWriteWins => Some(Rank::of_count(counted)),
             Self::NodePriority(nodes) => Some(Rank::edited_by(deleted, by, nodes)),
             Self::Manual(nodes) => Some(Rank::written_by(deleted, by, nodes, clock)),
@@ -114,6 +147,9 @@ impl fmt::Display for Rule {
             Self::NodePriority(nodes) | Self::Manual(nodes) => {
                 let names: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
                 write!(f, "({})", names.join(", "))
+            }
+            Self::Merge(merge) if !merge.counters.is_empty() => {
+                write!(f, " adding up {}", merge.counters.join(", "))
             }
             _ => Ok(()),
         }
@@ -184,6 +220,9 @@ mod tests {
         let manual = Rule::Manual(nodes());
         assert_eq!(deleted(&manual, "{1,2}", None), text("{1,3}"));
         assert_eq!(deleted(&manual, "{1,2}", Some(9)), text("{1,9}"));
+        let merge = Rule::Merge(Merge::default());
+        assert_eq!(deleted(&merge, "7 west", Some(5)), text("8 east"));
+        assert_eq!(deleted(&merge, "", Some(50)), text("50 east"));
         assert_eq!(deleted(&Rule::LastWriteWins, "7", None), None);
     }
 
@@ -203,6 +242,18 @@ mod tests {
         assert_eq!(rules.of("public", "t", true), &Rule::FirstWriteWins);
         assert_eq!(rules.of("public", "u", true), &Rule::HybridClock);
         assert_eq!(rules.of("public", "t", false), &Rule::LastWriteWins);
+        let counters = vec!["a".to_owned(), "b".to_owned()];
+        let merge = |by_column, counters| {
+            Rule::Merge(Merge {
+                by_column,
+                counters,
+            })
+        };
+        assert_eq!(merge(true, vec![]).to_string(), "column_merge");
+        assert_eq!(
+            merge(false, counters).to_string(),
+            "hybrid_clock adding up a, b"
+        );
         assert_eq!(
             Rule::NodePriority(nodes()).to_string(),
             "node_priority(west, east)"

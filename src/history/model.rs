@@ -99,8 +99,8 @@ pub struct Conflict {
     pub kind: String,
     /// The rule that decided.
     pub rule: String,
-    /// `applied`: the incoming write won; `kept_local`: what was here stayed; `pending`: it stays
-    /// until a person decides.
+    /// `applied`: the incoming write won; `kept_local`: what was here stayed; `merged`: parts of
+    /// both did, where rows merge; `pending`: what was here stays until a person decides.
     pub outcome: String,
     /// The write that the link brought.
     pub incoming: Side,

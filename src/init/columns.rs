@@ -17,13 +17,13 @@ pub(super) fn step(config: &Config, facts: &NodeFacts) -> Option<Step> {
     let rules = config.rules();
     let missing = |table: &Table| {
         let rule = rules.of(&table.schema, &table.name, table.key.is_some());
-        let (name, type_name) = (rule.column()?, rule.added_type()?);
-        table
-            .column(name)
-            .is_none()
-            .then(|| add(table, name, type_name))
+        let missing = rule
+            .added()
+            .filter(|(name, _)| table.column(name).is_none());
+        let add = missing.flat_map(|(name, type_name)| add(table, name, type_name));
+        add.collect::<Vec<String>>()
     };
-    let sql: Vec<String> = facts.tables.iter().filter_map(missing).flatten().collect();
+    let sql: Vec<String> = facts.tables.iter().flat_map(missing).collect();
     (!sql.is_empty()).then(|| Step::new(&facts.name, "add columns for row versions", sql))
 }
 

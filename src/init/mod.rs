@@ -25,6 +25,7 @@ mod execute;
 mod identity;
 mod join;
 mod links;
+mod merging;
 mod observe;
 mod observe_query;
 mod plan;

@@ -50,7 +50,7 @@ async fn triggers(
 ) -> Result<HashMap<u32, Vec<Trigger>>, CatalogError> {
     let sql = "select tgrelid, tgname::text, tgenabled::text, pg_catalog.pg_get_triggerdef(oid)
                from pg_catalog.pg_trigger
-               where tgrelid = any($1) and pg_catalog.starts_with(tgname::text, 'mmrepl_')";
+               where tgrelid = any($1) and tgname::text ~ '^(zzz_)?mmrepl_'";
     let rows = client.query(sql, &[&oids]).await;
     let rows = rows.map_err(CatalogError::query("read triggers"))?;
     let mut triggers: HashMap<u32, Vec<Trigger>> = HashMap::new();

@@ -345,15 +345,14 @@ fn table_statements(state: &TableState, in_row: Option<&InRow>) -> Vec<String> {
         if !statements.is_empty() {
             remade.insert(trigger.name);
         }
-        let is_new = state
-            .triggers
-            .iter()
-            .all(|there| there.name != trigger.name);
-        if trigger.name == "mmrepl_delete" && !statements.is_empty() && !is_new {
+        let mut there = state.triggers.iter();
+        let there = there.find(|there| there.name == trigger.name);
+        let other_rule = there.is_some_and(|there| !triggers::keeps_versions(there, in_row));
+        if trigger.name == "mmrepl_delete" && !statements.is_empty() && other_rule {
             // Versions of another rule mean nothing to this one.
             let oid = table.oid;
             sql.push(format!(
-                "update mmrepl.tombstone set version = null where relation = {oid}"
+                "update mmrepl.tombstone set version = null, image = null where relation = {oid}"
             ));
         }
         sql.extend(statements);

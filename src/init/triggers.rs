@@ -4,10 +4,14 @@
 //! tombstones like local ones. That one turns an application's truncate of a partition into
 //! deletes; an applied truncate is of whole tables and must not do so.
 
+use super::merging::Merging;
 use super::versions::InRow;
 use crate::catalog::key_text::key_expression;
 use crate::catalog::names::ident;
 use crate::catalog::table::{Key, KeyColumn, Table};
+
+/// Triggers fire in the order of their names.
+const MERGE_TRIGGER: &str = "zzz_mmrepl_merge";
 
 /// A trigger as the catalog has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +34,8 @@ pub(super) struct Wanted {
     scope: String,
     /// The function with its argument, as `pg_get_triggerdef` prints it.
     call: String,
+    /// The statement that makes the function, where it is the table's own.
+    function: Option<String>,
 }
 
 impl Wanted {
@@ -40,6 +46,7 @@ impl Wanted {
             event,
             scope: scope.to_owned(),
             call,
+            function: None,
         }
     }
 
@@ -63,6 +70,7 @@ impl Wanted {
         let there = existing.iter().find(|trigger| trigger.name == self.name);
         let mut statements = Vec::new();
         if !there.is_some_and(|there| self.is(there)) {
+            statements.extend(self.function.clone());
             statements.push(format!(
                 "create or replace trigger {} {} on {qualified}{} execute function {}",
                 self.name, self.event, self.scope, self.call
@@ -95,11 +103,11 @@ pub(super) fn of_table(table: &Table, in_row: Option<&InRow>) -> Vec<Wanted> {
     let argument = quoted(&key_expression(key, |_, column| {
         format!("d.{}", ident(&column.name))
     }));
+    let image = in_row.and_then(InRow::merging).map(Merging::image);
     let with = |version: Option<String>| {
-        version.map_or_else(
-            || argument.clone(),
-            |text| format!("{argument}, {}", quoted(&text)),
-        )
+        let more = version.iter().map(String::as_str).chain(image);
+        let more: Vec<String> = more.map(quoted).collect();
+        [vec![argument.clone()], more].concat().join(", ")
     };
     let deleted = with(in_row.map(InRow::of_delete));
     let one = format!("mmrepl.leave_tombstone({deleted})");
@@ -123,6 +131,12 @@ pub(super) fn of_table(table: &Table, in_row: Option<&InRow>) -> Vec<Wanted> {
         None => wanted.extend(truncates(table)),
     }
     wanted
+}
+
+/// Whether the trigger that was there leaves the same versions, whatever else is new.
+pub(super) fn keeps_versions(there: &Trigger, in_row: Option<&InRow>) -> bool {
+    let version = in_row.map(|in_row| quoted(&in_row.of_delete()));
+    version.is_some_and(|version| there.definition.contains(&version))
 }
 
 /// The memory of truncates, where rows do not carry their version.
@@ -169,11 +183,10 @@ fn versioned(table: &Table, key: &Key, argument: &str, in_row: &InRow) -> Vec<Wa
     } else {
         " referencing new table as mmrepl_new for each statement"
     };
-    let (event, scope, call) = in_row.keeper();
     let statement = " for each statement";
     let delete = "mmrepl.truncate_as_delete()".to_owned();
     let mut wanted = vec![
-        plain("mmrepl_version", event, &scope, call),
+        keeper(in_row),
         plain("mmrepl_lift", "after insert", new_rows, lift.clone()),
         plain("mmrepl_lift_moved", "after update", &rekey_scope(key), lift),
         plain(
@@ -199,6 +212,21 @@ fn versioned(table: &Table, key: &Key, argument: &str, in_row: &InRow) -> Vec<Wa
     wanted
 }
 
+/// What keeps the version. Where rows merge it is the last to see the row, after the application's
+/// own triggers: what those change counts as well.
+fn keeper(in_row: &InRow) -> Wanted {
+    let (event, scope, call) = in_row.keeper();
+    let name = match in_row.merging() {
+        Some(_) => MERGE_TRIGGER,
+        None => "mmrepl_version",
+    };
+    Wanted {
+        always: false,
+        function: in_row.merging().map(Merging::function),
+        ..Wanted::new(name, event, &scope, call)
+    }
+}
+
 /// What every partition under a published table with a key must have of its own.
 pub(super) fn of_partition() -> Wanted {
     Wanted {
@@ -207,6 +235,7 @@ pub(super) fn of_partition() -> Wanted {
         event: "before truncate",
         scope: " for each statement".to_owned(),
         call: "mmrepl.truncate_partition()".to_owned(),
+        function: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The triggers that keep versions in rows, as SQL. Pure; their functions are in `migrations/`.
 
-use crate::catalog::names::ident;
+use super::merging::Merging;
+use crate::catalog::names::{ident, literal};
 use crate::catalog::table::Table;
 use crate::conflict::Rule;
 use crate::ids::NodeName;
@@ -14,6 +15,8 @@ pub(super) struct InRow {
     type_name: String,
     /// For `node_priority` and `manual`: this node's place, from 1, and how many there are.
     place: (usize, usize),
+    node: NodeName,
+    merging: Option<Merging>,
 }
 
 impl InRow {
@@ -34,6 +37,8 @@ impl InRow {
             column: ident(name),
             type_name: added.or_else(own_type)?,
             place,
+            node: node.clone(),
+            merging: rule.merge().map(|merge| Merging::of(merge, table, node)),
         })
     }
 
@@ -55,6 +60,10 @@ impl InRow {
             Rule::HybridClock => {
                 format!("greatest(mmrepl.delete_clock(), coalesce(d.{column}, 0) + 1)::text")
             }
+            Rule::Merge(_) => {
+                let clock = format!("greatest(mmrepl.delete_clock(), coalesce(d.{column}, 0) + 1)");
+                format!("{clock}::text || {}", self.by_this_node())
+            }
             Rule::FirstWriteWins => format!("(coalesce(d.{column}, 0) + 1)::text"),
             Rule::NodePriority(_) => format!("{}::text", self.edited(&format!("d.{column}"))),
             Rule::Manual(_) => {
@@ -67,13 +76,25 @@ impl InRow {
 
     /// The version of the delete of the old key of a row that is now `n`.
     pub(super) fn of_move(&self) -> String {
+        let version = format!("n.{}::text", self.column);
         match self.rule {
+            Rule::Merge(_) => format!("{version} || {}", self.by_this_node()),
             Rule::Manual(_) => {
                 let left = self.written(&format!("d.{}", self.column), "null");
                 format!("{left}::text")
             }
-            _ => format!("n.{}::text", self.column),
+            _ => version,
         }
+    }
+
+    /// The second half of a stamp.
+    fn by_this_node(&self) -> String {
+        literal(&format!(" {}", self.node))
+    }
+
+    /// How rows merge, where they do.
+    pub(super) fn merging(&self) -> Option<&Merging> {
+        self.merging.as_ref()
     }
 
     /// When the version is kept: the event, the scope, the function with its arguments.
@@ -83,6 +104,13 @@ impl InRow {
         let column = &self.column;
         match &self.rule {
             Rule::HybridClock => (BOTH, row(), "mmrepl.keep_clock()".to_owned()),
+            Rule::Merge(_) => {
+                let call = self
+                    .merging
+                    .as_ref()
+                    .map_or_else(String::new, Merging::call);
+                (BOTH, row(), call)
+            }
             Rule::FirstWriteWins => (BOTH, row(), "mmrepl.keep_count()".to_owned()),
             Rule::NodePriority(_) => {
                 let (place, places) = self.place;
@@ -108,14 +136,16 @@ impl InRow {
     /// The value that lifts row `d` above the tombstone `x`, NULL where it is above.
     pub(super) fn lifted(&self) -> String {
         let (column, type_name) = (&self.column, &self.type_name);
-        // Another rule may have left it.
-        let deleted = format!("case when x.version like '{{%' then x.version::{type_name} end");
         let deleted = match self.rule {
-            Rule::Manual(_) => format!("({deleted})"),
+            Rule::Merge(_) => "split_part(x.version, ' ', 1)::bigint".to_owned(),
+            // Another rule may have left it.
+            Rule::Manual(_) => {
+                format!("(case when x.version like '{{%' then x.version::{type_name} end)")
+            }
             _ => format!("x.version::{type_name}"),
         };
         match self.rule {
-            Rule::HybridClock | Rule::FirstWriteWins => {
+            Rule::HybridClock | Rule::FirstWriteWins | Rule::Merge(_) => {
                 format!("case when coalesce(d.{column}, 0) <= {deleted} then {deleted} + 1 end")
             }
             Rule::NodePriority(_) => format!(
@@ -149,6 +179,9 @@ impl InRow {
 
     /// Whether deletes need the clock.
     pub(super) fn has_clock(&self) -> bool {
-        matches!(self.rule, Rule::HybridClock | Rule::Manual(_))
+        matches!(
+            self.rule,
+            Rule::HybridClock | Rule::Merge(_) | Rule::Manual(_)
+        )
     }
 }

@@ -41,7 +41,15 @@ struct What {
     place: Place,
     count: usize,
     strategy: Strategy,
+    /// What the configuration says instead, where rows merge.
+    merging: Option<&'static str>,
 }
+
+/// Counters only; columns decided each by itself, and a counter.
+const MERGING: [&str; 2] = [
+    "strategy = \"hybrid_clock\"\ndelta_columns = [\"count\"]",
+    "strategy = \"column_merge\"\ndelta_columns = [\"count\"]",
+];
 
 /// Where the rows of a history are.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -98,7 +106,8 @@ impl Written {
         let name = &self.table;
         let mut sql = format!(
             "create table if not exists {name}
-                 (id int primary key, small text not null, large text not null, version numeric);
+                 (id int primary key, small text not null, large text not null, version numeric,
+                  count int not null default 0);
              alter table {name} alter column large set storage external;"
         );
         if number % 4 == 3 && self.first_key == 0 {
@@ -141,7 +150,9 @@ impl Written {
                 version.replace("version", "t.version")
             ),
             Write::Small(key) => format!(
-                "update {table} set small = {fresh}, version = {version} where id = {}",
+                "update {table} set small = {fresh}, version = {version}, count = count + {}
+                 where id = {}",
+                fresh % 5,
                 at(key)
             ),
             Write::Large(key) => format!(
@@ -178,6 +189,7 @@ struct Scene {
     cluster: Cluster,
     clients: Vec<Client>,
     histories: Vec<Written>,
+    merging: bool,
     fresh: u32,
     /// Conflicts wait for a person; this one throws dice.
     by_hand: Option<Rng>,
@@ -193,9 +205,9 @@ impl Scene {
         let schema: String = created.map(|(number, own)| own.create(number)).collect();
         let tables: BTreeSet<&str> = histories.iter().map(|own| own.table.as_str()).collect();
         let rule = |table: &str| {
-            let rule = names_of(what.strategy).0;
-            let mut text =
-                format!("[[conflict.table]]\nname = \"public.{table}\"\nstrategy = \"{rule}\"\n");
+            let rule = format!("strategy = \"{}\"", names_of(what.strategy).0);
+            let rule = what.merging.unwrap_or(&rule);
+            let mut text = format!("[[conflict.table]]\nname = \"public.{table}\"\n{rule}\n");
             if what.strategy == Strategy::VersionColumn {
                 text.push_str("version_column = \"version\"\n");
             }
@@ -213,6 +225,7 @@ impl Scene {
             cluster,
             clients,
             histories,
+            merging: what.merging.is_some(),
             fresh: 0,
             by_hand: (what.strategy == Strategy::Manual).then_some(rng),
         }
@@ -304,9 +317,11 @@ impl Scene {
             .map(|own| own.table.as_str())
             .collect();
         let version = names_of(self.histories[0].strategy).1;
+        let clocks = if self.merging { "mmrepl_merge" } else { "null" };
         let of = |table: &str| {
             format!(
-                "select '{table}', id, small, right(large, -2500), {version}::text from {table}"
+                "select '{table}', id, small, right(large, -2500), count, {version}::text,
+                 {clocks}::text from {table}"
             )
         };
         let all: Vec<String> = tables.into_iter().map(of).collect();
@@ -345,6 +360,7 @@ async fn play(nodes: usize, (place, count): (Place, usize), seed: u64, strategy:
         place,
         count,
         strategy,
+        merging: None,
     };
     Scene::new(&majors, what, Rng::from_env(seed))
         .await
@@ -440,4 +456,28 @@ async fn two_nodes_end_equal_by_hand() {
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_end_equal_by_hand() {
     play(3, (Place::OwnTable, 12), 20, Strategy::Manual).await;
+}
+
+async fn merge(nodes: usize, (place, count): (Place, usize), seed: u64) {
+    let majors = vec![pool::usual_major(); nodes];
+    for rule in MERGING {
+        let what = What {
+            place,
+            count,
+            strategy: Strategy::HybridClock,
+            merging: Some(rule),
+        };
+        let mut scene = Scene::new(&majors, what, Rng::from_env(seed)).await;
+        scene.play().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_that_merge_end_equal() {
+    merge(2, (Place::SharedTable, 60), 21).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_that_merge_end_equal() {
+    merge(3, (Place::OwnTable, 16), 22).await;
 }

@@ -10,6 +10,7 @@ mod by_hand;
 mod cluster;
 mod exhaustive;
 mod history;
+mod merging;
 mod named;
 mod node;
 mod random;
