@@ -119,6 +119,20 @@ pub fn origin_name(cluster: &ClusterName, source: &NodeName) -> String {
     format!("mmrepl_{cluster}_{source}")
 }
 
+/// The second origin that stands for `node` on a server: rows of `node` that were kept aside there
+/// and return carry it, while a link's session may hold the first. No name of a node has a hyphen.
+pub fn return_origin_name(cluster: &ClusterName, node: &NodeName) -> String {
+    format!("mmrepl_{cluster}_{node}-again")
+}
+
+/// Both origins that stand for `node` on a server.
+pub fn origin_names(cluster: &ClusterName, node: &NodeName) -> [String; 2] {
+    [
+        origin_name(cluster, node),
+        return_origin_name(cluster, node),
+    ]
+}
+
 /// A server's system identifier, made by `initdb` (`IDENTIFY_SYSTEM`, manual 55.4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SystemId(pub u64);
@@ -172,5 +186,6 @@ mod tests {
         let cluster: ClusterName = "c".repeat(NAME_MAX_BYTES).parse().unwrap();
         let node: NodeName = "n".repeat(NAME_MAX_BYTES).parse().unwrap();
         assert!(slot_name(&cluster, &node).len() < 64);
+        assert!(return_origin_name(&cluster, &node).len() < 64);
     }
 }

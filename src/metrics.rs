@@ -46,6 +46,8 @@ pub const RECONNECTS: &str = "reconnects";
 pub const CLOCK_UNCERTAINTY_SECONDS: &str = "clock_uncertainty_seconds";
 /// Tombstones on the node's server; label `node`.
 pub const TOMBSTONES: &str = "tombstones";
+/// Rows kept aside on the node's server; label `node`.
+pub const SHADOWS: &str = "shadows";
 /// Tombstones pruned.
 pub const TOMBSTONES_PRUNED: &str = "tombstones_pruned";
 
@@ -72,6 +74,7 @@ pub fn encode(links: &[LinkStatus], node: &NodeStatus) -> String {
     gauges(&mut registry, links);
     counters(&mut registry, links);
     tombstones(&mut registry, node);
+    shadows(&mut registry, node);
     let mut out = String::new();
     // Writing to a String cannot fail.
     let _ = text::encode(&mut out, &registry);
@@ -181,6 +184,20 @@ fn counter(
     registry.register(name, help, family);
 }
 
+fn shadows(registry: &mut Registry, node: &NodeStatus) {
+    let Some(shadows) = &node.shadows else {
+        return;
+    };
+    let labels = [("node", node.node.to_string())];
+    let kept = Family::<[(&str, String); 1], FloatGauge>::default();
+    kept.get_or_create(&labels).set(float(shadows.kept));
+    registry.register(
+        SHADOWS,
+        "Rows that lost a unique value and are kept aside",
+        kept,
+    );
+}
+
 fn tombstones(registry: &mut Registry, node: &NodeStatus) {
     let Some(tombstones) = &node.tombstones else {
         return;
@@ -225,6 +242,7 @@ mod tests {
         let monitor = NodeMonitor::new("east".parse().unwrap());
         monitor.set_tombstones(3, None);
         monitor.add_pruned(2, at);
+        monitor.set_shadows(4, 1);
         let text = encode(&[status], &monitor.snapshot());
         for line in [
             "mmrepl_link_state{from=\"east\",to=\"west\",state=\"streaming\"} 1",
@@ -233,6 +251,7 @@ mod tests {
             "mmrepl_link_lag_seconds{from=\"east\",to=\"west\"} 1.5",
             "mmrepl_link_lag_bytes{from=\"east\",to=\"west\"} 0.0",
             "mmrepl_tombstones{node=\"east\"} 3.0",
+            "mmrepl_shadows{node=\"east\"} 4.0",
             "mmrepl_tombstones_pruned_total{node=\"east\"} 2",
             "# EOF",
         ] {

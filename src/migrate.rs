@@ -22,7 +22,7 @@ pub struct Migration {
 }
 
 /// Every migration in order.
-pub const MIGRATIONS: [Migration; 5] = [
+pub const MIGRATIONS: [Migration; 6] = [
     Migration {
         number: 1,
         name: "001_base",
@@ -40,13 +40,18 @@ pub const MIGRATIONS: [Migration; 5] = [
     },
     Migration {
         number: 4,
-        name: "004_merge",
-        sql: include_str!("../migrations/004_merge.sql"),
+        name: "004_shadows",
+        sql: include_str!("../migrations/004_shadows.sql"),
     },
     Migration {
         number: 5,
-        name: "005_manual",
-        sql: include_str!("../migrations/005_manual.sql"),
+        name: "005_merge",
+        sql: include_str!("../migrations/005_merge.sql"),
+    },
+    Migration {
+        number: 6,
+        name: "006_manual",
+        sql: include_str!("../migrations/006_manual.sql"),
     },
 ];
 

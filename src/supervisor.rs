@@ -58,6 +58,12 @@ pub async fn run(
     let keep = config.conflict.history;
     let pruning = prune::run(config.cluster.clone(), own.clone(), keep, stop.clone());
     links.spawn(pruning);
+    links.spawn(housekeeping::returns::run(
+        config.clone(),
+        own.clone(),
+        about_node.clone(),
+        stop.clone(),
+    ));
     links.spawn(housekeeping::run(
         config,
         own.clone(),

@@ -20,8 +20,9 @@ pub(crate) struct MmreplLinks {
 }
 
 impl MmreplLinks {
-    pub(crate) fn start(dir: &Path, sides: (&Side, &Side)) -> Self {
-        let cluster = Cluster::new(dir, sides, "");
+    /// `rule` is put into the configuration.
+    pub(crate) fn start(dir: &Path, sides: (&Side, &Side), rule: &str) -> Self {
+        let cluster = Cluster::new(dir, sides, rule);
         cluster.run(&["init"]);
         Self {
             _daemons: ["east", "west"].map(|node| cluster.start_daemon(node)),

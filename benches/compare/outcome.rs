@@ -21,9 +21,9 @@ impl Outcome {
             return Self::Different(shown(&east), shown(&west));
         }
         let rows = shown(&east);
-        let lost = case.newest.is_some_and(|newest| rows != newest);
+        let lost = case.wanted.is_some_and(|wanted| rows != wanted);
         let flaw = match case.broken {
-            _ if lost => Some("newest write lost"),
+            _ if lost => Some(case.flaw),
             Some((_, name)) if broken => Some(name),
             _ => None,
         };

@@ -55,7 +55,7 @@ impl Pair {
             side.run(case.schema).await;
             side.run(MARKER).await;
         }
-        let links = system.set_up(dir.path(), (&east, &west)).await;
+        let links = system.set_up(dir.path(), (&east, &west), case.rule).await;
         let logs = [LogTail::from_now(&east), LogTail::from_now(&west)];
         Self {
             links,
@@ -193,9 +193,11 @@ pub(crate) async fn wait_for(side: &Side, query: &str, value: &str) {
 async fn rows(side: &Side, case: &Case) -> Vec<String> {
     let mut all = Vec::new();
     for table in case.tables {
-        let query = format!(
-            "select coalesce(string_agg(t::text, ' ' order by t::text collate \"C\"), 'no rows')
-             from {table} t"
+        let query =
+            format!(
+            "select coalesce(string_agg(r::text, ' ' order by r::text collate \"C\"), 'no rows')
+             from (select {} as r from {table} t) rows",
+            if *table == case.tables[0] { case.shown } else { "t" }
         );
         all.push(side.value(&query).await);
     }

@@ -100,11 +100,16 @@ impl System {
     }
 
     /// Both directions, running.
-    pub(crate) async fn set_up(&self, dir: &Path, sides: (&Side, &Side)) -> Option<MmreplLinks> {
+    pub(crate) async fn set_up(
+        &self,
+        dir: &Path,
+        sides: (&Side, &Side),
+        rule: &str,
+    ) -> Option<MmreplLinks> {
         match self.kind {
             Kind::Native => native(sides).await,
             Kind::Pglogical => pglogical(sides).await,
-            Kind::Mmrepl => return Some(MmreplLinks::start(dir, sides)),
+            Kind::Mmrepl => return Some(MmreplLinks::start(dir, sides, rule)),
         }
         None
     }

@@ -12,6 +12,9 @@ const POSITION_MOVED: &str = "MR002";
 /// SQLSTATE of `mmrepl.raise_deleted`: a concurrent delete of a key being inserted.
 const DELETED_MEANWHILE: &str = "MR003";
 
+/// SQLSTATE of `mmrepl.refuse_shadows`: rows of the table are kept aside.
+const KEPT_ASIDE: &str = "MR004";
+
 /// An error while a group of changes was applied. The target transaction is rolled back.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
@@ -56,7 +59,7 @@ pub enum ApplyError {
         /// By how much, microseconds.
         micros: i64,
     },
-    /// A concurrent local write came in between; trying again sees it.
+    /// A concurrent local write came in between, or rows are kept aside: in order that is seen.
     #[error("a local write of the same row came in between")]
     Overtaken,
     /// The position row is not where this link left it.
@@ -93,7 +96,7 @@ impl ApplyError {
                 micros: micros_ahead(&source),
             },
             Some(POSITION_MOVED) => Self::PositionMoved,
-            Some(DELETED_MEANWHILE) => Self::Overtaken,
+            Some(DELETED_MEANWHILE | KEPT_ASIDE) => Self::Overtaken,
             _ => Self::Target { table, source },
         }
     }

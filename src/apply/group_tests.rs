@@ -57,6 +57,7 @@ fn target() -> Arc<Target> {
         replica_identity: 'd',
         columns: names.map(column).to_vec(),
         can_skip_duplicates: true,
+        uniques: crate::catalog::unique::Uniques::default(),
         key: Some(Key {
             index: "t_pkey".to_owned(),
             columns: vec![key],
@@ -79,6 +80,7 @@ fn target() -> Arc<Target> {
             origin: 1,
             stronger: vec![],
             others: vec![],
+            again: vec![],
             pair: true,
         },
         vec![],

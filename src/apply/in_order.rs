@@ -27,6 +27,7 @@ impl Applier {
 
     async fn write_entry(&mut self, entry: &Entry) -> Result<(), ApplyError> {
         match entry {
+            Entry::Row(row) if row.target.has_rivals() => self.settle_unique(row).await,
             Entry::Row(row) => self.settle(&[row], Own::Older).await.map(drop),
             Entry::WholeRow(change) => self.write_whole_row(change).await,
         }

@@ -16,7 +16,8 @@
 //! it; that needs no look before the write. The few rows it does not take are settled in the same
 //! transaction, and conflicts recorded. When a group fails as a whole (a unique value that moves
 //! between rows, a concurrent delete), it is rolled back and applied again *in order*: every source
-//! transaction by itself, every change one by one.
+//! transaction by itself, every change one by one. There, rows that take a unique value from each
+//! other are kept aside (`unique`) and return later (`returner`).
 
 mod crossing;
 mod decide;
@@ -35,6 +36,7 @@ mod params;
 mod pending;
 mod plan;
 mod record;
+mod returner;
 mod rows;
 mod set_sql;
 mod settle;
@@ -42,10 +44,12 @@ mod settle_merging;
 mod sql;
 mod sql_merge;
 mod sql_record;
+mod sql_unique;
 mod tables;
 mod target;
 mod transaction;
 mod truncate;
+mod unique;
 mod versions;
 mod visible;
 
@@ -53,6 +57,7 @@ pub use error::ApplyError;
 pub use fetch::Fetcher;
 pub use mapping::MapError;
 pub use origins::Origins;
+pub use returner::{Returned, Returner};
 pub use tables::Tables;
 pub use transaction::{Applier, Committed, Counts};
 

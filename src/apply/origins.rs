@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use super::sql::Guard;
 use crate::commit_time::CommitTime;
 use crate::conflict::Version;
-use crate::ids::{ClusterName, NodeName, OriginId, origin_name};
+use crate::ids::{ClusterName, NodeName, OriginId, origin_name, return_origin_name};
+use crate::wire::Outcome;
 
 /// The replication origins of one target server.
 #[derive(Debug, Clone)]
@@ -14,6 +15,8 @@ pub struct Origins {
     source: NodeName,
     target: NodeName,
     by_id: HashMap<OriginId, NodeName>,
+    /// Second origins, which mark rows that returned after they were kept aside.
+    again: HashMap<OriginId, NodeName>,
 }
 
 impl Origins {
@@ -29,7 +32,33 @@ impl Origins {
             source,
             target,
             by_id,
+            again: HashMap::new(),
         }
+    }
+
+    /// From the numbers of the origins on the target, by name; `source` and `target` of the link.
+    pub fn of_server(
+        cluster: &ClusterName,
+        nodes: &[NodeName],
+        (source, target): (NodeName, NodeName),
+        ids: &HashMap<String, u32>,
+    ) -> Self {
+        let named = |name_of: fn(&ClusterName, &NodeName) -> String| {
+            let find = |node: &NodeName| {
+                let id = ids.get(&name_of(cluster, node))?;
+                Some((OriginId(*id), node.clone()))
+            };
+            nodes.iter().filter_map(find).collect::<HashMap<_, _>>()
+        };
+        let by_id = named(origin_name);
+        Self::new(cluster.clone(), source, target, by_id).returning(named(return_origin_name))
+    }
+
+    /// Adds the second origins, with the node each stands for.
+    #[must_use]
+    pub fn returning(mut self, again: HashMap<OriginId, NodeName>) -> Self {
+        self.again = again;
+        self
     }
 
     /// The node whose changes this link applies.
@@ -75,13 +104,31 @@ impl Origins {
         if self.target > self.source {
             stronger.push(OriginId::LOCAL.0);
         }
+        let again = self.again.iter().filter(|(_, node)| **node > self.source);
+        stronger.extend(again.map(|(id, _)| id.0));
         stronger.sort_unstable();
         Some(Guard {
             origin: own.0.0,
             stronger,
             others: self.others().1.into_iter().map(|(id, _)| id).collect(),
             pair: self.by_id.len() == 1,
+            again: self.again_of_first(),
         })
+    }
+
+    /// The name of a second origin that the server does not have.
+    pub fn missing_return_origin(&self, nodes: &[NodeName]) -> Option<String> {
+        let has = |node: &NodeName| self.again.values().any(|known| known == node);
+        let missing = nodes.iter().find(|node| !has(node))?;
+        Some(return_origin_name(&self.cluster, missing))
+    }
+
+    /// Second origins with the first of the same node.
+    fn again_of_first(&self) -> Vec<(u32, u32)> {
+        let pair = |(id, node): (&OriginId, &NodeName)| (id.0, self.id_of(node));
+        let mut pairs: Vec<_> = self.again.iter().map(pair).collect();
+        pairs.sort_unstable();
+        pairs
     }
 
     /// The version of a row from what the server says of it: microseconds and origin as text.
@@ -91,8 +138,21 @@ impl Origins {
         let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse::<i64>().ok();
         let time = CommitTime::from_postgres_micros(number(micros?)?);
         let id = OriginId(u32::try_from(number(origin?)?).ok()?);
-        let node = self.by_id.get(&id).unwrap_or(&self.target).clone();
+        let known = self.by_id.get(&id).or_else(|| self.again.get(&id));
+        let node = known.unwrap_or(&self.target).clone();
         Some(Version { time, node })
+    }
+}
+
+impl Origins {
+    /// The version of a shadow from what `sql_unique::lock_shadow` says of it: microseconds and the
+    /// node's name.
+    pub(super) fn kept_version(shadow: &Outcome) -> Option<Version> {
+        let micros: i64 = shadow.text(0, 0)?.parse().ok()?;
+        Some(Version {
+            time: CommitTime::from_postgres_micros(micros),
+            node: shadow.text(0, 1)?.parse().ok()?,
+        })
     }
 }
 
@@ -128,10 +188,27 @@ mod tests {
                 stronger: vec![0, 3],
                 others: vec![1, 3],
                 pair: false,
+                again: vec![],
             }
         );
         assert_eq!(origins("c", "b").guard().unwrap().stronger, vec![3]);
         assert_eq!(origins("q", "b").guard(), None);
+    }
+
+    #[test]
+    fn a_second_origin_stands_for_the_same_node() {
+        let again = [
+            (OriginId(7), node("c")),
+            (OriginId(8), node("z")),
+            (OriginId(9), node("m")),
+        ];
+        let origins = origins("c", "m").returning(again.into_iter().collect());
+        let guard = origins.guard().unwrap();
+        assert_eq!(guard.again, vec![(7, 2), (8, 3), (9, 0)]);
+        assert_eq!(guard.stronger, vec![0, 3, 8, 9]);
+        assert_eq!(guard.others, vec![1, 3]);
+        let written_by = |id: &[u8]| origins.version(Some(b"7"), Some(id)).unwrap().node;
+        assert_eq!((written_by(b"7"), written_by(b"9")), (node("c"), node("m")));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::error::ApplyError;
 use super::group::{RowChange, RowOp, Stamp};
+use super::mapping::KeyValues;
 use super::params::{self, array_literal};
 use super::pending;
 use super::sql_record;
@@ -27,6 +28,8 @@ pub(super) struct Record {
     pub row: Option<Tuple>,
     /// Whether a person decides.
     pub waits: bool,
+    /// The key of the target's row, where it is another one.
+    pub held: Option<KeyValues>,
 }
 
 impl Record {
@@ -48,6 +51,24 @@ impl Record {
             rank: rank.cloned(),
             row: incoming,
             waits: false,
+            held: None,
+        }
+    }
+
+    /// What the row of `change` met under another key: a row with the same unique value.
+    pub(super) fn unique(
+        row: Tuple,
+        verdict: Verdict,
+        (held, rival): (&KeyValues, &Version),
+    ) -> Self {
+        Self {
+            kind: Kind::Unique,
+            verdict,
+            rival: rival.clone(),
+            rank: None,
+            row: Some(row),
+            waits: false,
+            held: Some(held.clone()),
         }
     }
 }
@@ -138,7 +159,8 @@ impl Applier {
             ranks[1].as_ref().map(String::as_bytes),
         ];
         debug_assert_eq!(parameters.len(), sql_record::RECORD_PARAMETERS);
-        parameters.extend(change.key.iter().map(|value| Some(value.as_ref())));
+        let held = record.held.as_ref().unwrap_or(&change.key);
+        parameters.extend(held.iter().map(|value| Some(value.as_ref())));
         batch.push(change.target.sql(Statement::Record), &parameters)?;
         if record.waits {
             pending::push_pend(batch, source, change)?;
@@ -203,7 +225,7 @@ fn texts(parameters: &[String]) -> Vec<Option<&[u8]>> {
 }
 
 /// Names and values of what is known of an incoming row.
-fn incoming_arrays(target: &Target, row: &Tuple) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn incoming_arrays(target: &Target, row: &Tuple) -> (Vec<u8>, Vec<u8>) {
     let known = || {
         let columns = target.map.columns.iter().zip(&row.0);
         columns.filter(|(column, value)| column.written && **value != Value::Unchanged)

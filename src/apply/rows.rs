@@ -1,5 +1,7 @@
 //! The fast way: guarded statements, all of a segment in one round trip.
 
+use std::collections::BTreeSet;
+
 use super::crossing::push_insert_lock;
 use super::error::ApplyError;
 use super::floors::Floors;
@@ -48,7 +50,7 @@ impl Applier {
     /// Writes the rows of a segment, then settles those that were not taken.
     pub(super) async fn write_rows(&mut self, entries: &[Entry]) -> Result<(), ApplyError> {
         let plan = plan(entries);
-        let (pushed, outcomes) = self.attempt(&plan).await?;
+        let (pushed, outcomes) = self.attempt(&plan, entries).await?;
         let (mut untaken, mut taken) = (Vec::new(), Vec::new());
         for (statement, outcome) in pushed.iter().zip(&outcomes) {
             let rows = statement.rows();
@@ -70,11 +72,13 @@ impl Applier {
     async fn attempt<'a>(
         &mut self,
         plan: &'a Plan<'a>,
+        entries: &[Entry],
     ) -> Result<(Vec<Pushed<'a>>, Vec<Outcome>), ApplyError> {
         let mut pushed = Vec::new();
         let opening = self.opening();
         let mut batch = self.session.batch();
         let mut prefix = opening.push(&mut batch)?;
+        prefix += push_refuse_shadows(&mut batch, entries)?;
         for target in plan.inserted_into() {
             prefix += push_insert_lock(&mut batch, target)
                 .map_err(|source| ApplyError::target(source, Some(target.map.label())))?;
@@ -135,6 +139,28 @@ impl Applier {
         done.map_err(|failed| ApplyError::target(failed.error, label()))
             .map(drop)
     }
+}
+
+/// Guarded statements know nothing of rows that are kept aside: a table must have none, and get
+/// none before this transaction ends. Gives how many statements that takes.
+fn push_refuse_shadows(batch: &mut Batch<'_>, entries: &[Entry]) -> Result<usize, ApplyError> {
+    let rows = entries.iter().filter_map(Entry::row);
+    let tables: BTreeSet<u32> = rows
+        .filter(|row| row.target.has_rivals())
+        .map(|row| row.target.map.table.oid)
+        .collect();
+    if tables.is_empty() {
+        return Ok(0);
+    }
+    let oids: Vec<String> = tables.iter().map(u32::to_string).collect();
+    let array = array_literal(oids.iter().map(|oid| Some(oid.as_bytes())));
+    batch
+        .push(
+            &"select mmrepl.refuse_shadows($1)".into(),
+            &[Some(array.as_slice())],
+        )
+        .map_err(|source| ApplyError::target(source, None))?;
+    Ok(1)
 }
 
 fn is_insert(row: &RowChange) -> bool {

@@ -329,7 +329,7 @@ pub(super) fn failed(row: &RowChange, source: WireError) -> ApplyError {
 }
 
 /// True for tables with a `GENERATED ALWAYS AS IDENTITY` column outside the key.
-fn sets_identity(row: &RowChange) -> bool {
+pub(super) fn sets_identity(row: &RowChange) -> bool {
     row.target
         .map
         .columns

@@ -9,7 +9,7 @@
 
 use std::fmt::Write as _;
 
-use postgres_protocol::escape::escape_identifier as quote;
+use postgres_protocol::escape::{escape_identifier as quote, escape_literal};
 
 use super::mapping::TableMap;
 use super::sql_merge;
@@ -33,6 +33,8 @@ pub struct Guard {
     pub others: Vec<u32>,
     /// Source and target are the whole cluster.
     pub pair: bool,
+    /// Second origins of nodes, each with its first (0 for the target).
+    pub again: Vec<(u32, u32)>,
 }
 
 impl Guard {
@@ -40,6 +42,29 @@ impl Guard {
     /// one for each of `others`. (`conflict::Seen::floor`)
     pub fn floors(&self) -> usize {
         1 + self.others.len()
+    }
+
+    /// For statements without a guard.
+    pub(super) fn none() -> Self {
+        Self {
+            origin: 0,
+            stronger: Vec::new(),
+            others: Vec::new(),
+            pair: false,
+            again: Vec::new(),
+        }
+    }
+
+    /// The numbers that stand for the node of a first origin.
+    fn both(&self, first: u32) -> impl Iterator<Item = u32> {
+        let again = self.again.iter().filter(move |(_, of)| *of == first);
+        std::iter::once(first).chain(again.map(|(id, _)| *id))
+    }
+
+    /// "The source wrote what was written at `written`".
+    pub(super) fn by_source(&self, written: &str) -> String {
+        let ids: Vec<String> = self.both(self.origin).map(|id| id.to_string()).collect();
+        format!("{written}.roident in ({})", ids.join(", "))
     }
 
     /// "The row version `alias` loses, and there is nothing to record": the source wrote it, or its
@@ -56,8 +81,8 @@ impl Guard {
         let written = format!("(pg_xact_commit_timestamp_origin({alias}.xmin))");
         let above = self.above_floor(&written, floor);
         format!(
-            "({written}.roident = {} or not coalesce({above}, false))",
-            self.origin
+            "({} or not coalesce({above}, false))",
+            self.by_source(&written)
         )
     }
 
@@ -67,7 +92,10 @@ impl Guard {
         if !self.others.is_empty() {
             let numbers = (2..).zip(&self.others);
             let cases: Vec<String> = numbers
-                .map(|(number, origin)| format!("when {origin} then {}", floor(number)))
+                .flat_map(|(number, origin)| {
+                    let case = |id| format!("when {id} then {}", floor(number));
+                    self.both(*origin).map(case).collect::<Vec<_>>()
+                })
                 .collect();
             bound = format!(
                 "case {written}.roident {} else {bound} end",
@@ -90,8 +118,8 @@ impl Guard {
             &format!("{written}.roident"),
         );
         format!(
-            "({written}.roident = {} or not coalesce({beats}, false))",
-            self.origin
+            "({} or not coalesce({beats}, false))",
+            self.by_source(&written)
         )
     }
 
@@ -106,8 +134,8 @@ impl Guard {
             return own;
         }
         format!(
-            "((pg_xact_commit_timestamp_origin({alias}.xmin)).roident = {} or {own})",
-            self.origin
+            "({} or {own})",
+            self.by_source(&format!("(pg_xact_commit_timestamp_origin({alias}.xmin))"))
         )
     }
 }
@@ -347,12 +375,12 @@ pub(super) fn deletes_above(map: &TableMap, guard: &Guard, versions: &Versions) 
         "true".to_owned()
     } else if versions.is_in_row() {
         format!(
-            "w.roident is distinct from {} and x.xmin <> pg_current_xact_id()::xid",
-            guard.origin
+            "not coalesce({}, false) and x.xmin <> pg_current_xact_id()::xid",
+            guard.by_source("w")
         )
     } else {
         let above = guard.above_floor("w", |n| format!("k.f{n}"));
-        format!("w.roident <> {} and {above}", guard.origin)
+        format!("not {} and {above}", guard.by_source("w"))
     };
     let key = map.table.key.as_ref();
     let text = key.map_or_else(String::new, |key| key_expression(key, value));
@@ -369,21 +397,46 @@ pub(super) fn deletes_above(map: &TableMap, guard: &Guard, versions: &Versions) 
 /// Fetches columns of one row from the source, by key. Parameters: the key; when it must be the
 /// row that was written `at` a time, that time. Columns: the snapshot, whether there is such a row,
 /// then its columns.
+///
+/// A row that the source keeps aside is as good; one statement, so that a row on its way there or
+/// back is not missed.
 pub(super) fn fetch(map: &TableMap, columns: &[usize], at: bool) -> String {
-    let names: Vec<String> = columns
-        .iter()
-        .map(|index| format!("s.{}", quote(&map.columns[*index].name)))
-        .collect();
-    let time = 1 + key_of(map).len();
-    let version = format!(" and pg_xact_commit_timestamp(s.xmin) = ${time}::timestamptz");
-    format!(
-        "select pg_current_snapshot()::text, (s.ctid is not null)::text, {} \
-         from (select 1) one left join {} s on {}{}",
-        names.join(", "),
+    let names = || columns.iter().map(|index| &map.columns[*index].name);
+    let printed: Vec<String> = names().map(|name| printed("s", name)).collect();
+    let aliases: Vec<String> = (0..columns.len()).map(|n| format!("v{n}")).collect();
+    let rows = format!(
+        "select true, {} from {} s where {}",
+        printed.join(", "),
         rows_of(map),
-        key_matches(map, "s", 1),
-        if at { &version } else { "" }
+        key_matches(map, "s", 1)
+    );
+    let rows = if at {
+        let time = 1 + key_of(map).len();
+        format!("{rows} and pg_xact_commit_timestamp(s.xmin) = ${time}::timestamptz")
+    } else {
+        let kept = names().map(|name| {
+            let name = escape_literal(name);
+            format!("s.vals[array_position(s.names, {name})]")
+        });
+        format!(
+            "{rows} union all select true, {} from mmrepl.shadow s \
+             where s.relation = to_regclass({}) and s.key = {} limit 1",
+            kept.collect::<Vec<_>>().join(", "),
+            escape_literal(&map.table.qualified()),
+            key_text(map, 1)
+        )
+    };
+    format!(
+        "select pg_current_snapshot()::text, (r.found is not null)::text, {0} \
+         from (select 1) one left join ({rows}) r(found, {0}) on true",
+        aliases.join(", ")
     )
+}
+
+/// A column of row `alias` as text. A composite of NULLs is not NULL itself, hence `num_nulls`.
+pub(super) fn printed(alias: &str, name: &str) -> String {
+    let name = quote(name);
+    format!("case when num_nulls({alias}.{name}) = 0 then format('%s', {alias}.{name}) end")
 }
 
 /// "Column `index` prints as the text parameter `$number`", NULL equal to NULL, for every type.

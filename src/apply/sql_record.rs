@@ -4,11 +4,13 @@
 //! exactly what was there and does not travel. Values are recorded as the types' output functions
 //! print them under the session's pinned settings, which is what they are restored from.
 
-use postgres_protocol::escape::{escape_identifier as quote, escape_literal as literal};
+use std::fmt::Write as _;
+
+use postgres_protocol::escape::escape_literal as literal;
 
 use super::mapping::TableMap;
 use super::params::array_literal;
-use super::sql::{Guard, key_matches, key_of, rows_of};
+use super::sql::{Guard, key_matches, key_of, key_text, printed, rows_of};
 
 /// Parameters of [`record`] before the key's.
 pub(super) const RECORD_PARAMETERS: usize = 12;
@@ -18,25 +20,20 @@ const COLUMNS: &str = "source, target, schema_name, table_name, key_columns, key
      local_columns, local_values, local_time, local_node, local_origin";
 
 /// Columns of the target that an insert may set.
-fn written(map: &TableMap) -> impl Iterator<Item = &str> {
+pub(super) fn written(map: &TableMap) -> impl Iterator<Item = &str> {
     let columns = map.table.columns.iter().filter(|column| !column.generated);
     columns.map(|column| column.name.as_str())
 }
 
 /// A `text[]` of names.
-fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let array = array_literal(names.map(|name| Some(name.as_bytes())));
     format!("{}::text[]", literal(&String::from_utf8_lossy(&array)))
 }
 
-/// A column of row `t` as text. A composite of NULLs is not NULL itself, hence `num_nulls`.
-fn printed(name: &str) -> String {
-    let name = quote(name);
-    format!("case when num_nulls(t.{name}) = 0 then format('%s', t.{name}) end")
-}
-
-fn row_values(map: &TableMap) -> String {
-    let values: Vec<String> = written(map).map(printed).collect();
+/// The row `t` of the table as a `text[]`.
+pub(super) fn row_values(map: &TableMap) -> String {
+    let values: Vec<String> = written(map).map(|name| printed("t", name)).collect();
     format!("array[{}]::text[]", values.join(", "))
 }
 
@@ -59,16 +56,32 @@ pub(super) fn record(map: &TableMap, guard: &Guard, rule: &str, origin_of_rival:
          select $1, $2, {schema}, {table}, {}, $3::text[], $4, {}, $5, \
          $6::text[], $7::text[], $8::timestamptz, {}, \
          l.names, l.vals, $9::timestamptz, $10, {origin_of_rival}, $11, $12 \
-         from (select 1) one \
-         left join (select {} as names, {} as vals from {} t where {}) l on true",
+         from (select 1) one left join ({} limit 1) l on true",
         key_names(map),
         literal(rule),
         guard.origin,
+        held(map),
+    )
+}
+
+/// The row that the target holds for the key, in the table or kept aside.
+fn held(map: &TableMap) -> String {
+    let mut held = format!(
+        "select {} as names, {} as vals from {} t where {}",
         names(written(map)),
         row_values(map),
         rows_of(map),
         key_matches(map, "t", 1 + RECORD_PARAMETERS),
-    )
+    );
+    if !map.table.uniques.is_empty() {
+        let (oid, key) = (map.table.oid, key_text(map, 1 + RECORD_PARAMETERS));
+        let _ = write!(
+            held,
+            " union all select s.names, s.vals from mmrepl.shadow s \
+             where s.relation = {oid} and s.key = {key}"
+        );
+    }
+    held
 }
 
 /// The number of the origin of node `$10`, for [`record`].
@@ -87,7 +100,7 @@ pub(super) fn origin_of_rival(third: &[(u32, String)]) -> String {
 fn unknown_row(guard: &Guard) -> String {
     let written = "(pg_xact_commit_timestamp_origin(t.xmin))";
     let above = guard.above_floor(written, |n| format!("${n}::timestamptz"));
-    format!("{written}.roident <> {} and {above}", guard.origin)
+    format!("not {} and {above}", guard.by_source(written))
 }
 
 /// The number of the parameter with the truncate's time.
@@ -115,7 +128,7 @@ pub(super) fn record_truncated(map: &TableMap, guard: &Guard, third: &[(u32, Str
     let parameter = |more: usize| format!("${}", 1 + guard.floors() + more);
     let (source, target) = (parameter(1), parameter(2));
     let (schema, table) = (literal(&map.table.schema), literal(&map.table.name));
-    let key: Vec<String> = key_of(map).iter().map(|c| printed(&c.name)).collect();
+    let key: Vec<String> = key_of(map).iter().map(|c| printed("t", &c.name)).collect();
     let key = match map.table.key {
         Some(_) => format!("array[{}]::text[]", key.join(", ")),
         None => "null".to_owned(),

@@ -39,6 +39,11 @@ impl Tables {
         }
     }
 
+    /// Reads every table from the catalog again when it is next needed.
+    pub(super) fn forget(&mut self) {
+        self.known.clear();
+    }
+
     /// The target of `relation`, read from the catalog the first time and after a change of shape.
     ///
     /// The server sends a relation again after every invalidation (an ANALYZE is enough), most

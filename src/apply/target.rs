@@ -10,7 +10,9 @@ use super::set_sql;
 use super::sql::{self, Guard, UpdateGuard};
 use super::sql_merge;
 use super::sql_record;
+use super::sql_unique::{self, Look};
 use super::versions::Versions;
+use crate::conflict::Tie;
 
 /// SQL text, shared so that the session recognises a prepared statement by it.
 pub(super) type Sql = Arc<str>;
@@ -46,10 +48,24 @@ pub enum Statement {
     DeleteWhole,
     /// Replace one row by all its values.
     UpdateWhole,
+    /// Keep a row of the table aside.
+    PushAside,
+    /// Keep an incoming row aside.
+    KeepAside,
+    /// Lock a key's shadow and tell its version.
+    LockShadow,
+    /// Forget a key's shadow.
+    DropShadow,
+    /// Forget the tombstone of a key that is kept aside.
+    ForgetTombstone,
+    /// How many shadows are newer than a truncate.
+    NewerShadows,
+    /// Forget shadows older than a truncate.
+    DropOlderShadows,
 }
 
 /// How many statements `Statement` names.
-const STATEMENTS: usize = Statement::UpdateWhole as usize + 1;
+const STATEMENTS: usize = Statement::DropOlderShadows as usize + 1;
 
 /// One table on the target as this link writes it.
 #[derive(Debug)]
@@ -67,6 +83,8 @@ pub struct Target {
     updates: Mutex<HashMap<(Vec<usize>, UpdateGuard), Sql>>,
     /// Statements for many rows.
     sets: Mutex<HashMap<Kind, Sql>>,
+    /// Looks at rivals, one for each unique index: without locks, and with.
+    rivals: [OnceLock<Vec<Sql>>; 2],
 }
 
 impl Target {
@@ -82,6 +100,7 @@ impl Target {
             update: OnceLock::new(),
             updates: Mutex::new(HashMap::new()),
             sets: Mutex::new(HashMap::new()),
+            rivals: Default::default(),
         }
     }
 
@@ -131,6 +150,13 @@ impl Target {
             Statement::Supersede => pending::supersede(map),
             Statement::DeleteWhole => sql::delete_whole(map),
             Statement::UpdateWhole => sql::update_whole(map),
+            Statement::PushAside => sql_unique::push_aside(map),
+            Statement::KeepAside => sql_unique::keep_aside(map),
+            Statement::LockShadow => sql_unique::lock_shadow(map, &self.versions),
+            Statement::DropShadow => sql_unique::drop_shadow(map),
+            Statement::ForgetTombstone => sql_unique::forget_tombstone(map),
+            Statement::NewerShadows => sql_unique::newer_shadows(map),
+            Statement::DropOlderShadows => sql_unique::drop_older_shadows(map),
         }
     }
 
@@ -144,6 +170,24 @@ impl Target {
         }
         let mut updates = self.updates.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(updates.entry((columns.to_vec(), how)).or_insert_with(make))
+    }
+
+    /// Whether a row can have a rival under another key. Rows that merge, or for which a person
+    /// decides, are not kept aside: a duplicate there is an error.
+    pub(super) fn has_rivals(&self) -> bool {
+        let uniques = !self.map.table.uniques.is_empty();
+        let ordered = self.versions.merging().is_none() && self.versions.tie() != Tie::Known;
+        uniques && self.map.table.key.is_some() && ordered
+    }
+
+    /// The looks at a row's rivals, one statement for each unique index.
+    pub(super) fn rivals(&self, look: Look) -> &[Sql] {
+        let make = || {
+            let indexes = self.map.table.uniques.indexes.iter();
+            let text = |unique| sql_unique::rivals(&self.map, unique, look).into();
+            indexes.map(text).collect()
+        };
+        self.rivals[look as usize].get_or_init(make)
     }
 
     /// The statement that writes many rows at once.

@@ -1,5 +1,6 @@
 //! One target transaction: open, write, check, move the position, commit.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::error::ApplyError;
@@ -80,6 +81,8 @@ pub struct Applier {
     pub(super) floors: Floors,
     pub(super) ledger: Ledger,
     pub(super) inserted: Vec<Inserted>,
+    /// Tables in which the open transaction alone makes shadows.
+    pub(super) locked: BTreeSet<u32>,
     /// The newest commit time in the transaction being written.
     newest: CommitTime,
     /// What the source's transaction in hand has said of its clock.
@@ -108,6 +111,7 @@ impl Applier {
             origins,
             counts: Counts::default(),
             inserted: Vec::new(),
+            locked: BTreeSet::new(),
             newest: CommitTime::default(),
             delete_clock: None,
             is_open: false,
@@ -119,6 +123,12 @@ impl Applier {
     pub fn recording(mut self, per_minute: u64) -> Self {
         self.ledger = Ledger::new(per_minute);
         self
+    }
+
+    /// The target's tables are not what they were when this applier met them: a constraint that it
+    /// does not know has refused a row.
+    pub fn forget_tables(&mut self) {
+        self.tables.forget();
     }
 
     /// What has been written since the last call.
@@ -301,6 +311,7 @@ impl Applier {
         ));
         let committed = self.commit_with(statements, end.end_lsn).await?;
         self.is_open = false;
+        self.locked.clear();
         failpoint("after_commit");
         Ok(committed)
     }
@@ -353,6 +364,7 @@ impl Applier {
     /// session without: what it then wrote would count as written on the target.
     pub async fn rollback(&mut self) -> Result<(), ApplyError> {
         self.inserted.clear();
+        self.locked.clear();
         self.ledger.forget();
         self.counts = Counts::default();
         let origin = self.origins.session_origin();

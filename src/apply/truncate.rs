@@ -6,7 +6,7 @@ use super::error::ApplyError;
 use super::group::Stamp;
 use super::sql;
 use super::sql_record;
-use super::target::Target;
+use super::target::{Statement, Target};
 use super::transaction::Applier;
 use crate::error::Retryable;
 use crate::wire::Outcome;
@@ -38,13 +38,28 @@ impl Applier {
         let mut emptied = Vec::new();
         for target in &targets {
             // A newer truncate counts too: emptied again, the table would forget when.
-            if self.record_truncate(target, stamp).await? {
+            let spares_rows = self.record_truncate(target, stamp).await?;
+            if self.truncate_shadows(target, &time).await? || spares_rows {
                 self.delete_older(target, &time).await?;
             } else {
                 emptied.push(target);
             }
         }
         self.empty(&emptied, &time).await
+    }
+
+    /// Forgets older shadows; tells whether some are newer and stay.
+    async fn truncate_shadows(&mut self, target: &Target, time: &str) -> Result<bool, ApplyError> {
+        if !target.has_rivals() {
+            return Ok(false);
+        }
+        let source = self.source.clone();
+        let parameters = [Some(time.as_bytes()), Some(source.as_str().as_bytes())];
+        let forget = target.sql(Statement::DropOlderShadows);
+        self.run_one(forget, &parameters, Some(target)).await?;
+        let count = target.sql(Statement::NewerShadows);
+        let left = self.run_one(count, &parameters, Some(target)).await?;
+        Ok(left.text(0, 0) != Some("0"))
     }
 
     async fn delete_older(&mut self, target: &Target, time: &str) -> Result<(), ApplyError> {
@@ -65,7 +80,10 @@ impl Applier {
         }
         self.run_one("savepoint before_truncate", &[], None).await?;
         match self.run_one(&sql::truncate(&maps), &[], None).await {
-            Ok(_) => return Ok(()),
+            Ok(_) => {
+                let release = "release savepoint before_truncate";
+                return self.run_one(release, &[], None).await.map(drop);
+            }
             Err(ApplyError::Target { source, .. })
                 if source.sqlstate() == Some(FEATURE_NOT_SUPPORTED) => {}
             Err(other) => return Err(other),

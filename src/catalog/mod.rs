@@ -12,6 +12,7 @@ pub mod server;
 pub mod slots;
 pub mod table;
 mod table_query;
+pub mod unique;
 
 use crate::error::{RetryClass, Retryable};
 use crate::wire::WireError;

@@ -1,5 +1,7 @@
 //! Replication slots and origins of one server.
 
+use std::collections::HashMap;
+
 use tokio_postgres::Client;
 
 use super::CatalogError;
@@ -75,6 +77,14 @@ pub async fn slot_state(client: &Client, slot: &str) -> Result<Option<SlotState>
         database: text(5).unwrap_or_default(),
         invalidation: text(6),
     }))
+}
+
+/// The numbers of all replication origins, by name.
+pub async fn origins(client: &Client) -> Result<HashMap<String, u32>, CatalogError> {
+    let sql = "select roname::text, roident from pg_catalog.pg_replication_origin";
+    let rows = client.query(sql, &[]).await;
+    let rows = rows.map_err(CatalogError::query("list origins"))?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// The number of the replication origin `name` on this server, or nothing.

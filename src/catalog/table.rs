@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use tokio_postgres::Client;
 
 use super::key_text::KeyForm;
+use super::unique::{Uniques, uniques};
 use super::{CatalogError, names, table_query};
 use crate::config::TableFilter;
 
@@ -29,6 +30,8 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// How rows are looked up, where the table has a usable key.
     pub key: Option<Key>,
+    /// What must be unique beside the key.
+    pub uniques: Uniques,
 }
 
 /// A column.
@@ -129,7 +132,7 @@ pub async fn load_table(
 /// Every permanent table that `filter` takes in: ordinary tables and partition roots, not
 /// partitions.
 ///
-/// Three queries whatever the number of tables.
+/// Five queries whatever the number of tables.
 pub async fn load_tables(
     client: &Client,
     filter: &TableFilter,
@@ -148,7 +151,10 @@ async fn complete(client: &Client, tables: &mut [Table]) -> Result<(), CatalogEr
     let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
     let mut columns: HashMap<u32, Vec<Column>> = table_query::columns(client, &oids).await?;
     let mut keys: HashMap<u32, Key> = table_query::keys(client, &oids).await?;
+    let indexes = keys.iter().map(|(oid, key)| (*oid, key.index.clone()));
+    let mut uniques = uniques(client, &oids, &indexes.collect()).await?;
     for table in tables {
+        table.uniques = uniques.remove(&table.oid).unwrap_or_default();
         table.columns = columns.remove(&table.oid).unwrap_or_default();
         table.key = keys.remove(&table.oid);
     }

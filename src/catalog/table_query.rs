@@ -7,6 +7,7 @@ use tokio_postgres::{Client, Row};
 use super::CatalogError;
 use super::key_text::KeyForm;
 use super::table::{Column, Key, KeyColumn, Table};
+use super::unique::Uniques;
 
 /// Permanent tables only: unlogged and temporary ones are never published (manual, CREATE
 /// PUBLICATION).
@@ -119,6 +120,7 @@ fn table(row: &Row) -> Table {
         can_skip_duplicates: row.get(6),
         columns: Vec::new(),
         key: None,
+        uniques: Uniques::default(),
     }
 }
 

@@ -19,6 +19,7 @@ pub(super) fn check(config: &Config, facts: &NodeFacts) -> Vec<Problem> {
         let rule = rules.of(&table.schema, &table.name, table.key.is_some());
         let Some(merge) = rule.merge() else { continue };
         problems.extend(state(facts, table));
+        problems.extend(unique(facts, table));
         for name in &merge.counters {
             let error = unfit(table, name).map(|(why, mend)| {
                 let what = format!(
@@ -42,6 +43,20 @@ fn state(facts: &NodeFacts, table: &Table) -> Option<Problem> {
         let fix = format!("alter table {label} drop column {STATE_COLUMN}, on every node");
         Problem::error(&facts.name, what).fix(fix)
     })
+}
+
+/// A merged row is the sum of two: there is no older one to keep aside in favour of another key's.
+fn unique(facts: &NodeFacts, table: &Table) -> Option<Problem> {
+    let index = &table.uniques.indexes.first()?.index;
+    let label = table.readable();
+    let what = format!(
+        "the rows of {label} merge, and {index} makes values unique beside the key: a value taken on two nodes at once stops the link there until one of the rows is changed"
+    );
+    let fix = format!(
+        "drop index {}, or give {label} another strategy",
+        ident(index)
+    );
+    Some(Problem::warning(&facts.name, what).fix(fix))
 }
 
 /// Why a column cannot be a counter, and what to do.
@@ -112,6 +127,7 @@ mod tests {
             replica_identity: 'd',
             can_skip_duplicates: true,
             columns: vec![column],
+            uniques: crate::catalog::unique::Uniques::default(),
             key: None,
         }
     }

@@ -91,6 +91,10 @@ pub struct Oddities {
     pub unlogged: Vec<String>,
     /// Unique or exclusion indexes beside the key: table and index.
     pub extra_unique: Vec<(String, String)>,
+    /// Those of tables without a key, and of single partitions: table and index.
+    pub blocking_unique: Vec<(String, String)>,
+    /// Rows that are kept aside.
+    pub shadows: i64,
     /// Columns that CHECK constraints look at: table, column and constraint.
     pub checked_columns: Vec<(String, String, String)>,
     /// Triggers that fire for applied rows too: table and trigger.
@@ -148,8 +152,11 @@ async fn ours(config: &Config, node: &Node, client: &Client) -> Result<Ours, Cat
             ours.slots += 1;
             ours.streaming += i64::from(slot.active_pid.is_some());
         }
-        let origin = crate::ids::origin_name(&config.cluster, &peer.name);
-        ours.origins += i64::from(slots::origin_id(client, &origin).await?.is_some());
+    }
+    for node in &config.nodes {
+        for origin in crate::ids::origin_names(&config.cluster, &node.name) {
+            ours.origins += i64::from(slots::origin_id(client, &origin).await?.is_some());
+        }
     }
     Ok(ours)
 }

@@ -158,9 +158,12 @@ pub(super) async fn oddities(
                 .as_ref()
                 .is_some_and(|key| key.primary && !key.deferrable)
     };
+    let [extra_unique, blocking_unique] = uniques(client, tables).await?;
     Ok(Oddities {
         unlogged: unlogged(client, config).await?,
-        extra_unique: extra_unique(client, tables).await?,
+        extra_unique,
+        blocking_unique,
+        shadows: shadows(client).await?,
         checked_columns: checked_columns(client, &oids).await?,
         always_triggers: always_triggers(client, &oids).await?,
         sequences: sequences(client, &oids).await?,
@@ -185,26 +188,52 @@ async fn unlogged(client: &Client, config: &Config) -> Result<Vec<String>, Catal
         .collect())
 }
 
-async fn extra_unique(
+/// Unique beside the key: indexes that `catalog::unique` handles, and the others.
+async fn uniques(
     client: &Client,
     tables: &[Table],
-) -> Result<Vec<(String, String)>, CatalogError> {
+) -> Result<[Vec<(String, String)>; 2], CatalogError> {
+    let of = |keyed: bool| {
+        let tables = tables
+            .iter()
+            .filter(move |table| table.key.is_some() == keyed);
+        tables.flat_map(|table| {
+            let indexes = table.uniques.indexes.iter();
+            indexes.map(|unique| (table.readable(), unique.index.clone()))
+        })
+    };
+    let mut blocking: Vec<(String, String)> = of(false).collect();
     let sql = "
-        select i.indrelid, ic.relname::text
-        from pg_catalog.pg_index i join pg_catalog.pg_class ic on ic.oid = i.indexrelid
-        where i.indrelid = any($1) and (i.indisunique or i.indisexclusion)
+        select r.oid, ic.relname::text
+        from pg_catalog.unnest($1::oid[]) r(oid)
+        cross join lateral pg_catalog.pg_partition_tree(r.oid) p
+        join pg_catalog.pg_index i on i.indrelid = p.relid and (i.indisunique or i.indisexclusion)
+        join pg_catalog.pg_class ic on ic.oid = i.indexrelid and not ic.relispartition
+        where p.relid <> r.oid
         order by 1, 2";
-    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    let roots = tables.iter().filter(|table| table.partitioned);
+    let by_oid: HashMap<u32, &Table> = roots.map(|table| (table.oid, table)).collect();
+    let oids: Vec<u32> = by_oid.keys().copied().collect();
     let rows = client.query(sql, &[&oids]).await;
-    let rows = rows.map_err(CatalogError::query("list unique indexes"))?;
-    let by_oid: HashMap<u32, &Table> = tables.iter().map(|table| (table.oid, table)).collect();
-    let extra = rows.iter().filter_map(|row| {
-        let (oid, index): (u32, String) = (row.get(0), row.get(1));
-        let table = by_oid.get(&oid)?;
-        let is_key = table.key.as_ref().is_some_and(|key| key.index == index);
-        (!is_key).then(|| (table.readable(), index))
-    });
-    Ok(extra.collect())
+    let rows = rows.map_err(CatalogError::query("list unique indexes of partitions"))?;
+    blocking.extend(rows.iter().filter_map(|row| {
+        let table = by_oid.get(&row.get(0))?;
+        Some((table.readable(), row.get(1)))
+    }));
+    Ok([of(true).collect(), blocking])
+}
+
+/// How many rows are kept aside; none where `init` was not run.
+async fn shadows(client: &Client) -> Result<i64, CatalogError> {
+    let failed = || CatalogError::query("count rows kept aside");
+    let there = "select pg_catalog.to_regclass('mmrepl.shadow') is not null";
+    let there = client.query_one(there, &[]).await.map_err(failed())?;
+    if !there.get::<_, bool>(0) {
+        return Ok(0);
+    }
+    let count = "select pg_catalog.count(*) from mmrepl.shadow";
+    let count = client.query_one(count, &[]).await.map_err(failed())?;
+    Ok(count.get(0))
 }
 
 async fn checked_columns(

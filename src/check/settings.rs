@@ -88,7 +88,8 @@ fn room(config: &Config, facts: &NodeFacts) -> Vec<Problem> {
             "origins",
             room.origins_max,
             room.origins_used,
-            peers - facts.ours.origins,
+            // One for each peer's link, and one for each node's rows that return.
+            2 * peers + 1 - facts.ours.origins,
         ),
     ];
     let short = limits

@@ -24,6 +24,8 @@ pub(super) fn check(facts: &NodeFacts) -> Vec<Problem> {
     let mut problems = Vec::new();
     problems.extend(without_key(facts));
     problems.extend(extra_unique(facts));
+    problems.extend(blocking_unique(facts));
+    problems.extend(kept_aside(facts));
     problems.extend(always_triggers(facts));
     problems.extend(unlogged(facts));
     problems.extend(partitions_unkeyed(facts));
@@ -57,10 +59,38 @@ fn extra_unique(facts: &NodeFacts) -> Option<Problem> {
         .collect();
     (!names.is_empty()).then(|| {
         let what = format!(
-            "unique beside the key: {}; a link is blocked while a row arrives whose value another row holds, until one of them is changed",
+            "unique beside the key: {}; where nodes give one value to several rows the newest has it, and the others are kept aside in mmrepl.shadow until it comes free",
+            short_list(&names)
+        );
+        Problem::info(&facts.name, what)
+    })
+}
+
+/// Where rows cannot be kept aside, a duplicate can only wait for a person.
+fn blocking_unique(facts: &NodeFacts) -> Option<Problem> {
+    let names: Vec<String> = facts
+        .oddities
+        .blocking_unique
+        .iter()
+        .map(|(table, index)| format!("{index} on {table}"))
+        .collect();
+    (!names.is_empty()).then(|| {
+        let what = format!(
+            "unique in a table without a key, or in one partition only: {}; a link is blocked while a row arrives whose value another row holds, until one of them is changed",
             short_list(&names)
         );
         Problem::warning(&facts.name, what)
+            .fix("give the table a primary key, and make the index one of the whole table")
+    })
+}
+
+fn kept_aside(facts: &NodeFacts) -> Option<Problem> {
+    let count = facts.oddities.shadows;
+    (count > 0).then(|| {
+        let what = format!(
+            "{count} row(s) are kept aside in mmrepl.shadow, because newer rows hold their unique values"
+        );
+        Problem::info(&facts.name, what)
     })
 }
 

@@ -34,6 +34,8 @@ pub enum Kind {
     KeyChange,
     /// The table was emptied there and the row written here.
     Truncate,
+    /// It was given a unique value there that another row was given here.
+    Unique,
 }
 
 impl Kind {
@@ -59,6 +61,7 @@ impl Kind {
             Self::DeleteUpdate => "delete_update",
             Self::KeyChange => "key_change",
             Self::Truncate => "truncate",
+            Self::Unique => "unique",
         }
     }
 }

@@ -92,6 +92,7 @@ mod rank;
 mod resolve;
 mod rule;
 mod sample;
+pub mod unique;
 mod version;
 
 pub use concurrency::{MARKER_PREFIX, Marker, SEEN_HISTORY_MAX, Seen, SeenHistory, rival};

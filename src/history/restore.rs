@@ -8,6 +8,9 @@ use super::{HistoryError, one};
 use crate::catalog::table::{Table, load_table};
 use crate::wire::from_tokio_postgres;
 
+/// A row that lost a unique value is not lost itself.
+const KEPT_ASIDE: &str = "its row is kept aside in mmrepl.shadow and returns by itself when the unique value comes free; give the row that has it another value, or delete it";
+
 /// What was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restored {
@@ -35,6 +38,9 @@ pub async fn restore(client: &mut Client, id: &ConflictId) -> Result<Restored, H
     if conflict.is_pending() {
         let how = format!("nothing has lost yet; use `mmrepl conflicts resolve {id}`");
         return Err(unfit(id, how));
+    }
+    if conflict.kind == "unique" {
+        return Err(unfit(id, KEPT_ASIDE.to_owned()));
     }
     let table = table_of(client, &conflict).await?;
     let mut did = "unchanged";

@@ -29,6 +29,7 @@
 //! are made, so a position from a lost history cannot stand in for a new one.
 
 mod questions;
+pub mod returns;
 mod sweep;
 
 use std::collections::BTreeMap;

@@ -135,21 +135,49 @@ pub(super) async fn rows(
         pair.from.only()
     );
     let write = format!("copy {} ({columns}) from stdin", pair.to.qualified());
+    pipe((source, target), (&read, &write), what).await
+}
+
+/// Copies the rows that the source keeps aside; those of the target are gone.
+pub(super) async fn shadows(
+    source: &Session,
+    target: &Session,
+    (from, to): (&Table, &Table),
+) -> Result<u64, InitError> {
+    let what = format!("copy rows kept aside of {}", from.readable());
+    let columns = "key, names, vals, written_at, node, since";
+    let read = format!(
+        "copy (select {}, {columns} from mmrepl.shadow where relation = {}) to stdout",
+        to.oid, from.oid
+    );
+    let write = format!("copy mmrepl.shadow (relation, {columns}) from stdin");
+    pipe((source, target), (&read, &write), what).await
+}
+
+async fn pipe(
+    (source, target): (&Session, &Session),
+    (read, write): (&str, &str),
+    what: String,
+) -> Result<u64, InitError> {
     let from = || InitError::server(source.name(), what.clone());
     let to = || InitError::server(target.name(), what.clone());
-    let mut stream = pin!(source.client.copy_out(&read).await.map_err(from())?);
-    let mut sink = pin!(target.client.copy_in(&write).await.map_err(to())?);
+    let mut stream = pin!(source.client.copy_out(read).await.map_err(from())?);
+    let mut sink = pin!(target.client.copy_in(write).await.map_err(to())?);
     while let Some(bytes) = stream.next().await {
         sink.send(bytes.map_err(from())?).await.map_err(to())?;
     }
     sink.finish().await.map_err(to())
 }
 
-/// The memory of deletes that the emptied tables left: the copy begins without one.
+/// The memory of deletes that the emptied tables left, and their rows kept aside: the copy begins
+/// without.
 pub(super) async fn forget_deletes(target: &Session, tables: &[&Table]) -> Result<(), InitError> {
     let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
     let sql = "delete from mmrepl.tombstone where relation = any($1)";
     let done = target.client.execute(sql, &[&oids]).await;
     done.map_err(InitError::server(target.name(), "forget old deletes"))?;
+    let sql = "delete from mmrepl.shadow where relation = any($1)";
+    let done = target.client.execute(sql, &[&oids]).await;
+    done.map_err(InitError::server(target.name(), "forget rows kept aside"))?;
     Ok(())
 }

@@ -449,5 +449,10 @@ pub(super) async fn copy_in_transaction(
         count += 1;
     }
     copy::forget_deletes(target, &here).await?;
+    for from in there {
+        if let Some(to) = tables[1].get(&from.id()) {
+            rows += copy::shadows(source, target, (from, to)).await?;
+        }
+    }
     Ok((count, rows))
 }

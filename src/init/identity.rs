@@ -79,6 +79,7 @@ mod tests {
             is_partition: false,
             replica_identity: 'd',
             can_skip_duplicates: true,
+            uniques: crate::catalog::unique::Uniques::default(),
             columns: Vec::new(),
             key: Some(key),
         }

@@ -10,6 +10,7 @@ use super::triggers::Trigger;
 use crate::catalog::table::Table;
 use crate::catalog::{CatalogError, names, slots};
 use crate::config::Config;
+use crate::ids::origin_names;
 
 /// What each table has of ours.
 pub(super) async fn tables(
@@ -159,8 +160,9 @@ pub(super) async fn origins(
     config: &Config,
 ) -> Result<HashMap<String, u32>, CatalogError> {
     let mut origins = HashMap::new();
-    for node in &config.nodes {
-        let name = crate::ids::origin_name(&config.cluster, &node.name);
+    let nodes = config.nodes.iter();
+    let names = nodes.flat_map(|node| origin_names(&config.cluster, &node.name));
+    for name in names {
         if let Some(id) = slots::origin_id(client, &name).await? {
             origins.insert(name, id);
         }

@@ -10,7 +10,7 @@ use crate::catalog::names::literal;
 use crate::catalog::position::RESET_POSITION;
 use crate::config::Config;
 use crate::config::agreement::{moved_places, rules_text};
-use crate::ids::{LinkName, NodeName, origin_name, slot_name};
+use crate::ids::{LinkName, NodeName, origin_name, return_origin_name, slot_name};
 
 /// How many statements one transaction runs on tables, each holding its lock until the end.
 const STATEMENTS_PER_TRANSACTION: usize = 400;
@@ -219,8 +219,11 @@ fn check_places(config: &Config, states: &[NodeState]) -> Result<(), InitError> 
 /// Origins of all peers and the rows of `mmrepl.node`.
 fn node_step(config: &Config, states: &[NodeState], state: &NodeState) -> Option<Step> {
     let mut sql: Vec<String> = Vec::new();
-    for peer in config.peers_of(&state.name) {
-        let origin = origin_name(&config.cluster, &peer.name);
+    let peers = config.peers_of(&state.name).into_iter();
+    let first = peers.map(|peer| origin_name(&config.cluster, &peer.name));
+    let nodes = config.nodes.iter();
+    let again = nodes.map(|node| return_origin_name(&config.cluster, &node.name));
+    for origin in first.chain(again) {
         if !state.origins.contains_key(&origin) {
             sql.push(format!(
                 "select pg_catalog.pg_replication_origin_create({})",

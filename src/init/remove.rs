@@ -9,7 +9,7 @@ use crate::catalog::names::{ident, literal, qualified};
 use crate::catalog::slots::{origin_id, slot_state};
 use crate::config::{Config, Node};
 use crate::conflict::{COUNT_COLUMN, KNOWN_COLUMN, STATE_COLUMN, VECTOR_COLUMN};
-use crate::ids::{NodeName, origin_name, slot_name};
+use crate::ids::{NodeName, origin_names, slot_name};
 
 /// How many statements one transaction runs, each holding the lock of its table.
 const STATEMENTS_PER_TRANSACTION: usize = 300;
@@ -107,7 +107,7 @@ async fn drop_all(config: &Config, session: &Session) -> Result<Vec<String>, Ini
         removed.push(format!("{columns} column(s) for row versions"));
     }
     for peer in &peers {
-        removed.extend(drop_origin(config, session, peer).await?);
+        removed.extend(drop_origins(config, session, peer).await?);
     }
     if schema_exists(session).await? {
         session
@@ -261,25 +261,28 @@ async fn drop_columns(session: &Session) -> Result<usize, InitError> {
     Ok(statements.len())
 }
 
-/// Drops the origin of `peer`; returns its name when it was there.
-async fn drop_origin(
+/// Drops the origins of `peer`; returns the names of those that were there.
+async fn drop_origins(
     config: &Config,
     session: &Session,
     peer: &NodeName,
-) -> Result<Option<String>, InitError> {
-    let origin = origin_name(&config.cluster, peer);
-    let id = origin_id(&session.client, &origin).await;
-    if id.map_err(InitError::catalog(session.name()))?.is_none() {
-        return Ok(None);
+) -> Result<Vec<String>, InitError> {
+    let mut dropped = Vec::new();
+    for origin in origin_names(&config.cluster, peer) {
+        let id = origin_id(&session.client, &origin).await;
+        if id.map_err(InitError::catalog(session.name()))?.is_none() {
+            continue;
+        }
+        let sql = format!(
+            "select pg_catalog.pg_replication_origin_drop({})",
+            literal(&origin)
+        );
+        session
+            .batch(&format!("drop replication origin {origin}"), &sql)
+            .await?;
+        dropped.push(format!("origin {origin}"));
     }
-    let sql = format!(
-        "select pg_catalog.pg_replication_origin_drop({})",
-        literal(&origin)
-    );
-    session
-        .batch(&format!("drop replication origin {origin}"), &sql)
-        .await?;
-    Ok(Some(format!("origin {origin}")))
+    Ok(dropped)
 }
 
 async fn schema_exists(session: &Session) -> Result<bool, InitError> {
@@ -315,6 +318,6 @@ async fn forget_node(
         ];
         session.transaction("forget the node", &forget).await?;
     }
-    removed.extend(drop_origin(config, session, gone).await?);
+    removed.extend(drop_origins(config, session, gone).await?);
     Ok(removed)
 }

@@ -215,7 +215,7 @@ impl Applying {
     /// Applies one part of a large transaction, whose earlier parts are gone from memory: an error
     /// ends the link, which then starts again from the target's position.
     async fn part(&mut self, piece: Piece) -> Result<(), LinkError> {
-        let in_order = self.must_go_in_order(&piece);
+        let mut in_order = self.must_go_in_order(&piece);
         let started = Instant::now();
         self.monitor
             .set_oldest_unapplied(Some(piece.header.commit_time));
@@ -232,6 +232,10 @@ impl Applying {
                 Err(error) => {
                     if second_try_may_help(&error) && !in_order {
                         self.options.in_order_until = piece.header.final_lsn;
+                        if piece.first {
+                            in_order = self.recover(error, in_order, started).await?;
+                            continue;
+                        }
                     }
                     return Err(self.failed(error));
                 }
@@ -254,6 +258,9 @@ impl Applying {
             .rollback()
             .await
             .map_err(|source| self.failed(source))?;
+        if refuses_values(&error) {
+            self.applier.forget_tables();
+        }
         match error {
             ApplyError::ClockBehind { micros } => {
                 self.wait_for_clock(micros, started).await.map(|()| false)
@@ -261,7 +268,8 @@ impl Applying {
             ApplyError::PositionMoved => Err(self.failed(error)),
             // In order, everything before the change that fails still gets through.
             error if !in_order && !passes_by_itself(&error) => Ok(true),
-            error if error.retry_class() == RetryClass::Transient => {
+            // In order, a duplicate is one that a local writer has made just now.
+            error if error.retry_class() == RetryClass::Transient || is_duplicate(&error) => {
                 self.monitor.add_retry();
                 self.group_rows = (self.group_rows / 2).max(1);
                 if self.retries.attempts() >= RETRIES_MAX {
@@ -393,9 +401,18 @@ fn passes_by_itself(error: &ApplyError) -> bool {
 /// Errors that a replay in the source's own order may not meet: a unique value that moved between
 /// rows, a row that a local transaction deleted meanwhile.
 fn second_try_may_help(error: &ApplyError) -> bool {
-    match error {
-        ApplyError::Overtaken => true,
-        ApplyError::Target { source, .. } => source.sqlstate().is_some_and(|s| s.starts_with("23")),
-        _ => false,
-    }
+    matches!(error, ApplyError::Overtaken) || refuses_values(error)
+}
+
+/// A constraint of the target does not let a row be there (class 23).
+fn refuses_values(error: &ApplyError) -> bool {
+    error
+        .sqlstate()
+        .is_some_and(|state| state.starts_with("23"))
+}
+
+/// Another row has the same unique value (23505), or one that an exclusion constraint does not let
+/// be there beside it (23P01).
+fn is_duplicate(error: &ApplyError) -> bool {
+    matches!(error.sqlstate(), Some("23505" | "23P01"))
 }

@@ -1,6 +1,5 @@
 //! Getting a link ready: connect both servers, take the origin and the slot, check history.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,12 +16,12 @@ use crate::catalog::CatalogError;
 use crate::catalog::link_control::read_paused;
 use crate::catalog::position::{read_position, read_seen};
 use crate::catalog::server::{Server, read_server};
-use crate::catalog::slots::slot_state;
+use crate::catalog::slots::{origins, slot_state};
 use crate::checkpoint::Checkpoint;
 use crate::config::Node;
 use crate::conflict::SeenHistory;
 use crate::error::Retryable;
-use crate::ids::{NodeName, OriginId, origin_name, slot_name};
+use crate::ids::{NodeName, origin_name, slot_name};
 use crate::lsn::Lsn;
 use crate::wire::Session;
 use crate::wire::WireError;
@@ -172,20 +171,13 @@ async fn server(node: &Node, client: &Client) -> Result<Server, LinkError> {
 
 async fn read_origins(context: &LinkContext, target: &Client) -> Result<Origins, LinkError> {
     let node = &context.target.name;
-    let sql = "select roident, roname from pg_catalog.pg_replication_origin";
-    let rows = target.query(sql, &[]).await;
-    let rows = rows.map_err(|e| catalog_at(node)(CatalogError::query("list origins")(e)))?;
-    let ids: HashMap<String, u32> = rows.iter().map(|row| (row.get(1), row.get(0))).collect();
-    let of = |name: &NodeName| {
-        let id = ids.get(&origin_name(&context.cluster, name))?;
-        Some((OriginId(*id), name.clone()))
-    };
-    let by_id = context.nodes.iter().filter_map(of).collect();
-    Ok(Origins::new(
-        context.cluster.clone(),
-        context.source.name.clone(),
-        node.clone(),
-        by_id,
+    let ids = origins(target).await.map_err(catalog_at(node))?;
+    let ends = (context.source.name.clone(), node.clone());
+    Ok(Origins::of_server(
+        &context.cluster,
+        &context.nodes,
+        ends,
+        &ids,
     ))
 }
 
@@ -354,6 +346,12 @@ fn applier(
             origin_name(&context.cluster, &context.source.name)
         ),
     })?;
+    if let Some(missing) = origins.missing_return_origin(&context.nodes) {
+        return Err(LinkError::NotSetUp {
+            node: context.target.name.clone(),
+            what: format!("replication origin {missing}"),
+        });
+    }
     let tables = Tables::new(&origins, guard, context.rules.clone());
     let fetcher = Fetcher::new(
         context.source.dsn.clone(),

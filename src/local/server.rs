@@ -33,7 +33,7 @@ const SETTINGS: [(&str, &str); 14] = [
     ("shared_buffers", "32MB"),
     ("max_connections", "150"),
     ("max_wal_senders", "50"),
-    ("max_replication_slots", "50"),
+    ("max_replication_slots", "150"),
     ("max_worker_processes", "8"),
     ("max_locks_per_transaction", "256"),
     ("max_wal_size", "1GB"),

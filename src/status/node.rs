@@ -14,6 +14,18 @@ pub struct NodeStatus {
     pub node: NodeName,
     /// The memory of deletes on its server; nothing until it was looked at.
     pub tombstones: Option<TombstoneStatus>,
+    /// Rows that lost a unique value; nothing until its server was looked at.
+    #[serde(default)]
+    pub shadows: Option<ShadowStatus>,
+}
+
+/// The rows kept aside on one server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShadowStatus {
+    /// How many there are.
+    pub kept: u64,
+    /// How many returned, or were replaced by a newer version, since the daemon started.
+    pub gone: u64,
 }
 
 /// The tombstones on one server.
@@ -40,15 +52,27 @@ pub struct NodeMonitor {
 impl NodeMonitor {
     /// A node that was not looked at yet.
     pub fn new(node: NodeName) -> Self {
-        let tombstones = None;
+        let status = NodeStatus {
+            node,
+            tombstones: None,
+            shadows: None,
+        };
         Self {
-            inner: Arc::new(Mutex::new(NodeStatus { node, tombstones })),
+            inner: Arc::new(Mutex::new(status)),
         }
     }
 
     /// What is known.
     pub fn snapshot(&self) -> NodeStatus {
         self.lock().clone()
+    }
+
+    /// Notes how many rows are kept aside, and how many are not any more.
+    pub fn set_shadows(&self, kept: u64, gone: u64) {
+        let mut status = self.lock();
+        let shadows = status.shadows.get_or_insert_default();
+        shadows.kept = kept;
+        shadows.gone += gone;
     }
 
     /// Notes how many tombstones there are and when the oldest was left.

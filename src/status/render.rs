@@ -139,8 +139,19 @@ fn details(text: &mut String, link: &LinkStatus) {
     }
 }
 
-/// Tombstones that are kept longer than was asked for.
+/// Rows that are kept aside, and tombstones that are kept longer than was asked for.
 fn about_node(text: &mut String, node: &NodeStatus) {
+    if let Some(kept) = node
+        .shadows
+        .map(|shadows| shadows.kept)
+        .filter(|kept| *kept > 0)
+    {
+        let node = &node.node;
+        let sentence = format!(
+            "{node} keeps {kept} row(s) aside in mmrepl.shadow: newer rows hold their unique values"
+        );
+        line(text, &sentence);
+    }
     let Some(tombstones) = &node.tombstones else {
         return;
     };

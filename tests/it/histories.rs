@@ -30,6 +30,9 @@ const APART: [Then; 4] = [
     Then::LetThrough("north"),
     Then::Together,
 ];
+/// A statement that makes a duplicate does nothing.
+const ATTEMPT: &str = "create function attempt(statement text) returns void language plpgsql as $$
+    begin execute statement; exception when unique_violation then null; end $$;";
 /// All rounds of writing.
 const ROUNDS: usize = APART.len() + 1;
 /// How long nodes may take to become equal once everything is applied.
@@ -74,6 +77,7 @@ fn names_of(strategy: Strategy) -> (&'static str, &'static str) {
 struct Written {
     table: String,
     strategy: Strategy,
+    merging: bool,
     /// Added to the history's keys.
     first_key: usize,
     rounds: Vec<Vec<Step>>,
@@ -96,6 +100,7 @@ impl Written {
         Self {
             table,
             strategy: what.strategy,
+            merging: what.merging.is_some(),
             first_key,
             rounds,
         }
@@ -106,10 +111,16 @@ impl Written {
         let name = &self.table;
         let mut sql = format!(
             "create table if not exists {name}
-                 (id int primary key, small text not null, large text not null, version numeric,
-                  count int not null default 0);
+                 (id int primary key, small text not null, large text not null,
+                  version numeric, taken int, count int not null default 0);
              alter table {name} alter column large set storage external;"
         );
+        if !self.merging {
+            let _ = write!(
+                sql,
+                "create unique index if not exists {name}_taken on {name} (taken);"
+            );
+        }
         if number % 4 == 3 && self.first_key == 0 {
             let _ = write!(sql, "alter table {name} replica identity full;");
         }
@@ -165,6 +176,15 @@ impl Written {
                 at(from),
                 at(to)
             ),
+            Write::Take(key, value) => {
+                let (id, taken) = (at(key), self.value(value));
+                format!(
+                    "select attempt($$insert into {table} as t (id, small, large, version, taken)
+                     values ({id}, {fresh}, {large}, {inserted}, {taken}) on conflict (id) do update
+                     set small = excluded.small, taken = excluded.taken, version = {}$$)",
+                    version.replace("version", "t.version")
+                )
+            }
             Write::Delete(key) => format!("delete from {table} where id = {}", at(key)),
             Write::Truncate if table == "h" => {
                 format!(
@@ -174,6 +194,14 @@ impl Written {
                 )
             }
             Write::Truncate => format!("truncate {table}"),
+        }
+    }
+
+    /// The unique value with this number; each history has its own.
+    fn value(&self, number: u8) -> String {
+        match number {
+            0 => "null".to_owned(),
+            number => (self.first_key + usize::from(number)).to_string(),
         }
     }
 
@@ -202,7 +230,8 @@ impl Scene {
             .map(|number| Written::random(number, what, nodes, &mut rng))
             .collect();
         let created = histories.iter().enumerate();
-        let schema: String = created.map(|(number, own)| own.create(number)).collect();
+        let created = created.map(|(number, own)| own.create(number));
+        let schema: String = std::iter::once(ATTEMPT.to_owned()).chain(created).collect();
         let tables: BTreeSet<&str> = histories.iter().map(|own| own.table.as_str()).collect();
         let rule = |table: &str| {
             let rule = format!("strategy = \"{}\"", names_of(what.strategy).0);
@@ -320,8 +349,8 @@ impl Scene {
         let clocks = if self.merging { "mmrepl_merge" } else { "null" };
         let of = |table: &str| {
             format!(
-                "select '{table}', id, small, right(large, -2500), count, {version}::text,
-                 {clocks}::text from {table}"
+                "select '{table}', id, small, right(large, -2500), taken, count,
+                 {version}::text, {clocks}::text from {table}"
             )
         };
         let all: Vec<String> = tables.into_iter().map(of).collect();

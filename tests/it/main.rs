@@ -34,4 +34,6 @@ mod status_truth;
 mod support;
 mod tombstones;
 mod types;
+mod unique;
+mod unique_cases;
 mod versions;

@@ -24,20 +24,22 @@ use crate::versions::{self, Kept};
 /// Why a transaction was rolled back.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RolledBack {
-    /// A newer delete covers a key just inserted; in order it will be seen.
+    /// A newer delete covers a key just inserted, or rows are kept aside; in order that is seen.
     Overtaken,
+    /// The server refused a duplicate.
+    Duplicate,
 }
 
 /// A target transaction under way. Its `state` is thrown away when it fails.
 pub(crate) struct Applying<'a> {
     pub(crate) state: State,
-    names: &'a [NodeName],
-    source: u8,
+    pub(crate) names: &'a [NodeName],
+    pub(crate) source: u8,
     /// The source's rows at this moment.
     source_state: &'a State,
-    target: &'a Arc<Target>,
-    strategy: Strategy,
-    inserted: Vec<(usize, CommitTime, Option<Rank>)>,
+    pub(crate) target: &'a Arc<Target>,
+    pub(crate) strategy: Strategy,
+    pub(crate) inserted: Vec<(usize, CommitTime, Option<Rank>)>,
 }
 
 /// What the source had seen decides what is recorded, not what wins: the model leaves it out.
@@ -52,25 +54,28 @@ fn made(time: CommitTime) -> Made {
     }
 }
 
-fn rank_of(row: &RowChange) -> Option<&Rank> {
+pub(crate) fn rank_of(row: &RowChange) -> Option<&Rank> {
     row.rank.as_ref()
 }
 
-fn kept(rank: Option<&Rank>) -> Kept {
+pub(crate) fn kept(rank: Option<&Rank>) -> Kept {
     rank.map(|rank| versions::read(&rank.to_string()))
 }
 
 /// What waits for a person to decide.
 fn pending(op: &RowOp, row: &RowChange) -> Pending {
     let values = match op {
-        RowOp::Put(put) => column(&put.values, 1).zip(column(&put.values, 2)),
+        RowOp::Put(put) => {
+            let columns = column(&put.values, 1).zip(column(&put.values, 2));
+            columns.map(|(small, large)| (small, large, column(&put.values, 4).unwrap_or(0)))
+        }
         RowOp::Delete(_) => None,
     };
     let known = kept(rank_of(row));
     Pending { values, known }
 }
 
-fn key_of(row: &RowChange) -> usize {
+pub(crate) fn key_of(row: &RowChange) -> usize {
     usize::from(number(&row.key[0]))
 }
 
@@ -142,7 +147,7 @@ impl<'a> Applying<'a> {
                 continue;
             }
             for entry in entries_of(change, self.target, &made(time)).unwrap() {
-                self.settle(entry.row().unwrap())?;
+                self.settle_unique(entry.row().unwrap(), time)?;
             }
         }
         self.refuse_deleted()?;
@@ -150,8 +155,16 @@ impl<'a> Applying<'a> {
     }
 
     fn write_rows(&mut self, entries: &[Entry]) -> Result<(), RolledBack> {
-        let rows: Vec<&RowChange> = entries.iter().map(|entry| entry.row().unwrap()).collect();
-        let refused: Vec<&&RowChange> = rows.iter().filter(|row| !self.takes(row)).collect();
+        // `mmrepl.refuse_shadows`.
+        if self.state.shadows.iter().any(Option::is_some) {
+            return Err(RolledBack::Overtaken);
+        }
+        let mut refused = Vec::new();
+        for row in entries.iter().map(|entry| entry.row().unwrap()) {
+            if !self.takes(row)? {
+                refused.push(row);
+            }
+        }
         for row in refused {
             self.settle(row)?;
         }
@@ -159,7 +172,7 @@ impl<'a> Applying<'a> {
     }
 
     /// Tries the guarded statement; true when it took the row.
-    fn takes(&mut self, row: &RowChange) -> bool {
+    fn takes(&mut self, row: &RowChange) -> Result<bool, RolledBack> {
         let key = key_of(row);
         let there = self.state.rows[key];
         match (attempt(row), &row.op, there) {
@@ -168,8 +181,11 @@ impl<'a> Applying<'a> {
             {
                 self.state.remove(key, kept(rank_of(row)));
             }
-            (Attempt::InsertNew, RowOp::Put(put), None) => {
-                self.put(key, &put.values);
+            // On a duplicate it does nothing.
+            (Attempt::InsertNew, RowOp::Put(put), None)
+                if self.rivals(key, &put.values).is_empty() =>
+            {
+                self.put(key, &put.values)?;
                 self.inserted.push((key, row.since, row.rank.clone()));
             }
             (Attempt::Update(how), RowOp::Put(put), Some(local)) => {
@@ -181,13 +197,13 @@ impl<'a> Applying<'a> {
                     UpdateGuard::Decided => true,
                 };
                 if taken {
-                    self.put(key, &put.values);
+                    self.put(key, &put.values)?;
                 }
-                return taken;
+                return Ok(taken);
             }
-            _ => return false,
+            _ => return Ok(false),
         }
-        true
+        Ok(true)
     }
 
     /// `Guard::takes` leaves more to be settled, with the same end.
@@ -204,7 +220,7 @@ impl<'a> Applying<'a> {
         incoming.wins_over(rank, &self.held(version, stamp), between_equals)
     }
 
-    fn held(&self, version: Kept, stamp: Stamp) -> Held {
+    pub(crate) fn held(&self, version: Kept, stamp: Stamp) -> Held {
         let printed = versions::print(self.strategy, version);
         Held {
             rank: Rank::read(printed.as_bytes().map(|bytes| &bytes[..])),
@@ -220,7 +236,7 @@ impl<'a> Applying<'a> {
         }
     }
 
-    fn version(&self, stamp: Stamp) -> Option<Version> {
+    pub(crate) fn version(&self, stamp: Stamp) -> Option<Version> {
         match stamp {
             Stamp::Own => None,
             Stamp::At(micros, node) => Some(Version {
@@ -231,21 +247,26 @@ impl<'a> Applying<'a> {
     }
 
     /// Writes what was sent over what is there.
-    fn put(&mut self, key: usize, values: &Tuple) {
+    pub(crate) fn put(&mut self, key: usize, values: &Tuple) -> Result<(), RolledBack> {
+        if !self.rivals(key, values).is_empty() {
+            return Err(RolledBack::Duplicate);
+        }
         let before = self.state.rows[key];
         let kept = |value: Option<u16>, old: Option<u16>| value.or(old).expect("a whole row");
         self.state.rows[key] = Some(Row {
             small: kept(column(values, 1), before.map(|row| row.small)),
             large: kept(column(values, 2), before.map(|row| row.large)),
+            taken: column(values, 4).unwrap_or(0),
             version: match &values.0[3] {
                 Value::Text(text) => Some(versions::read(std::str::from_utf8(text).unwrap())),
                 _ => None,
             },
             stamp: Stamp::Own,
         });
+        Ok(())
     }
 
-    fn local(&self, key: usize) -> Local {
+    pub(crate) fn local(&self, key: usize) -> Local {
         let deletes = self.deletes(key).into_iter().flatten();
         Local {
             row: self.state.rows[key].map(|row| self.held(row.version, row.stamp)),
@@ -269,10 +290,10 @@ impl<'a> Applying<'a> {
         match (decide(row, &local, source), &row.op) {
             (Decision::Delete, _) => self.state.remove(key, kept(rank_of(row))),
             (Decision::LeaveTombstone, _) => self.state.remember(key, kept(rank_of(row))),
-            (Decision::Overwrite, RowOp::Put(put)) => self.put(key, &put.values),
+            (Decision::Overwrite, RowOp::Put(put)) => self.put(key, &put.values)?,
             (Decision::Complete, RowOp::Put(put)) => {
                 if let Some(values) = self.fetched(key, &put.values) {
-                    self.put(key, &values);
+                    self.put(key, &values)?;
                     if local.row.is_none() {
                         self.inserted.push((key, row.since, row.rank.clone()));
                     }
@@ -296,10 +317,12 @@ impl<'a> Applying<'a> {
     }
 
     /// `Fetcher::complete`: from the source's row as it is now.
-    fn fetched(&self, key: usize, values: &Tuple) -> Option<Tuple> {
+    pub(crate) fn fetched(&self, key: usize, values: &Tuple) -> Option<Tuple> {
         let mut values = values.clone();
         if values.0[2] == Value::Unchanged {
-            values.0[2] = text(self.source_state.rows[key]?.large);
+            let row = self.source_state.rows[key].map(Row::values);
+            let shadow = self.source_state.shadows[key].map(|shadow| shadow.values);
+            values.0[2] = text(row.or(shadow)?.1);
         }
         Some(values)
     }
@@ -323,7 +346,15 @@ impl<'a> Applying<'a> {
         let older = |state: &State, key: usize, me: &Self| {
             state.rows[key].is_none_or(|row| me.is_older((None, row.stamp), (time, None)))
         };
-        let newer_left = (0..self.state.rows.len()).any(|key| !older(&self.state, key, self));
+        for key in 0..self.state.shadows.len() {
+            let shadow = self.state.shadows[key];
+            if shadow.is_some_and(|own| self.is_older((None, own.stamp()), (time, None))) {
+                self.state.shadows[key] = None;
+            }
+        }
+        let kept = self.state.shadows.iter().any(Option::is_some);
+        let newer_left =
+            kept || (0..self.state.rows.len()).any(|key| !older(&self.state, key, self));
         let is_older = |stamp| self.is_older((None, stamp), (time, None));
         if !newer_left && self.state.emptied.is_none_or(is_older) {
             self.state.truncate();

@@ -7,7 +7,7 @@ use mmrepl::assemble::Change;
 
 use crate::cluster::Cluster;
 use crate::history::{How, Link, NAMES, Strategy};
-use crate::node::{Act, KEY_COUNT, Node, Pending, Row, Stamp, State, whole};
+use crate::node::{Act, KEY_COUNT, Node, Pending, Row, Stamp, State, Values, whole};
 use crate::rng::Rng;
 use crate::versions::{self, Kept};
 
@@ -163,16 +163,17 @@ fn resolved(
     remote: bool,
 ) -> Vec<Change> {
     let before = state.rows[key];
-    let row = |(small, large), known| Row {
+    let row = |(small, large, taken): Values, known| Row {
         small,
         large,
+        taken,
         version: Some(versions::knowing(known, act.made)),
         stamp: Stamp::Own,
     };
     let mut changes = Vec::new();
     let is_gone = match (before, waits.values) {
         (Some(there), values) => {
-            let own = (there.small, there.large);
+            let own = there.values();
             let wanted = if remote { values } else { Some(own) };
             let known = Some(versions::joined(there.version, waits.known));
             let new = row(wanted.unwrap_or(own), known);

@@ -5,12 +5,16 @@ use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 
 use mmrepl::apply::pure::Target;
+use mmrepl::commit_time::CommitTime;
+use mmrepl::conflict::Version;
+use mmrepl::conflict::unique::admitted;
 use mmrepl::ids::NodeName;
 
 use crate::applying::Applying;
+use crate::aside::bring_back;
 use crate::by_hand::Pasts;
 use crate::history::{History, How, Link, NAMES, Step, Strategy, Write};
-use crate::node::{Effect, KEY_COUNT, Node, Stamp, State};
+use crate::node::{Effect, KEY_COUNT, Node, Stamp, State, Values};
 use crate::table;
 use crate::versions::Kept;
 
@@ -35,7 +39,7 @@ struct Newest {
     version: Kept,
     time: i64,
     node: u8,
-    values: Option<(u16, u16)>,
+    values: Option<Values>,
 }
 
 /// Two or three nodes.
@@ -99,6 +103,7 @@ impl Cluster {
                 let node = &mut self.nodes[usize::from(*node)];
                 node.flushed = node.state;
             }
+            Step::Return(node) => self.bring_back(usize::from(*node)),
             Step::Again(link) => self.deliver_again(*link),
         }
     }
@@ -220,9 +225,8 @@ impl Cluster {
         if self.strategy == Strategy::Manual {
             return self.end_by_hand();
         }
-        let wanted = self
-            .newest
-            .map(|newest| newest.and_then(|newest| newest.values));
+        (0..self.nodes.len()).for_each(|node| self.bring_back(node));
+        let wanted = self.admitted();
         let equal = self.nodes.iter().all(|node| node.state.values() == wanted);
         if equal && (self.is_pair() || self.versions_agree()) {
             Ok(())
@@ -238,6 +242,29 @@ impl Cluster {
                 self.deliver(Link { from, to }, usize::MAX, How::Grouped);
             }
         }
+    }
+
+    fn bring_back(&mut self, node: usize) {
+        bring_back(&mut self.nodes[node].state, &NODE_NAMES, self.strategy);
+    }
+
+    /// What every node must show: the newest writes, less those that lose their unique value.
+    fn admitted(&self) -> [Option<Values>; KEY_COUNT] {
+        let newest = self.newest.iter().enumerate();
+        let rows = newest.filter_map(|(key, newest)| {
+            let newest = newest.as_ref()?;
+            let version = Version {
+                time: CommitTime::from_postgres_micros(newest.time),
+                node: NODE_NAMES[usize::from(newest.node)].clone(),
+            };
+            Some((version, (key, newest.values?)))
+        });
+        let mut wanted = [None; KEY_COUNT];
+        let are_rivals = |a: &(usize, Values), b: &(usize, Values)| a.1.2 != 0 && a.1.2 == b.1.2;
+        for (_, (key, values)) in admitted(rows.collect(), are_rivals) {
+            wanted[key] = Some(values);
+        }
+        wanted
     }
 
     /// In a mesh, where nothing is merged, every node also has every version.
@@ -278,8 +305,9 @@ fn version(state: &State, key: usize) -> Option<(Kept, i64, &'static str)> {
     };
     let own = state.tombstones[key].map(|own| (own.version, own.stamp));
     let emptied = state.emptied.map(|stamp| (None, stamp));
-    match state.rows[key] {
-        Some(row) => Some(named((row.version, row.stamp))),
+    let kept = state.shadows[key].map(|own| (own.version, own.stamp()));
+    match state.rows[key].map(|row| (row.version, row.stamp)).or(kept) {
+        Some(held) => Some(named(held)),
         None => [own, emptied].into_iter().flatten().map(named).max(),
     }
 }
@@ -288,15 +316,21 @@ fn rows(state: &State) -> String {
     let rows = state.rows.iter().enumerate();
     let shown = rows.filter_map(|(key, row)| {
         row.map(|row| {
-            let (small, large, version) = (row.small, row.large, row.version);
-            format!("{key} = ({small}, {large}) {version:?} {:?}", row.stamp)
+            format!(
+                "{key} = {:?} {:?} {:?}",
+                row.values(),
+                row.version,
+                row.stamp
+            )
         })
     });
     let gone = state.tombstones.iter().enumerate();
     let gone = gone.filter_map(|(key, own)| {
         own.map(|own| format!("{key} gone {:?} {:?}", own.version, own.stamp))
     });
-    shown.chain(gone).collect::<Vec<_>>().join(", ")
+    let kept = state.shadows.iter().enumerate();
+    let kept = kept.filter_map(|(key, own)| own.map(|own| format!("{key} aside {own:?}")));
+    shown.chain(gone).chain(kept).collect::<Vec<_>>().join(", ")
 }
 
 /// Plays a history to its end.

@@ -24,6 +24,13 @@ const MORE: [Write; 4] = [
     Write::Delete(0),
     Write::Truncate,
 ];
+/// What decides about a unique value that two rows want.
+const UNIQUE: [Write; 4] = [
+    Write::Take(0, 1),
+    Write::Take(1, 1),
+    Write::Delete(1),
+    Write::Take(0, 0),
+];
 /// Ticks that pass between two operations: commit times always differ, or are equal as well.
 const APART: [u8; 1] = [1];
 const APART_OR_NOT: [u8; 2] = [0, 1];
@@ -147,4 +154,14 @@ fn three_operations_on_two_nodes_under_every_other_rule() {
         let ticks: &[u8] = if is_thorough() { &APART_OR_NOT } else { &APART };
         Space::new(2, 3, writes, ticks).explore(strategy, true);
     }
+}
+
+#[test]
+fn four_operations_around_a_unique_value_on_two_nodes() {
+    Space::new(2, 4, &UNIQUE[..3], &APART).explore(Strategy::LastWriteWins, false);
+}
+
+#[test]
+fn three_operations_around_a_unique_value_on_three_nodes() {
+    Space::new(3, 3, &UNIQUE, &APART).explore(Strategy::LastWriteWins, false);
 }

@@ -8,11 +8,14 @@ use std::fmt;
 pub const KEYS: u8 = 3;
 /// The names of the nodes. Ties go to the one that sorts last: west, then north, then east.
 pub const NAMES: [&str; 3] = ["east", "west", "north"];
+/// The unique values have these numbers, from 1.
+const VALUES: u8 = 2;
 /// Most steps of a random history.
 const STEPS_MAX: u64 = 18;
 
-/// One statement of an application, on the table `t (id, small, large)`. The large value is one
-/// that the stream leaves out where it has not changed.
+/// One statement of an application, on the table `t (id, small, large, taken)`. The large value is
+/// one that the stream leaves out where it has not changed; the last is unique. A statement that
+/// would make a duplicate does nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {
     /// Insert the row, or write both values where it is there.
@@ -23,6 +26,9 @@ pub enum Write {
     Large(u8),
     /// Give the row another key, where it is there and no row has that key.
     Move(u8, u8),
+    /// Take the unique value with this number (0: NULL) and write the small value; insert the row
+    /// where it is not there.
+    Take(u8, u8),
     /// Delete the row, where it is there.
     Delete(u8),
     /// Empty the table.
@@ -79,6 +85,8 @@ pub enum Step {
     Flush(u8),
     /// The link's last transaction is delivered a second time.
     Again(Link),
+    /// Rows that are kept aside on a node return, where they can.
+    Return(u8),
 }
 
 /// How transactions are applied.
@@ -129,15 +137,17 @@ fn key(below: Below<'_>) -> u8 {
 }
 
 fn write(below: Below<'_>) -> Write {
-    match below(16) {
+    match below(21) {
+        16..=20 => Write::Take(key(below), small(below(u64::from(VALUES) + 1))),
         0..=3 => Write::Put(key(below)),
         4..=6 => Write::Small(key(below)),
         7..=8 => Write::Large(key(below)),
         9..=11 => Write::Delete(key(below)),
-        12..=14 => {
+        12..=13 => {
             let from = key(below);
             Write::Move(from, (from + 1 + small(below(u64::from(KEYS) - 1))) % KEYS)
         }
+        14 => Write::Take(key(below), 1),
         _ => Write::Truncate,
     }
 }
@@ -164,7 +174,8 @@ fn how(below: Below<'_>) -> How {
 }
 
 fn step(below: Below<'_>, nodes: u8) -> Step {
-    match below(32) {
+    match below(35) {
+        32..=34 => Step::Return(small(below(u64::from(nodes)))),
         0..=13 => commit(below, nodes),
         14..=23 => Step::Deliver(link(below, nodes), 1 + small(below(4)), how(below)),
         24..=27 => Step::Tick(1 + small(below(2))),
@@ -285,6 +296,7 @@ impl fmt::Display for Write {
             Self::Small(key) => write!(f, "small of {key}"),
             Self::Large(key) => write!(f, "large of {key}"),
             Self::Move(from, to) => write!(f, "move {from} to {to}"),
+            Self::Take(key, value) => write!(f, "take {value} for {key}"),
             Self::Delete(key) => write!(f, "delete {key}"),
             Self::Truncate => f.write_str("truncate"),
         }
@@ -309,6 +321,7 @@ impl fmt::Display for Step {
             Self::Tick(ticks) => write!(f, "{ticks} ticks pass"),
             Self::Crash(node) => write!(f, "{} crashes", name(*node)),
             Self::Flush(node) => write!(f, "{} flushes", name(*node)),
+            Self::Return(node) => write!(f, "rows return on {}", name(*node)),
             Self::Again(link) => write!(f, "{link} delivers its last transaction again"),
         }
     }

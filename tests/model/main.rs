@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 mod applying;
+mod aside;
 mod by_hand;
 mod cluster;
 mod exhaustive;

@@ -28,8 +28,34 @@ pub(crate) enum Stamp {
 pub(crate) struct Row {
     pub(crate) small: u16,
     pub(crate) large: u16,
+    /// The unique value; 0 for NULL.
+    pub(crate) taken: u16,
     pub(crate) version: Kept,
     pub(crate) stamp: Stamp,
+}
+
+/// A row that is kept aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shadow {
+    pub(crate) values: Values,
+    pub(crate) version: Kept,
+    /// When and on which node it was written.
+    pub(crate) at: (i64, u8),
+}
+
+impl Shadow {
+    pub(crate) fn stamp(self) -> Stamp {
+        Stamp::At(self.at.0, self.at.1)
+    }
+}
+
+/// The columns of a row beside its key and version.
+pub(crate) type Values = (u16, u16, u16);
+
+impl Row {
+    pub(crate) fn values(self) -> Values {
+        (self.small, self.large, self.taken)
+    }
 }
 
 /// The memory of a delete.
@@ -43,7 +69,7 @@ pub(crate) struct Tombstone {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pending {
     /// Nothing of a delete.
-    pub(crate) values: Option<(u16, u16)>,
+    pub(crate) values: Option<Values>,
     pub(crate) known: Kept,
 }
 
@@ -51,6 +77,7 @@ pub(crate) struct Pending {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) rows: [Option<Row>; KEY_COUNT],
+    pub(crate) shadows: [Option<Shadow>; KEY_COUNT],
     pub(crate) tombstones: [Option<Tombstone>; KEY_COUNT],
     /// The tombstone of the whole table.
     pub(crate) emptied: Option<Stamp>,
@@ -78,6 +105,38 @@ impl State {
         }
     }
 
+    /// Moves a row of the table aside.
+    pub(crate) fn push_aside(&mut self, key: usize, at: (i64, u8)) {
+        let row = self.rows[key].expect("a row");
+        let (values, version) = (row.values(), row.version);
+        let shadow = Shadow {
+            values,
+            version,
+            at,
+        };
+        self.keep_aside(key, shadow);
+    }
+
+    /// Keeps a row aside; the row of its key goes, and a tombstone that is not later.
+    pub(crate) fn keep_aside(&mut self, key: usize, shadow: Shadow) {
+        self.rows[key] = None;
+        self.shadows[key] = Some(shadow);
+        let later = |own: &Tombstone| match own.stamp {
+            Stamp::Own => false,
+            Stamp::At(micros, _) => micros > shadow.at.0,
+        };
+        self.tombstones[key] = self.tombstones[key].filter(later);
+    }
+
+    /// Other keys whose rows have that unique value.
+    pub(crate) fn rivals(&self, key: usize, taken: u16) -> Vec<usize> {
+        let has = |other: &usize| {
+            let row = self.rows[*other];
+            *other != key && taken != 0 && row.is_some_and(|row| row.taken == taken)
+        };
+        (0..KEY_COUNT).filter(has).collect()
+    }
+
     pub(crate) fn truncate(&mut self) {
         self.rows = [None; KEY_COUNT];
         self.emptied = Some(Stamp::Own);
@@ -103,13 +162,13 @@ impl State {
     }
 
     /// The values, which must be equal everywhere.
-    pub(crate) fn values(&self) -> [Option<(u16, u16)>; KEY_COUNT] {
-        self.rows.map(|row| row.map(|row| (row.small, row.large)))
+    pub(crate) fn values(&self) -> [Option<Values>; KEY_COUNT] {
+        self.rows.map(|row| row.map(Row::values))
     }
 }
 
 /// What an application's transaction did to one key: the values, the version.
-pub(crate) type Effect = (usize, Option<(u16, u16)>, Kept);
+pub(crate) type Effect = (usize, Option<Values>, Kept);
 
 /// One write of an application on a node.
 pub(crate) struct Act<'a> {
@@ -155,10 +214,8 @@ impl Node {
             if !played.is_empty() {
                 changes.extend(played);
                 let all = matches!(write, Write::Truncate) && !strategy.is_in_row();
-                let touched = (0..KEY_COUNT).filter(|key| {
-                    all || before.rows[*key].map(|row| (row.small, row.large))
-                        != self.state.values()[*key]
-                });
+                let touched = (0..KEY_COUNT)
+                    .filter(|key| all || before.values()[*key] != self.state.values()[*key]);
                 let effect = |key| (key, self.state.values()[key], self.state.version(key));
                 effects.extend(touched.map(effect));
             }
@@ -196,11 +253,16 @@ impl Node {
 pub(crate) fn whole(strategy: Strategy, key: usize, row: Row) -> Tuple {
     let number = u16::try_from(key).expect("a few keys");
     let version = versions::print(strategy, row.version);
+    let taken = match row.taken {
+        0 => Value::Null,
+        taken => text(taken),
+    };
     Tuple(vec![
         text(number),
         text(row.small),
         text(row.large),
         version,
+        taken,
     ])
 }
 
@@ -244,7 +306,8 @@ impl Act<'_> {
         let change = match write {
             Write::Put(key) => {
                 let is_new = state.rows[usize::from(key)].is_none();
-                let put = self.put(state, usize::from(key));
+                let taken = state.rows[usize::from(key)].map_or(0, |row| row.taken);
+                let put = self.put(state, (usize::from(key), taken));
                 let lift = is_new.then(|| self.lift(state, usize::from(key))).flatten();
                 return [put].into_iter().chain(lift).collect();
             }
@@ -262,6 +325,30 @@ impl Act<'_> {
                     .as_ref()
                     .and_then(|_| self.lift(state, usize::from(to)));
                 return moved.into_iter().chain(lift).collect();
+            }
+            Write::Take(key, value) => {
+                // Where no row is kept aside, a duplicate would stop the link.
+                let taken = if self.strategy == Strategy::Manual {
+                    0
+                } else {
+                    u16::from(value)
+                };
+                let key = usize::from(key);
+                if !state.rivals(key, taken).is_empty() {
+                    return Vec::new();
+                }
+                let Some(before) = state.rows[key] else {
+                    let put = self.put(state, (key, taken));
+                    let lift = self.lift(state, key);
+                    return [put].into_iter().chain(lift).collect();
+                };
+                let small = self.fresh;
+                let key = u8::try_from(key).expect("a few keys");
+                self.update(state, key, |_| Row {
+                    small,
+                    taken,
+                    ..before
+                })
             }
             Write::Delete(key) => self.delete(state, usize::from(key)),
             // A trigger deletes the rows first.
@@ -308,9 +395,12 @@ impl Act<'_> {
         })
     }
 
-    /// What the trigger after an insert does.
+    /// What the trigger after an insert does: above the delete of the key, and above a row that is
+    /// kept aside.
     pub(crate) fn lift(&self, state: &mut State, key: usize) -> Option<Change> {
-        let (before, deleted) = (state.rows[key]?, state.tombstones[key]?.version);
+        let tombstone = state.tombstones[key].map(|own| own.version);
+        let shadow = state.shadows[key].map(|own| own.version);
+        let (before, deleted) = (state.rows[key]?, tombstone.max(shadow)?);
         let version = versions::lifted(self.strategy, self.made.1, before.version, deleted);
         if version == before.version {
             return None;
@@ -350,7 +440,7 @@ impl Act<'_> {
         })
     }
 
-    fn put(&self, state: &mut State, key: usize) -> Change {
+    fn put(&self, state: &mut State, (key, taken): (usize, u16)) -> Change {
         let before = state.rows[key];
         let asked = versions::asked(self.fresh);
         let old = before.map(|row| row.version);
@@ -358,6 +448,7 @@ impl Act<'_> {
         let row = Row {
             small: self.fresh,
             large: self.fresh,
+            taken,
             version,
             stamp: Stamp::Own,
         };

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use mmrepl::apply::pure::{Guard, TableMap, Target, Versions};
 use mmrepl::catalog::key_text::KeyForm;
 use mmrepl::catalog::table::{Column, Key, KeyColumn, Table};
+use mmrepl::catalog::unique::Uniques;
 use mmrepl::ids::RelationId;
 use mmrepl::pgoutput::{Tuple, Value};
 use mmrepl::relation::{Relation, RelationColumn, ReplicaIdentity};
@@ -13,13 +14,13 @@ use mmrepl::relation::{Relation, RelationColumn, ReplicaIdentity};
 use crate::history::{NAMES, Strategy};
 use crate::versions;
 
-/// The last one is the version.
-fn columns(strategy: Strategy) -> [&'static str; 4] {
-    ["id", "small", "large", versions::column(strategy)]
+/// The version and the unique value come last.
+fn columns(strategy: Strategy) -> [&'static str; 5] {
+    ["id", "small", "large", versions::column(strategy), "taken"]
 }
 
-/// `t (id integer primary key, small integer, large text, version)`, in a cluster of two nodes or
-/// of more.
+/// `t (id integer primary key, small integer, large text, version, taken integer unique)`, in a
+/// cluster of two nodes or of more.
 pub(crate) fn target(strategy: Strategy, source: u8, pair: bool, full: bool) -> Arc<Target> {
     let (relation, table) = (relation(strategy, full), table(strategy));
     let map = TableMap::new(relation, Some(table), "west").unwrap();
@@ -30,6 +31,7 @@ pub(crate) fn target(strategy: Strategy, source: u8, pair: bool, full: bool) -> 
         stronger: vec![],
         others: vec![],
         pair,
+        again: vec![],
     };
     Arc::new(Target::new(map, guard, vec![], versions))
 }
@@ -80,6 +82,7 @@ fn table(strategy: Strategy) -> Table {
         replica_identity: 'd',
         columns: columns(strategy).map(column).to_vec(),
         can_skip_duplicates: true,
+        uniques: Uniques::default(),
         key: Some(Key {
             index: "t_pkey".to_owned(),
             columns: vec![key],

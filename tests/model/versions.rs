@@ -1,6 +1,6 @@
 //! What the triggers of each rule do, stated once more, without the product's code.
 
-use mmrepl::conflict::{COUNT_COLUMN, KNOWN_COLUMN, Rule, VECTOR_COLUMN};
+use mmrepl::conflict::{COUNT_COLUMN, KNOWN_COLUMN, Rank, Rule, VECTOR_COLUMN};
 use mmrepl::pgoutput::Value;
 
 use crate::history::{NAMES, Strategy};
@@ -49,6 +49,12 @@ pub(crate) fn print(strategy: Strategy, kept: Kept) -> Value {
         _ => first.to_string(),
     };
     Value::Text(text.into())
+}
+
+/// As the product reads it.
+pub(crate) fn rank(strategy: Strategy, kept: Kept) -> Option<Rank> {
+    let printed = print(strategy, kept);
+    Rank::read(printed.as_bytes().map(|bytes| &bytes[..]))
 }
 
 /// What [`print`] wrote.

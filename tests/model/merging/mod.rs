@@ -83,6 +83,8 @@ impl Cluster {
             Step::Crash(node) => self.nodes[usize::from(*node)].crash(),
             Step::Flush(node) => self.nodes[usize::from(*node)].flush(),
             Step::Again(link) => self.deliver_again(*link),
+            // Nothing is kept aside here.
+            Step::Return(_) => {}
         }
     }
 

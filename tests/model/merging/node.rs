@@ -163,7 +163,8 @@ impl<'a> Act<'a> {
                 count: i64::from(fresh),
                 ..row
             }),
-            Write::Small(key) => self.update(state, key, played, |row| Row {
+            // No unique value here.
+            Write::Small(key) | Write::Take(key, _) => self.update(state, key, played, |row| Row {
                 small: fresh,
                 count: row.count + by,
                 ..row

@@ -134,6 +134,7 @@ pub(super) fn target(source: u8, by_column: bool, pair: bool) -> Arc<Target> {
         origin: 1,
         stronger: vec![],
         others: vec![],
+        again: vec![],
         pair,
     };
     Arc::new(Target::new(map, guard, vec![], versions))
@@ -181,6 +182,7 @@ fn table() -> Table {
         replica_identity: 'f',
         columns: COLUMNS.map(column).to_vec(),
         can_skip_duplicates: true,
+        uniques: mmrepl::catalog::unique::Uniques::default(),
         key: Some(Key {
             index: "t_pkey".to_owned(),
             columns: vec![key],
