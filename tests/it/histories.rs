@@ -115,7 +115,7 @@ impl Written {
                   version numeric, taken int, count int not null default 0);
              alter table {name} alter column large set storage external;"
         );
-        if !self.merging {
+        if !self.merging && self.strategy != Strategy::Manual {
             let _ = write!(
                 sql,
                 "create unique index if not exists {name}_taken on {name} (taken);"

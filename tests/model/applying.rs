@@ -147,7 +147,12 @@ impl<'a> Applying<'a> {
                 continue;
             }
             for entry in entries_of(change, self.target, &made(time)).unwrap() {
-                self.settle_unique(entry.row().unwrap(), time)?;
+                let row = entry.row().unwrap();
+                if self.strategy == Strategy::Manual {
+                    self.settle(row)?;
+                } else {
+                    self.settle_unique(row, time)?;
+                }
             }
         }
         self.refuse_deleted()?;
