@@ -61,8 +61,9 @@ declare
     known text := format('select o.version from mmrepl.tombstone o where o.relation = $1 and o.key = (%1$s)::text'
         || ' union all select mmrepl.version_aside(s.names, s.vals, %2$L) from mmrepl.shadow s'
         || ' where s.relation = $1 and s.key = (%1$s)::text', tg_argv[0], tg_argv[2]);
-    -- Where rows merge, a bigint is followed by the name of a node.
+    -- Where rows merge, a bigint is followed by the name of a node. Another rule may have left another type.
     ranked text := case version_type when 'bigint' then 'split_part(y.version, '' '', 1)::bigint'
+        when 'bigint[]' then 'case when y.version like ''{%'' then y.version::bigint[] end'
         else 'y.version::' || version_type end;
     lift text := format('update only %I.%I t set %s = d.mmrepl_lifted from (select d.*, %s as mmrepl_lifted from %s d'
         || ' cross join lateral (select y.version from (%s) y order by %s desc nulls last limit 1) x) d'

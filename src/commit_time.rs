@@ -20,6 +20,16 @@ impl CommitTime {
         self.0
     }
 
+    /// From microseconds since 1970-01-01 UTC.
+    pub const fn from_unix_micros(micros: i64) -> Self {
+        Self(micros.saturating_sub(POSTGRES_EPOCH_UNIX_MICROS))
+    }
+
+    /// Microseconds since 1970-01-01 UTC.
+    pub const fn as_unix_micros(self) -> i64 {
+        self.0.saturating_add(POSTGRES_EPOCH_UNIX_MICROS)
+    }
+
     /// The time now by this machine's clock.
     pub fn now() -> Self {
         Self(jiff::Timestamp::now().as_microsecond() - POSTGRES_EPOCH_UNIX_MICROS)

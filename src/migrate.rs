@@ -22,7 +22,7 @@ pub struct Migration {
 }
 
 /// Every migration in order.
-pub const MIGRATIONS: [Migration; 5] = [
+pub const MIGRATIONS: [Migration; 6] = [
     Migration {
         number: 1,
         name: "001_base",
@@ -47,6 +47,11 @@ pub const MIGRATIONS: [Migration; 5] = [
         number: 5,
         name: "005_merge",
         sql: include_str!("../migrations/005_merge.sql"),
+    },
+    Migration {
+        number: 6,
+        name: "006_manual",
+        sql: include_str!("../migrations/006_manual.sql"),
     },
 ];
 

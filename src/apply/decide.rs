@@ -3,7 +3,9 @@
 use super::group::{Put, RowChange, RowOp};
 use super::sql::UpdateGuard;
 use crate::commit_time::CommitTime;
-use crate::conflict::{Incoming, Local, Verdict, Version, Write, resolve};
+use crate::conflict::{
+    Incoming, Local, Rank, Standing, Tie, Verdict, Version, Write, resolve, standing,
+};
 use crate::ids::NodeName;
 
 /// The guarded statement that takes a row if nothing newer is there.
@@ -20,7 +22,7 @@ pub enum Attempt {
 }
 
 /// What becomes of a row, once it is known what the target holds for its key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// What the target holds is newer and stays.
     Discard,
@@ -35,12 +37,17 @@ pub enum Decision {
     /// A value in the net change may be one that the source had lost to a write on the target:
     /// only change by change does it come out right.
     Overtaken,
+    /// Neither write knew of the other: what the target holds stays until a person decides.
+    Pending,
+    /// Both deleted the row without knowing of each other: the tombstone stands for both.
+    JoinDeletes(Rank),
 }
 
 /// Picks the first attempt.
 pub fn attempt(row: &RowChange) -> Attempt {
     let merges = row.target.versions().merging().is_some();
     let put = match &row.op {
+        _ if is_by_knowledge(row) => return Attempt::Settle,
         // The image of the deleted row is joined with the target's.
         RowOp::Delete(_) if merges => return Attempt::Settle,
         RowOp::Delete(_) => return Attempt::DeleteOlder,
@@ -63,7 +70,7 @@ pub fn attempt(row: &RowChange) -> Attempt {
 /// Decides a change of the link's `source` against what the target holds for its key.
 pub fn decide(row: &RowChange, local: &Local, source: &NodeName) -> Decision {
     if !wins(row, row.time, local, source) {
-        return Decision::Discard;
+        return lost(row, local, source);
     }
     match &row.op {
         RowOp::Delete(_) if local.row.is_some() => Decision::Delete,
@@ -71,6 +78,22 @@ pub fn decide(row: &RowChange, local: &Local, source: &NodeName) -> Decision {
         RowOp::Put(_) if !wins(row, row.since, local, source) => Decision::Overtaken,
         RowOp::Put(put) if has_the_rest(row, put, local, source) => Decision::Overwrite,
         RowOp::Put(_) => Decision::Complete,
+    }
+}
+
+/// Whether the table's rule knows no order.
+pub(super) fn is_by_knowledge(row: &RowChange) -> bool {
+    row.target.versions().tie() == Tie::Known
+}
+
+fn lost(row: &RowChange, local: &Local, source: &NodeName) -> Decision {
+    if !is_by_knowledge(row) {
+        return Decision::Discard;
+    }
+    match standing(&incoming(row, row.time, source), local) {
+        Standing::Concurrent => Decision::Pending,
+        Standing::BothDeleted(known) => Decision::JoinDeletes(known),
+        Standing::Earlier | Standing::Later => Decision::Discard,
     }
 }
 

@@ -167,11 +167,11 @@ pub fn entries_of(
             let new = &filled(new, gone.as_ref());
             let rank = versions.of_row(new);
             match target.map.key_of(new) {
-                // What moved has a version above its old one, which will do for the delete, too.
                 Some(after) if after != before => {
+                    let left = versions.of_move(gone.as_ref(), rank.as_ref());
                     let gone = RowOp::Delete(gone);
                     vec![
-                        row(before, Made::KeyChange, gone, rank.clone()),
+                        row(before, Made::KeyChange, gone, left),
                         row(after, Made::KeyChange, put(new, true, true), rank),
                     ]
                 }

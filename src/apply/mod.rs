@@ -37,6 +37,7 @@ mod merging;
 mod origins;
 mod overtaken;
 mod params;
+mod pending;
 mod plan;
 mod record;
 mod returner;

@@ -7,6 +7,7 @@ use super::error::ApplyError;
 use super::group::{RowChange, RowOp, Stamp};
 use super::mapping::KeyValues;
 use super::params::{self, array_literal};
+use super::pending;
 use super::sql_record;
 use super::target::{Statement, Target};
 use super::transaction::Applier;
@@ -25,6 +26,8 @@ pub(super) struct Record {
     pub rank: Option<Rank>,
     /// The incoming row, as far as it is known; nothing of a delete.
     pub row: Option<Tuple>,
+    /// Whether a person decides.
+    pub waits: bool,
     /// The key of the target's row, where it is another one.
     pub held: Option<KeyValues>,
 }
@@ -47,6 +50,7 @@ impl Record {
             rival: rival.clone(),
             rank: rank.cloned(),
             row: incoming,
+            waits: false,
             held: None,
         }
     }
@@ -63,6 +67,7 @@ impl Record {
             rival: rival.clone(),
             rank: None,
             row: Some(row),
+            waits: false,
             held: Some(held.clone()),
         }
     }
@@ -156,7 +161,11 @@ impl Applier {
         debug_assert_eq!(parameters.len(), sql_record::RECORD_PARAMETERS);
         let held = record.held.as_ref().unwrap_or(&change.key);
         parameters.extend(held.iter().map(|value| Some(value.as_ref())));
-        batch.push(change.target.sql(Statement::Record), &parameters)
+        batch.push(change.target.sql(Statement::Record), &parameters)?;
+        if record.waits {
+            pending::push_pend(batch, source, change)?;
+        }
+        Ok(())
     }
 
     /// Fills in large values that the stream left out, where the source still has that very row.

@@ -369,10 +369,18 @@ fn rank_text(row: &RowChange) -> Option<String> {
 
 /// Pushes the statement that leaves the tombstone of a delete, with the delete's own version.
 pub(super) fn push_tombstone(batch: &mut Batch<'_>, row: &RowChange) -> Result<(), WireError> {
-    let rank = rank_text(row);
+    push_tombstone_of(batch, row, rank_text(row).as_deref())
+}
+
+/// The same with this version.
+pub(super) fn push_tombstone_of(
+    batch: &mut Batch<'_>,
+    row: &RowChange,
+    version: Option<&str>,
+) -> Result<(), WireError> {
     let mut parameters = keyed(row);
     if row.target.versions().is_in_row() {
-        parameters.push(rank.as_ref().map(String::as_bytes));
+        parameters.push(version.map(str::as_bytes));
     }
     batch.push(row.target.sql(Statement::LeaveTombstone), &parameters)
 }

@@ -3,13 +3,14 @@
 //! What was decided between writes that did not know of each other is recorded (`conflict`).
 
 use super::crossing::push_insert_lock;
-use super::decide::{Decision, decide, incoming};
+use super::decide::{Decision, decide, incoming, is_by_knowledge};
 use super::error::ApplyError;
 use super::group::{Put, RowChange, RowOp};
 use super::merging::Grave;
 use super::params;
+use super::pending;
 use super::record::Record;
-use super::rows::{keyed, push_tombstone, update_of, written};
+use super::rows::{keyed, push_tombstone, push_tombstone_of, update_of, written};
 use super::sql::UpdateGuard;
 use super::target::Statement;
 use super::transaction::Applier;
@@ -56,6 +57,8 @@ pub(super) enum Act {
     Delete,
     /// There is no row; the tombstone stays.
     LeaveTombstone,
+    /// The same, with what two deletes know.
+    JoinDeletes(Rank),
     /// Delete and insert without a trace of the delete; where rows merge.
     Exchange(Tuple),
     /// The row goes and leaves this; where rows merge.
@@ -111,7 +114,7 @@ impl Applier {
         for (row, (local, _)) in concerned.into_iter().zip(&locals) {
             let act = self.act(row, local).await?;
             let verdict = match decide(row, local, &self.source) {
-                Decision::Discard => Verdict::Discard,
+                Decision::Discard | Decision::Pending => Verdict::Discard,
                 _ => Verdict::Apply,
             };
             let record = self.record(row, local, verdict).await;
@@ -121,8 +124,12 @@ impl Applier {
     }
 
     /// What on the target the source did not know when it made the change.
-    fn rival<'a>(&self, row: &RowChange, local: &'a Local) -> Option<&'a Version> {
-        rival(&incoming(row, row.time, &self.source), local, &row.seen)
+    fn rival(&self, row: &RowChange, local: &Local) -> Option<Version> {
+        if is_by_knowledge(row) {
+            let pending = decide(row, local, &self.source) == Decision::Pending;
+            return pending.then(|| pending::rival(row, local, self.origins.target()));
+        }
+        rival(&incoming(row, row.time, &self.source), local, &row.seen).cloned()
     }
 
     /// Counts a conflict; gives the record of it unless there are too many.
@@ -132,17 +139,19 @@ impl Applier {
         local: &Local,
         verdict: Verdict,
     ) -> Option<Record> {
-        let rival = self.rival(row, local)?.clone();
+        let rival = self.rival(row, local)?;
         self.counts.conflicts += 1;
-        if !self.ledger.take(&row.target) {
+        let waits = is_by_knowledge(row);
+        if !waits && !self.ledger.take(&row.target) {
             return None;
         }
-        let mut record = Record::new(
-            row,
-            verdict,
-            (&rival, local.rank_of(&rival)),
-            local.row.is_some(),
-        );
+        let known = if waits {
+            local.known()
+        } else {
+            local.rank_of(&rival).cloned()
+        };
+        let mut record = Record::new(row, verdict, (&rival, known.as_ref()), local.row.is_some());
+        record.waits = waits;
         self.complete_record(row, &mut record).await;
         Some(record)
     }
@@ -213,8 +222,9 @@ impl Applier {
             (Decision::LeaveTombstone, _) => Ok(Some(Act::LeaveTombstone)),
             (Decision::Overwrite, RowOp::Put(put)) => Ok(Some(Act::Overwrite(put.clone()))),
             (Decision::Complete, RowOp::Put(put)) => self.complete(row, put, local).await,
+            (Decision::JoinDeletes(known), _) => Ok(Some(Act::JoinDeletes(known))),
             (Decision::Overtaken, _) => Err(ApplyError::Overtaken),
-            (Decision::Discard | Decision::Overwrite | Decision::Complete, _) => Ok(None),
+            _ => Ok(None),
         }
     }
 
@@ -250,7 +260,9 @@ impl Applier {
                     .map_err(|source| failed(row, source))?;
             }
             if let Some(act) = act {
-                push(&mut batch, row, act).map_err(|source| failed(row, source))?;
+                push(&mut batch, row, act)
+                    .and_then(|()| supersede(&mut batch, row, act))
+                    .map_err(|source| failed(row, source))?;
             }
             owners.resize(batch.len(), *row);
         }
@@ -293,6 +305,7 @@ fn push(batch: &mut Batch<'_>, row: &RowChange, act: &Act) -> Result<(), WireErr
             Ok(())
         }
         Act::LeaveTombstone => push_tombstone(batch, row),
+        Act::JoinDeletes(known) => push_tombstone_of(batch, row, Some(&known.to_string())),
         Act::Exchange(values) => {
             batch.push(target.sql(Statement::Delete), &keyed(row))?;
             push_grave(batch, row, &Grave::default())?;
@@ -303,6 +316,18 @@ fn push(batch: &mut Batch<'_>, row: &RowChange, act: &Act) -> Result<(), WireErr
             push_grave(batch, row, grave)
         }
         Act::Remember(grave) => push_grave(batch, row, grave),
+    }
+}
+
+/// Ends the conflicts that waited for a decision about writes which this one knows.
+fn supersede(batch: &mut Batch<'_>, row: &RowChange, act: &Act) -> Result<(), WireError> {
+    let known = match act {
+        Act::JoinDeletes(known) => Some(known),
+        _ => row.rank.as_ref(),
+    };
+    match known {
+        Some(known) if is_by_knowledge(row) => pending::push_supersede(batch, row, known),
+        _ => Ok(()),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::mapping::TableMap;
+use super::pending;
 use super::plan::Kind;
 use super::set_sql;
 use super::sql::{self, Guard, UpdateGuard};
@@ -11,6 +12,7 @@ use super::sql_merge;
 use super::sql_record;
 use super::sql_unique::{self, Look};
 use super::versions::Versions;
+use crate::conflict::Tie;
 
 /// SQL text, shared so that the session recognises a prepared statement by it.
 pub(super) type Sql = Arc<str>;
@@ -40,6 +42,10 @@ pub enum Statement {
     DeletesAbove,
     /// Record a conflict.
     Record,
+    /// Make the last record one that waits for a person.
+    Pend,
+    /// End the records that wait, where a write knows what they wait for.
+    Supersede,
     /// Delete one row by all its values.
     DeleteWhole,
     /// Replace one row by all its values.
@@ -143,6 +149,8 @@ impl Target {
                 let origin = sql_record::origin_of_rival(&self.third);
                 sql_record::record(map, guard, versions.rule().name(), &origin)
             }
+            Statement::Pend => pending::pend(map),
+            Statement::Supersede => pending::supersede(map),
             Statement::DeleteWhole => sql::delete_whole(map),
             Statement::UpdateWhole => sql::update_whole(map),
             Statement::PushAside => sql_unique::push_aside(map),
@@ -167,11 +175,12 @@ impl Target {
         Arc::clone(updates.entry((columns.to_vec(), how)).or_insert_with(make))
     }
 
-    /// Whether a row can have a rival under another key. Rows that merge are not kept aside: a
-    /// duplicate there is an error.
+    /// Whether a row can have a rival under another key. Rows that merge, or for which a person
+    /// decides, are not kept aside: a duplicate there is an error.
     pub(super) fn has_rivals(&self) -> bool {
         let uniques = !self.map.table.uniques.is_empty();
-        uniques && self.map.table.key.is_some() && self.versions.merging().is_none()
+        let ordered = self.versions.merging().is_none() && self.versions.tie() != Tie::Known;
+        uniques && self.map.table.key.is_some() && ordered
     }
 
     /// The looks at a row's rivals, one statement for each unique index.

@@ -89,6 +89,15 @@ impl Versions {
             .rank_of_delete(deleted.as_ref(), &self.source, clock)
     }
 
+    /// The version of the delete of the key that a row had before it `moved`. What moved has a
+    /// version above its old one, which will do, unless versions say what is known of one key.
+    pub fn of_move(&self, old: Option<&Tuple>, moved: Option<&Rank>) -> Option<Rank> {
+        match self.rule {
+            Rule::Manual(_) => self.of_delete(old, None),
+            _ => moved.cloned(),
+        }
+    }
+
     /// How rows merge, where they do.
     pub fn merging(&self) -> Option<&Merging> {
         self.merging.as_ref()
@@ -126,6 +135,7 @@ impl Versions {
         let incoming = format!("({incoming})::{}", column.type_name);
         Some(match self.tie() {
             Tie::Later => format!("coalesce({held} <= {incoming}, {held} is null)"),
+            Tie::Known => format!("mmrepl.knows({incoming}, {held})"),
             Tie::Earlier => {
                 format!("coalesce({held} < {incoming}, {held} is null and {incoming} is not null)")
             }

@@ -23,6 +23,7 @@ pub(super) fn check(config: &Config, facts: &NodeFacts) -> Vec<Problem> {
         }
         let rule = rules.of(&table.schema, &table.name, table.key.is_some());
         problems.extend(column(facts, table, rule));
+        problems.extend(unique(facts, table, rule));
     }
     problems
 }
@@ -32,6 +33,20 @@ fn without_key(facts: &NodeFacts, table: &Table, rule: &Rule) -> Problem {
     let what = format!("{name} has no key, so {rule} cannot tell which rows compete");
     let fix = format!("alter table {name} add primary key (…), on every node");
     Problem::error(&facts.name, what).fix(fix)
+}
+
+/// A row that waits for a person is newer or older than none: it cannot be kept aside.
+fn unique(facts: &NodeFacts, table: &Table, rule: &Rule) -> Option<Problem> {
+    let index = &table.uniques.indexes.first()?.index;
+    matches!(rule, Rule::Manual(_)).then(|| {
+        let label = table.readable();
+        let what = format!(
+            "a person decides about the rows of {label}, and {index} makes values unique beside the key: a value taken on two nodes at once stops the link there until one of the rows is changed"
+        );
+        let index = crate::catalog::names::ident(index);
+        let fix = format!("drop index {index}, or give {label} another strategy");
+        Problem::warning(&facts.name, what).fix(fix)
+    })
 }
 
 fn column(facts: &NodeFacts, table: &Table, rule: &Rule) -> Option<Problem> {

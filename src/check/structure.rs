@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Problem;
 use super::facts::NodeFacts;
 use crate::catalog::table::{Column, Table};
-use crate::conflict::{COUNT_COLUMN, STATE_COLUMN, VECTOR_COLUMN};
+use crate::conflict::{COUNT_COLUMN, KNOWN_COLUMN, STATE_COLUMN, VECTOR_COLUMN};
 
 /// Compares every pair of nodes in both directions.
 pub(super) fn check(nodes: &[NodeFacts]) -> Vec<Problem> {
@@ -74,7 +74,8 @@ fn columns(source: &NodeFacts, table: &Table, target: &NodeFacts, there: &Table)
     let mut problems = Vec::new();
     for column in table.columns.iter().filter(|column| !column.generated) {
         // mmrepl adds its own where they are missing.
-        let ours = [COUNT_COLUMN, VECTOR_COLUMN, STATE_COLUMN].contains(&column.name.as_str());
+        let ours = [COUNT_COLUMN, VECTOR_COLUMN, STATE_COLUMN, KNOWN_COLUMN]
+            .contains(&column.name.as_str());
         problems.extend(match there.column(&column.name) {
             None if ours => None,
             None => Some(missing(source, &name, column, target)),

@@ -9,7 +9,8 @@ use serde_json::json;
 use super::{ConfigArg, FAILED, output};
 use crate::config::{Config, Node};
 use crate::history::{
-    Conflict, ConflictId, Filter, HistoryError, StatsLine, history, one, render, restore, stats,
+    Conflict, ConflictId, Filter, HistoryError, Resolved, StatsLine, Take, history, one, render,
+    resolve, restore, stats,
 };
 use crate::status::gather::sentence;
 use crate::wire::control;
@@ -29,6 +30,8 @@ pub enum Action {
     Stats,
     /// Bring the losing write of one conflict back, as a new write on the node that decided
     Restore,
+    /// Decide a pending conflict (strategy manual): write one of the two rows anew, for every node
+    Resolve,
 }
 
 /// The command line of `mmrepl conflicts`.
@@ -40,9 +43,15 @@ pub struct ConflictsArgs {
     /// What to do
     #[arg(value_enum, default_value_t)]
     pub action: Action,
-    /// Which conflict, for show and restore: east-17
-    #[arg(required_if_eq_any([("action", "show"), ("action", "restore")]))]
+    /// Which conflict, for show, restore and resolve: east-17
+    #[arg(required_if_eq_any([("action", "show"), ("action", "restore"), ("action", "resolve")]))]
     pub id: Option<ConflictId>,
+    /// For resolve: whose row stays, that of the node which holds the record or the incoming one
+    #[arg(long, value_enum, required_if_eq("action", "resolve"))]
+    pub take: Option<Take>,
+    /// Only conflicts that wait for a person
+    #[arg(long)]
+    pub pending: bool,
     /// Print one JSON object for programs
     #[arg(long)]
     pub json: bool,
@@ -66,6 +75,7 @@ pub async fn run(args: &ConflictsArgs) -> ExitCode {
     match (args.action, &args.id) {
         (Action::Show, Some(id)) => shown(args, &config, id).await,
         (Action::Restore, Some(id)) => restored(args, &config, id).await,
+        (Action::Resolve, Some(id)) => decided(args, &config, id).await,
         (Action::Stats, _) => statistics(args, &config).await,
         _ => listed(args, &config).await,
     }
@@ -129,6 +139,7 @@ fn filter(args: &ConflictsArgs) -> Filter {
     Filter {
         since: args.since,
         table: args.table.clone(),
+        pending: args.pending,
         limit: args.limit,
     }
 }
@@ -217,6 +228,44 @@ async fn restored(args: &ConflictsArgs, config: &Config, id: &ConflictId) -> Exi
             ExitCode::SUCCESS
         }
         Err(sentence) => fail(&sentence),
+    }
+}
+
+async fn decided(args: &ConflictsArgs, config: &Config, id: &ConflictId) -> ExitCode {
+    let take = args.take.unwrap_or(Take::Local);
+    let done = async {
+        let node = config.node(&id.node).map_err(|error| sentence(&error))?;
+        let work = async { resolve(&mut client(config, node).await?, id, take).await };
+        in_time(node, work).await.map_err(|error| sentence(&error))
+    };
+    match done.await {
+        Ok(done) if args.json => {
+            let (id, node, took) = (id.to_string(), &id.node, take.as_str());
+            output::json(&json!({"id": id, "did": done.did, "took": took, "node": node}));
+            ExitCode::SUCCESS
+        }
+        Ok(done) => {
+            output::line(&verdict(&done, take));
+            ExitCode::SUCCESS
+        }
+        Err(sentence) => fail(&sentence),
+    }
+}
+
+fn verdict(done: &Resolved, take: Take) -> String {
+    let (table, id) = (done.conflict.table_name(), &done.conflict.id);
+    let from = match take {
+        Take::Local => &id.node,
+        Take::Remote => &done.conflict.link.from,
+    };
+    match done.did {
+        "unchanged" => format!("resolved {id}: the row of {table} is deleted on both sides"),
+        "deleted" => format!(
+            "resolved {id}: the row of {table} is deleted, as on {from}; this is a new write and is replicated"
+        ),
+        did => format!(
+            "resolved {id}: {did} the row of {table} with what {from} has; this is a new write and is replicated"
+        ),
     }
 }
 

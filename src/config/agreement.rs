@@ -35,6 +35,27 @@ pub fn difference(here: &str, there: &str, node: &NodeName) -> Option<String> {
     ))
 }
 
+/// Whether the nodes stand in another order than when rows got their versions under `manual`, as a
+/// sentence: the places in those versions would be taken for other nodes'.
+pub fn moved_places(before: &str, now: &str) -> Option<String> {
+    let (before, now) = (places(before)?, places(now)?);
+    let same = before.iter().zip(&now).filter(|(a, b)| a == b).count() == before.len();
+    (!same).then(|| {
+        format!(
+            "the nodes stand in the file as {}, and the rows of tables under manual have places for {}: keep that order and add new nodes at the end, or run `mmrepl drop` and `mmrepl init` anew",
+            now.join(", "),
+            before.join(", ")
+        )
+    })
+}
+
+/// The nodes in the order of their places.
+fn places(text: &str) -> Option<Vec<&str>> {
+    let rules = text.lines().filter_map(|line| line.split_once('\t'));
+    let mut nodes = rules.filter_map(|(_, rule)| rule.strip_prefix("manual(")?.strip_suffix(')'));
+    Some(nodes.next()?.split(", ").collect())
+}
+
 fn table_of(line: &str) -> Option<&str> {
     line.split_once('\t').map(|(table, _)| table)
 }
@@ -82,6 +103,22 @@ mod tests {
             said.starts_with("every other table is hybrid_clock on west"),
             "{said}"
         );
+    }
+
+    #[test]
+    fn new_nodes_stand_at_the_end() {
+        let manual = |names: &[&str]| {
+            let nodes = names.iter().map(|name| name.parse().unwrap()).collect();
+            rules(Rule::LastWriteWins, &[("public.t", Rule::Manual(nodes))])
+        };
+        let before = manual(&["west", "east"]);
+        assert_eq!(moved_places(&before, &before), None);
+        assert_eq!(moved_places(&before, &manual(&["west", "east", "a"])), None);
+        assert_eq!(moved_places(&before, &rules(Rule::HybridClock, &[])), None);
+        for other in [&["east", "west"][..], &["west"], &["a", "west", "east"]] {
+            let said = moved_places(&before, &manual(other)).unwrap();
+            assert!(said.contains("have places for west, east: keep"), "{said}");
+        }
     }
 
     #[test]

@@ -126,6 +126,7 @@ impl Config {
             Strategy::HybridClock => Rule::HybridClock,
             Strategy::FirstWriteWins => Rule::FirstWriteWins,
             Strategy::NodePriority => Rule::NodePriority(priority.cloned().unwrap_or_else(in_file)),
+            Strategy::Manual => Rule::Manual(in_file()),
             // The others are refused while the file is read.
             _ => Rule::LastWriteWins,
         }

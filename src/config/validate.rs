@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn every_problem_is_reported_at_once() {
         let text = "[cluster]\nname = \"Shop\"\n[[node]]\nname = \"e\"\ndsn = \"host=h dbname=a user=u\"\nadmin = \"0.0.0.0:1\"\n\
-            [tables]\ninclude = [\"orders\"]\n[conflict]\nhistory = \"soon\"\nstrategy = \"manual\"\n";
+            [tables]\ninclude = [\"orders\"]\n[conflict]\nhistory = \"soon\"\nstrategy = \"custom\"\n";
         let found = problems(text);
         for part in [
             "cluster.name",
@@ -175,7 +175,7 @@ mod tests {
             "admin_token_file",
             "tables.include",
             "soon",
-            "manual",
+            "custom",
         ] {
             assert!(
                 found.iter().any(|sentence| sentence.contains(part)),

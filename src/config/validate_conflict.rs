@@ -66,8 +66,9 @@ fn check_strategy(key: &str, strategy: Strategy, problems: &mut Problems) {
         | Strategy::HybridClock
         | Strategy::FirstWriteWins
         | Strategy::NodePriority
-        | Strategy::ColumnMerge => true,
-        Strategy::Custom | Strategy::Manual => false,
+        | Strategy::ColumnMerge
+        | Strategy::Manual => true,
+        Strategy::Custom => false,
     };
     if !known {
         problems.add(format!(
@@ -196,6 +197,8 @@ mod tests {
         assert_eq!(rule(text, "c"), "column_merge");
         assert_eq!(rule(text, "d"), "hybrid_clock adding up n, m");
         assert_eq!(rule(text, "l"), "last_write_wins");
+        let by_hand = "[[conflict.table]]\nname = \"public.m\"\nstrategy = \"manual\"\n";
+        assert_eq!(rule(by_hand, "m"), "manual(east, west)");
         let priority = parse("strategy = \"node_priority\"")
             .unwrap()
             .rules()

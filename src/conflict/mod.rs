@@ -63,6 +63,24 @@
 //! survives. There the order of versions only decides whether the row is there; what it holds is
 //! the join of all that arrived. See [`Image`] and the essay of its module.
 //!
+//! # No order at all
+//!
+//! Under the rule `manual` a version says what its write knew: for each node
+//! the last write of that node that the row had taken in (`Rank::knows`). A write gets a time above
+//! all of these in its own node's place, so no two writes of a key have the same version, and one
+//! version has another's place exactly if its write came after the other's. A write replaces what
+//! it knew. Of two that did not know of each other each node keeps the one it has, and remembers
+//! the other for a person. Why nothing is lost and all end equal:
+//!
+//! 1. What a node has only ever moves on to something that knows it. So where a write arrived that
+//!    nobody's later write knows, the node either has it or remembers it: it did not know what was
+//!    there, and nothing that came since knew it, or the memory would have gone.
+//! 2. While a node remembers nothing, it therefore has the only such write. All nodes have it then.
+//! 3. A decision is a write that knows both, so there is one such write less. Decisions made at the
+//!    same time on two nodes do not know of each other and are a conflict again.
+//!
+//! Two deletes leave nothing to choose: the tombstone stands for both, and knows what both knew.
+//!
 //! This module is pure: no clock, no server, no I/O.
 
 mod concurrency;
@@ -83,7 +101,9 @@ pub use kind::{Kind, Made};
 pub use merge::{BadStamp, Cell, Counter, Image, Stamp};
 pub use merge_state::MergeState;
 pub use rank::{BadRank, Rank};
-pub use resolve::{Incoming, Local, Verdict, Write, resolve};
-pub use rule::{COUNT_COLUMN, Merge, Rule, Rules, STATE_COLUMN, VECTOR_COLUMN, delete_clock};
+pub use resolve::{Incoming, Local, Standing, Verdict, Write, resolve, standing};
+pub use rule::{
+    COUNT_COLUMN, KNOWN_COLUMN, Merge, Rule, Rules, STATE_COLUMN, VECTOR_COLUMN, delete_clock,
+};
 pub use sample::{RECORDED_PER_MINUTE, SAMPLED_ONE_IN, Sampler};
 pub use version::{Held, Tie, Version};

@@ -8,6 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::Stamp;
+use crate::commit_time::CommitTime;
 use crate::ids::NodeName;
 
 /// A version kept in the row. Ordered as the server orders values of the column's type.
@@ -158,10 +159,72 @@ impl Rank {
         if let Some(place) = nodes.iter().position(|name| name == node) {
             edits[place] = edits[place].saturating_add(1);
         }
-        let list: Vec<String> = edits.iter().map(i64::to_string).collect();
+        Self::of_places(edits)
+    }
+}
+
+/// Versions that say of each node what they know of it.
+impl Rank {
+    fn places(&self) -> &[i64] {
+        match &self.value {
+            Value::Vector(places) => places,
+            _ => &[],
+        }
+    }
+
+    /// Whether a write of this version was made knowing the `other`. A row without a version was
+    /// there before anything was known.
+    pub fn knows(&self, other: Option<&Self>) -> bool {
+        let other = other.map_or(&[][..], Self::places);
+        let place = |index| self.places().get(index).copied().unwrap_or(0);
+        other
+            .iter()
+            .enumerate()
+            .all(|(index, time)| place(index) >= *time)
+    }
+
+    /// What both know.
+    #[must_use]
+    pub fn joined(&self, other: &Self) -> Self {
+        let (one, two) = (self.places(), other.places());
+        let place = |list: &[i64], index| list.get(index).copied().unwrap_or(0);
+        let joined = (0..one.len().max(two.len())).map(|i| place(one, i).max(place(two, i)));
+        Self::of_places(joined.collect())
+    }
+
+    /// A write by `node` at `clock` on top of `known`: in the place of the node stands a time that
+    /// is above all others, so the greatest place tells when and where the write was made.
+    #[must_use]
+    pub fn written_by(
+        known: Option<&Self>,
+        node: &NodeName,
+        nodes: &[NodeName],
+        clock: Option<i64>,
+    ) -> Self {
+        let mut places = known.map_or(&[][..], Self::places).to_vec();
+        places.resize(places.len().max(nodes.len()), 0);
+        let above = places.iter().max().map_or(0, |most| most.saturating_add(1));
+        if let Some(place) = nodes.iter().position(|name| name == node) {
+            places[place] = clock.map_or(above, |clock| clock.max(above));
+        }
+        Self::of_places(places)
+    }
+
+    /// When and by which of `nodes` the write was made, of which this is the version.
+    pub fn writer<'a>(&self, nodes: &'a [NodeName]) -> Option<(CommitTime, &'a NodeName)> {
+        let (place, micros) = self
+            .places()
+            .iter()
+            .enumerate()
+            .max_by_key(|(_, at)| **at)?;
+        Some((CommitTime::from_unix_micros(*micros), nodes.get(place)?))
+    }
+
+    fn of_places(places: Vec<i64>) -> Self {
+        let list: Vec<String> = places.iter().map(i64::to_string).collect();
         Self {
             text: format!("{{{}}}", list.join(",")),
-            value: Value::Vector(edits),
+            value: Value::Vector(places),
         }
     }
 }
@@ -235,7 +298,7 @@ fn moment(text: &str) -> Option<Moment> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::{any, prop_assert_eq, proptest};
+    use proptest::prelude::{Strategy as _, any, prop_assert, prop_assert_eq, proptest};
 
     fn rank(text: &str) -> Rank {
         text.parse().unwrap()
@@ -333,7 +396,40 @@ mod tests {
         assert_eq!(longer.to_string(), "{2,1,4}");
     }
 
+    #[test]
+    fn a_write_knows_what_it_was_made_on() {
+        let nodes: Vec<NodeName> = ["east", "west"].map(|name| name.parse().unwrap()).into();
+        let first = Rank::written_by(None, &nodes[0], &nodes, Some(7));
+        assert_eq!(first.to_string(), "{7,0}");
+        let other = Rank::written_by(None, &nodes[1], &nodes, Some(9));
+        assert!(!first.knows(Some(&other)) && !other.knows(Some(&first)));
+        let both = Rank::written_by(Some(&first.joined(&other)), &nodes[0], &nodes, Some(8));
+        assert_eq!(both.to_string(), "{10,9}");
+        assert!(both.knows(Some(&first)) && both.knows(Some(&other)) && first.knows(None));
+        assert!(!first.knows(Some(&both)));
+        let (time, node) = both.writer(&nodes).unwrap();
+        assert_eq!((time.as_unix_micros(), node), (10, &nodes[0]));
+        assert!(rank("{3,1}").knows(Some(&rank("{3}"))) && rank("{3}").knows(Some(&rank("{3,0}"))));
+    }
+
+    fn places() -> impl proptest::strategy::Strategy<Value = Rank> {
+        proptest::collection::vec(0..4i64, 0..4).prop_map(Rank::of_places)
+    }
+
     proptest! {
+        #[test]
+        fn what_is_known_is_a_lattice(a in places(), b in places(), c in places()) {
+            let joined = a.joined(&b);
+            prop_assert!(joined.knows(Some(&a)) && joined.knows(Some(&b)));
+            prop_assert!(joined.knows(Some(&b.joined(&a))) && b.joined(&a).knows(Some(&joined)));
+            if c.knows(Some(&a)) && c.knows(Some(&b)) {
+                prop_assert!(c.knows(Some(&joined)));
+            }
+            if a.knows(Some(&b)) && b.knows(Some(&c)) {
+                prop_assert!(a.knows(Some(&c)));
+            }
+        }
+
         #[test]
         fn whole_numbers_keep_their_order(a in any::<i64>(), b in any::<i64>()) {
             prop_assert_eq!(Rank::of_count(a).cmp(&Rank::of_count(b)), a.cmp(&b));

@@ -68,6 +68,52 @@ pub fn resolve(incoming: &Incoming, local: &Local, tie: Tie) -> Verdict {
     }
 }
 
+/// How two writes stand to each other where only knowledge counts (`Tie::Known`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The incoming write was made knowing what the target holds.
+    Later,
+    /// What the target holds was made knowing the incoming write, or is that very write.
+    Earlier,
+    /// Neither knew of the other, and the row is there on one side at least.
+    Concurrent,
+    /// Neither knew of the other, and both deleted the row: this is what both know.
+    BothDeleted(Rank),
+}
+
+impl Local {
+    /// What is known of the key here: by its row, else by its tombstones.
+    pub fn known(&self) -> Option<Rank> {
+        let deletes = self.tombstones.iter();
+        match &self.row {
+            Some(row) => row.rank.clone(),
+            None => deletes
+                .filter_map(|held| held.rank.clone())
+                .reduce(|one, other| one.joined(&other)),
+        }
+    }
+}
+
+/// Compares an incoming change with what the target holds by what each knew.
+pub fn standing(incoming: &Incoming, local: &Local) -> Standing {
+    let held = local.known();
+    let Some(rank) = &incoming.rank else {
+        return held.map_or(Standing::Later, |_| Standing::Earlier);
+    };
+    match held {
+        Some(held) if !rank.knows(Some(&held)) => {
+            if held.knows(Some(rank)) {
+                Standing::Earlier
+            } else if incoming.write == Write::Delete && local.row.is_none() {
+                Standing::BothDeleted(held.joined(rank))
+            } else {
+                Standing::Concurrent
+            }
+        }
+        _ => Standing::Later,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +183,48 @@ mod tests {
                 Verdict::Discard
             );
         }
+    }
+
+    #[test]
+    fn knowledge_has_no_order_between_strangers() {
+        let stands = |write, rank: &str, held: &str, row: bool| {
+            let incoming = Incoming {
+                rank: rank.parse().ok(),
+                ..incoming(write, 1)
+            };
+            let held = Held {
+                rank: held.parse().ok(),
+                version: None,
+            };
+            let local = if row {
+                Local {
+                    row: Some(held),
+                    tombstones: vec![],
+                }
+            } else {
+                Local {
+                    row: None,
+                    tombstones: vec![held],
+                }
+            };
+            let applies = super::resolve(&incoming, &local, Tie::Known) == Verdict::Apply;
+            let standing = standing(&incoming, &local);
+            assert_eq!(applies, standing == Standing::Later);
+            standing
+        };
+        for row in [true, false] {
+            assert_eq!(stands(Write::Put, "{2,1}", "{1,1}", row), Standing::Later);
+            assert_eq!(stands(Write::Put, "{1,1}", "{1,1}", row), Standing::Later);
+            assert_eq!(stands(Write::Put, "{1}", "", row), Standing::Later);
+            assert_eq!(stands(Write::Put, "{1,1}", "{2,1}", row), Standing::Earlier);
+            assert_eq!(stands(Write::Put, "", "{2,1}", row), Standing::Earlier);
+            let strangers = stands(Write::Put, "{2,0}", "{1,1}", row);
+            assert_eq!(strangers, Standing::Concurrent);
+        }
+        let deleted = stands(Write::Delete, "{2,0}", "{1,1}", true);
+        assert_eq!(deleted, Standing::Concurrent);
+        let both = stands(Write::Delete, "{2,0}", "{1,1}", false);
+        assert_eq!(both, Standing::BothDeleted("{2,1}".parse().unwrap()));
     }
 
     #[test]

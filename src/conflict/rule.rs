@@ -13,6 +13,8 @@ pub const COUNT_COLUMN: &str = "mmrepl_version";
 /// its rule while changes under the old one are under way.
 pub const VECTOR_COLUMN: &str = "mmrepl_versions";
 
+/// The column of `manual`: what a write knew of each node. Its places are in the order of the file.
+pub const KNOWN_COLUMN: &str = "mmrepl_known";
 /// The column in which rows that merge keep their clocks (`MergeState`).
 pub const STATE_COLUMN: &str = "mmrepl_merge";
 
@@ -33,6 +35,9 @@ pub enum Rule {
     FirstWriteWins,
     /// The greater numbers of edits by each node, these being the nodes in order of priority.
     NodePriority(Vec<NodeName>),
+    /// What knows the other replaces it; between the others a person decides. These are the nodes
+    /// in the order of the file.
+    Manual(Vec<NodeName>),
     /// Neither alone: see `Image`.
     Merge(Merge),
 }
@@ -54,6 +59,7 @@ impl Rule {
             Self::VersionColumn(_) => "version_column",
             Self::FirstWriteWins => "first_write_wins",
             Self::NodePriority(_) => "node_priority",
+            Self::Manual(_) => "manual",
             Self::Merge(merge) if merge.by_column => "column_merge",
             Self::HybridClock | Self::Merge(_) => "hybrid_clock",
         }
@@ -66,6 +72,7 @@ impl Rule {
             Self::VersionColumn(name) => Some(name),
             Self::HybridClock | Self::FirstWriteWins | Self::Merge(_) => Some(COUNT_COLUMN),
             Self::NodePriority(_) => Some(VECTOR_COLUMN),
+            Self::Manual(_) => Some(KNOWN_COLUMN),
         }
     }
 
@@ -74,7 +81,7 @@ impl Rule {
         match self {
             Self::LastWriteWins | Self::VersionColumn(_) => None,
             Self::HybridClock | Self::FirstWriteWins | Self::Merge(_) => Some("bigint"),
-            Self::NodePriority(_) => Some("bigint[]"),
+            Self::NodePriority(_) | Self::Manual(_) => Some("bigint[]"),
         }
     }
 
@@ -102,6 +109,7 @@ impl Rule {
     pub const fn tie(&self) -> Tie {
         match self {
             Self::FirstWriteWins => Tie::Earlier,
+            Self::Manual(_) => Tie::Known,
             _ => Tie::Later,
         }
     }
@@ -125,6 +133,7 @@ impl Rule {
             })),
             Self::FirstWriteWins => Some(Rank::of_count(counted)),
             Self::NodePriority(nodes) => Some(Rank::edited_by(deleted, by, nodes)),
+            Self::Manual(nodes) => Some(Rank::written_by(deleted, by, nodes, clock)),
         }
     }
 }
@@ -135,7 +144,7 @@ impl fmt::Display for Rule {
         f.write_str(self.name())?;
         match self {
             Self::VersionColumn(column) => write!(f, "({column})"),
-            Self::NodePriority(nodes) => {
+            Self::NodePriority(nodes) | Self::Manual(nodes) => {
                 let names: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
                 write!(f, "({})", names.join(", "))
             }
@@ -157,6 +166,12 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// Whether a person may have to decide.
+    pub fn need_a_person(&self) -> bool {
+        let mut all = self.tables.values().chain([&self.default]);
+        all.any(|rule| matches!(rule, Rule::Manual(_)))
+    }
+
     /// The rule of a table. Without a key its rows are matched whole and none applies.
     pub fn of(&self, schema: &str, table: &str, has_key: bool) -> &Rule {
         if !has_key {
@@ -202,6 +217,9 @@ mod tests {
         assert_eq!(deleted(&Rule::FirstWriteWins, "", None), text("1"));
         let priority = Rule::NodePriority(nodes());
         assert_eq!(deleted(&priority, "{1,2}", None), text("{1,3}"));
+        let manual = Rule::Manual(nodes());
+        assert_eq!(deleted(&manual, "{1,2}", None), text("{1,3}"));
+        assert_eq!(deleted(&manual, "{1,2}", Some(9)), text("{1,9}"));
         let merge = Rule::Merge(Merge::default());
         assert_eq!(deleted(&merge, "7 west", Some(5)), text("8 east"));
         assert_eq!(deleted(&merge, "", Some(50)), text("50 east"));

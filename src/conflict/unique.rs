@@ -41,7 +41,7 @@
 //! come from one transaction, which holds no duplicate when it ends: the later of its statements is
 //! right.
 
-use super::{Held, Tie, Version};
+use super::{Held, Rank, Tie, Version};
 
 /// What becomes of a row that wants to be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,11 +73,16 @@ fn decide(rivals: &[Option<Version>], blocks: impl Fn(Option<&Version>) -> bool)
 
 /// Whether, of two writes of one key that a node holds, the first is the newer.
 pub fn is_newer(held: &Held, than: &Held, tie: Tie) -> bool {
+    if tie == Tie::Known {
+        let knows =
+            |rank: &Rank| rank.knows(than.rank.as_ref()) && Some(rank) != than.rank.as_ref();
+        return held.rank.as_ref().is_some_and(knows);
+    }
     if held.rank != than.rank {
         return held.rank > than.rank;
     }
     match (tie, &held.version, &than.version) {
-        (Tie::Later, version, other) => version > other,
+        (Tie::Later | Tie::Known, version, other) => version > other,
         (Tie::Earlier, Some(version), Some(other)) => {
             (other.time, &version.node) > (version.time, &other.node)
         }

@@ -29,6 +29,8 @@ pub enum Tie {
     Later,
     /// The earlier one; at the same time the node whose name sorts last.
     Earlier,
+    /// There is no order: a write replaces what it was made knowing, nothing else.
+    Known,
 }
 
 impl Held {
@@ -48,15 +50,18 @@ impl Version {
     /// were made, so the later arrival wins without a look at the clock. A version of which nothing
     /// is known is older than any.
     pub fn wins_over(&self, rank: Option<&Rank>, held: &Held, tie: Tie) -> bool {
+        if tie == Tie::Known {
+            return rank.map_or(held.rank.is_none(), |rank| rank.knows(held.rank.as_ref()));
+        }
         if rank != held.rank.as_ref() {
             return rank > held.rank.as_ref();
         }
         match (&held.version, tie) {
-            (None, Tie::Later) => true,
+            (None, Tie::Later | Tie::Known) => true,
             // Old enough to be forgotten: the earlier one.
             (None, Tie::Earlier) => held.rank.is_none(),
             (Some(other), _) if other.node == self.node => true,
-            (Some(other), Tie::Later) => self > other,
+            (Some(other), Tie::Later | Tie::Known) => self > other,
             (Some(other), Tie::Earlier) => (other.time, &self.node) > (self.time, &other.node),
         }
     }

@@ -8,10 +8,12 @@ mod model;
 pub mod prune;
 mod read;
 pub mod render;
+mod resolve;
 mod restore;
 
 pub use model::{Column, Conflict, ConflictId, Side, StatsLine};
 pub use read::{Filter, history, one, stats};
+pub use resolve::{Resolved, Take, resolve};
 pub use restore::{Restored, restore};
 
 use crate::wire::WireError;
@@ -40,8 +42,26 @@ pub enum HistoryError {
         "there is no conflict {0}: it was never recorded, or it is older than `[conflict] history` keeps"
     )]
     Unknown(ConflictId),
+    /// There is nothing to decide.
+    #[error("conflict {id} is not pending: {why}")]
+    NotPending {
+        /// Which record.
+        id: ConflictId,
+        /// A clause.
+        why: String,
+    },
+    /// A person decided about something else than what is there now.
+    #[error(
+        "the row of {table} was written again on {node} since conflict {id} was recorded: `mmrepl conflicts show {id}` now shows it as it is; look at it and resolve again", node = .id.node
+    )]
+    Changed {
+        /// Which record.
+        id: ConflictId,
+        /// `schema.table`.
+        table: String,
+    },
     /// The table is gone or has changed too much.
-    #[error("conflict {id} cannot be restored: {why}")]
+    #[error("conflict {id} cannot be written: {why}")]
     Unfit {
         /// Which record.
         id: ConflictId,

@@ -99,8 +99,8 @@ pub struct Conflict {
     pub kind: String,
     /// The rule that decided.
     pub rule: String,
-    /// `applied`: the incoming write won; `kept_local`: what was here stayed;
-    /// `merged`: parts of both did, where rows merge.
+    /// `applied`: the incoming write won; `kept_local`: what was here stayed; `merged`: parts of
+    /// both did, where rows merge; `pending`: what was here stays until a person decides.
     pub outcome: String,
     /// The write that the link brought.
     pub incoming: Side,
@@ -108,12 +108,22 @@ pub struct Conflict {
     pub local: Side,
     /// When somebody brought the losing value back.
     pub restored_at: Option<CommitTime>,
+    /// When a conflict that was `pending` ended.
+    pub resolved_at: Option<CommitTime>,
+    /// How: `local` or `remote` by a person, `superseded` by a write that knew the incoming one,
+    /// `replaced` by a later conflict with the same source.
+    pub resolved_as: Option<String>,
 }
 
 impl Conflict {
     /// True when the incoming write won.
     pub fn applied(&self) -> bool {
         self.outcome == "applied"
+    }
+
+    /// True as long as a person has to decide.
+    pub fn is_pending(&self) -> bool {
+        self.outcome == "pending" && self.resolved_at.is_none()
     }
 
     /// The write that lost.

@@ -1,4 +1,5 @@
-//! Old records go: each daemon prunes the history of its own node, a little at a time.
+//! Old records go: each daemon prunes the history of its own node, a little at a time. What waits
+//! for a person stays.
 
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ const LOOK_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from
 const CONFLICTS: &str = "delete from mmrepl.conflict where id in (
     select id from mmrepl.conflict
     where decided_at < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $1)
+      and (outcome <> 'pending' or resolved_at is not null)
     order by decided_at limit 1000)";
 const LEFT_OUT: &str = "delete from mmrepl.conflict_left_out
     where minute < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $1)";

@@ -18,6 +18,8 @@ pub struct Filter {
     pub since: Option<Duration>,
     /// `table` or `schema.table`.
     pub table: Option<String>,
+    /// Only what waits for a person.
+    pub pending: bool,
     /// At most so many of each node, the newest.
     pub limit: i64,
 }
@@ -43,7 +45,9 @@ const SELECT: &str = concat!(
     micros!("local_time"),
     ", local_node, local_origin, ",
     micros!("restored_at"),
-    ", incoming_version, local_version",
+    ", incoming_version, local_version, ",
+    micros!("resolved_at"),
+    ", resolved_as",
     " from mmrepl.conflict"
 );
 
@@ -74,11 +78,13 @@ pub async fn history(
     filter: &Filter,
 ) -> Result<Vec<Conflict>, HistoryError> {
     let sql = format!(
-        "{SELECT}{} order by id desc limit $3",
+        "{SELECT}{} and (not $4 or outcome = 'pending' and resolved_at is null)
+         order by id desc limit $3",
         matches!("decided_at")
     );
     let since = filter.since.map(|since| since.as_secs_f64());
-    let parameters: [&(dyn ToSql + Sync); 3] = [&since, &filter.table, &filter.limit];
+    let parameters: [&(dyn ToSql + Sync); 4] =
+        [&since, &filter.table, &filter.limit, &filter.pending];
     let rows = client.query(&sql, &parameters).await;
     let rows = rows.map_err(failed(node))?;
     Ok(rows.iter().filter_map(|row| conflict(node, row)).collect())
@@ -141,6 +147,8 @@ fn conflict(node: &NodeName, row: &Row) -> Option<Conflict> {
             version: row.get(22),
         },
         restored_at: time(row, 20),
+        resolved_at: time(row, 23),
+        resolved_as: row.get(24),
         link,
     })
 }

@@ -21,6 +21,8 @@ pub fn list(conflicts: &[Conflict]) -> String {
     let mut table = plain(&headers);
     for conflict in conflicts {
         let restored = conflict.restored_at.map_or("", |_| ", restored");
+        let resolved = conflict.resolved_as.as_ref();
+        let resolved = resolved.map_or_else(String::new, |how| format!(", resolved: {how}"));
         table.add_row([
             conflict.id.to_string(),
             seconds(conflict.decided_at),
@@ -28,7 +30,7 @@ pub fn list(conflicts: &[Conflict]) -> String {
             conflict.table_name(),
             shortened(&key(conflict), KEY_MAX),
             conflict.kind.clone(),
-            format!("{}{restored}", conflict.outcome),
+            format!("{}{restored}{resolved}", conflict.outcome),
         ]);
     }
     trimmed(&table)
@@ -77,6 +79,7 @@ pub fn show(conflict: &Conflict) -> String {
     );
     let outcome = match conflict.outcome.as_str() {
         "applied" => "the incoming write won",
+        "pending" => "what was there stays until a person decides",
         "merged" => "parts of both stayed",
         _ => "what was there stayed",
     };
@@ -88,8 +91,19 @@ pub fn show(conflict: &Conflict) -> String {
     if let Some(at) = conflict.restored_at {
         let _ = writeln!(text, "the losing write was brought back at {at}");
     }
+    if let (Some(at), Some(how)) = (conflict.resolved_at, &conflict.resolved_as) {
+        let _ = writeln!(text, "resolved at {at}: {how}");
+    }
     let _ = write!(text, "\n{}", side_by_side(conflict));
-    if conflict.restored_at.is_none() {
+    if conflict.is_pending() {
+        let (id, from) = (&conflict.id, &conflict.link.from);
+        let _ = writeln!(
+            text,
+            "\n`mmrepl conflicts resolve {id} --take local` keeps the row of {} on every node, \
+             `--take remote` that of {from}",
+            id.node
+        );
+    } else if conflict.outcome != "pending" && conflict.restored_at.is_none() {
         let _ = writeln!(
             text,
             "\n`mmrepl conflicts restore {}` brings the losing write back",
@@ -101,10 +115,10 @@ pub fn show(conflict: &Conflict) -> String {
 
 fn side_by_side(conflict: &Conflict) -> String {
     let (won, lost) = (" (won)", " (lost)");
-    let marks = if conflict.applied() {
-        (won, lost)
-    } else {
-        (lost, won)
+    let marks = match conflict.outcome.as_str() {
+        "applied" => (won, lost),
+        "pending" => ("", ""),
+        _ => (lost, won),
     };
     let mut table = plain(&["", "COLUMN", "INCOMING", "LOCAL"]);
     table.add_row([
@@ -251,7 +265,25 @@ mod tests {
             incoming: side("west", 7, Some(vec![id(), column("v", Some("a\x1b[2J"))])),
             local: side("east", 5, Some(vec![id(), column("v", None)])),
             restored_at: None,
+            resolved_at: None,
+            resolved_as: None,
         }
+    }
+
+    #[test]
+    fn what_waits_says_how_it_is_decided() {
+        let mut waits = conflict();
+        waits.outcome = "pending".to_owned();
+        let text = show(&waits);
+        assert!(
+            !text.contains("(won)") && !text.contains("restore"),
+            "{text}"
+        );
+        assert!(text.contains("resolve east-17 --take local` keeps the row of east"));
+        waits.resolved_at = Some(CommitTime::default());
+        waits.resolved_as = Some("remote".to_owned());
+        assert!(show(&waits).contains("resolved at") && !show(&waits).contains("--take"));
+        assert!(list(&[waits]).contains("pending, resolved: remote"));
     }
 
     #[test]

@@ -35,13 +35,14 @@ pub async fn restore(client: &mut Client, id: &ConflictId) -> Result<Restored, H
         .await;
     began.map_err(failed("begin"))?;
     let conflict = one(client, id, true).await?;
+    if conflict.is_pending() {
+        let how = format!("nothing has lost yet; use `mmrepl conflicts resolve {id}`");
+        return Err(unfit(id, how));
+    }
     if conflict.kind == "unique" {
         return Err(unfit(id, KEPT_ASIDE.to_owned()));
     }
-    let table = load_table(client, &conflict.schema, &conflict.table).await;
-    let table = table
-        .map_err(|error| unfit(id, error.to_string()))?
-        .ok_or_else(|| unfit(id, format!("{} is gone", conflict.table_name())))?;
+    let table = table_of(client, &conflict).await?;
     let mut did = "unchanged";
     for (statement, word) in statements(&conflict, &table)? {
         let count = client.execute(&statement, &[]).await;
@@ -59,7 +60,16 @@ pub async fn restore(client: &mut Client, id: &ConflictId) -> Result<Restored, H
     Ok(Restored { conflict, did })
 }
 
-fn unfit(id: &ConflictId, why: String) -> HistoryError {
+/// The table of a conflict as it is now.
+pub(super) async fn table_of(client: &Client, conflict: &Conflict) -> Result<Table, HistoryError> {
+    let id = &conflict.id;
+    let table = load_table(client, &conflict.schema, &conflict.table).await;
+    table
+        .map_err(|error| unfit(id, error.to_string()))?
+        .ok_or_else(|| unfit(id, format!("{} is gone", conflict.table_name())))
+}
+
+pub(super) fn unfit(id: &ConflictId, why: String) -> HistoryError {
     HistoryError::Unfit {
         id: id.clone(),
         why,
@@ -76,12 +86,7 @@ fn statements(
         if conflict.key.is_empty() {
             return Err(unfit(id, "the table has no key to delete by".to_owned()));
         }
-        let sql = format!(
-            "delete from {} t where {}",
-            table.only(),
-            key(conflict, table)?
-        );
-        return Ok(vec![(sql, "deleted")]);
+        return Ok(vec![(delete(conflict, table)?, "deleted")]);
     };
     if conflict.key.is_empty() {
         return Ok(vec![(insert(id, table, row)?, "inserted")]);
@@ -100,6 +105,11 @@ fn statements(
     Ok(statements)
 }
 
+pub(super) fn delete(conflict: &Conflict, table: &Table) -> Result<String, HistoryError> {
+    let (rows, key) = (table.only(), key(conflict, table)?);
+    Ok(format!("delete from {rows} t where {key}"))
+}
+
 /// `'text'::type`, read by the type's own input function.
 fn value(id: &ConflictId, table: &Table, column: &Column) -> Result<String, HistoryError> {
     let known = table.column(&column.name).ok_or_else(|| {
@@ -113,7 +123,8 @@ fn value(id: &ConflictId, table: &Table, column: &Column) -> Result<String, Hist
     Ok(format!("{text}::{}", known.type_name))
 }
 
-fn key(conflict: &Conflict, table: &Table) -> Result<String, HistoryError> {
+/// "Row `t` has the key of the conflict".
+pub(super) fn key(conflict: &Conflict, table: &Table) -> Result<String, HistoryError> {
     let columns = table.key.iter().flat_map(|key| &key.columns);
     let equality = |name: &str| {
         let found = columns.clone().find(|column| column.name == name);
@@ -128,7 +139,8 @@ fn key(conflict: &Conflict, table: &Table) -> Result<String, HistoryError> {
     Ok(terms?.join(" and "))
 }
 
-fn update(
+/// Sets what can be set of `row`; nothing where that is no column.
+pub(super) fn update(
     conflict: &Conflict,
     table: &Table,
     row: &[Column],
@@ -161,7 +173,12 @@ fn missing<'a>(table: &'a Table, row: &[Column]) -> Option<&'a str> {
     column.map(|column| column.name.as_str())
 }
 
-fn insert(id: &ConflictId, table: &Table, row: &[Column]) -> Result<String, HistoryError> {
+/// Inserts `row`.
+pub(super) fn insert(
+    id: &ConflictId,
+    table: &Table,
+    row: &[Column],
+) -> Result<String, HistoryError> {
     if let Some(column) = missing(table, row) {
         let why = format!("the row is gone and the record does not hold its column \"{column}\"");
         return Err(unfit(id, why));

@@ -36,7 +36,8 @@ macro_rules! counting_tables {
     select t.tgrelid from pg_catalog.pg_trigger t
     join pg_catalog.pg_proc p on p.oid = t.tgfoid
     join pg_catalog.pg_namespace n on n.oid = p.pronamespace
-    where n.nspname = 'mmrepl' and p.proname in ('keep_version', 'keep_count', 'keep_edits')))"
+    where n.nspname = 'mmrepl' and p.proname in
+        ('keep_version', 'keep_count', 'keep_edits', 'keep_known')))"
     };
 }
 

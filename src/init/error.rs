@@ -20,6 +20,9 @@ pub enum InitError {
         /// How many.
         errors: usize,
     },
+    /// The order of the nodes in the file changed, which gives places in versions another meaning.
+    #[error("{0}")]
+    Places(String),
     /// A server could not be asked.
     #[error("node {node}: {source}")]
     Catalog {
@@ -134,7 +137,7 @@ impl Retryable for InitError {
             Self::Migrate { source, .. } => source.retry_class(),
             Self::Server { source, .. } => source.retry_class(),
             Self::InUse { .. } | Self::Behind { .. } | Self::Locked { .. } => RetryClass::Transient,
-            Self::Config(_) | Self::Preflight { .. } => RetryClass::Definite,
+            Self::Config(_) | Self::Places(_) | Self::Preflight { .. } => RetryClass::Definite,
             Self::Broken { .. } | Self::Different(_) => RetryClass::Operator,
         }
     }

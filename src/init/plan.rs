@@ -9,7 +9,7 @@ use super::{InitError, InitOptions, identity, publication, triggers};
 use crate::catalog::names::literal;
 use crate::catalog::position::RESET_POSITION;
 use crate::config::Config;
-use crate::config::agreement::rules_text;
+use crate::config::agreement::{moved_places, rules_text};
 use crate::ids::{LinkName, NodeName, origin_name, return_origin_name, slot_name};
 
 /// How many statements one transaction runs on tables, each holding its lock until the end.
@@ -82,6 +82,7 @@ pub(super) fn plan(
     options: &InitOptions,
     states: &[NodeState],
 ) -> Result<Plan, InitError> {
+    check_places(config, states)?;
     let conditions = links::conditions(config, states);
     let (links, copy_to) = link_work(options, &conditions)?;
     let remade = |link: &LinkName| links.iter().any(|work| work.link == *link);
@@ -199,6 +200,20 @@ fn migrate_step(state: &NodeState) -> Option<Step> {
             ..Step::new(&state.name, what, sql)
         }
     })
+}
+
+/// Versions under `manual` have a place for each node, in the order of the file.
+fn check_places(config: &Config, states: &[NodeState]) -> Result<(), InitError> {
+    let ours = rules_text(&config.rules());
+    let before = states.iter().flat_map(|state| &state.nodes);
+    let mut moved = before.filter_map(|row| {
+        row.rules
+            .as_ref()
+            .and_then(|there| moved_places(there, &ours))
+    });
+    moved
+        .next()
+        .map_or(Ok(()), |how| Err(InitError::Places(how)))
 }
 
 /// Origins of all peers and the rows of `mmrepl.node`.

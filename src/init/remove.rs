@@ -8,7 +8,7 @@ use super::{InitError, PUBLICATION};
 use crate::catalog::names::{ident, literal, qualified};
 use crate::catalog::slots::{origin_id, slot_state};
 use crate::config::{Config, Node};
-use crate::conflict::{COUNT_COLUMN, STATE_COLUMN, VECTOR_COLUMN};
+use crate::conflict::{COUNT_COLUMN, KNOWN_COLUMN, STATE_COLUMN, VECTOR_COLUMN};
 use crate::ids::{NodeName, origin_names, slot_name};
 
 /// How many statements one transaction runs, each holding the lock of its table.
@@ -247,7 +247,7 @@ async fn drop_columns(session: &Session) -> Result<usize, InitError> {
         where a.attname = any($1) and not a.attisdropped and a.attislocal
           and pg_catalog.col_description(a.attrelid, a.attnum) = $2
         order by 1, 2";
-    let names = [COUNT_COLUMN, VECTOR_COLUMN, STATE_COLUMN];
+    let names = [COUNT_COLUMN, VECTOR_COLUMN, STATE_COLUMN, KNOWN_COLUMN];
     let rows = session.client.query(sql, &[&&names[..], &COMMENT]).await;
     let rows = rows.map_err(InitError::server(session.name(), "list columns"))?;
     let drop = |row: &tokio_postgres::Row| {

@@ -196,6 +196,10 @@ fn versioned(table: &Table, key: &Key, argument: &str, in_row: &InRow) -> Vec<Wa
             delete,
         ),
     ];
+    if let Some(call) = in_row.keeper_of_moved() {
+        let (name, event) = ("mmrepl_version_moved", "before update");
+        wanted.push(plain(name, event, &rekey_scope(key), call));
+    }
     if in_row.has_clock() {
         let begins = "mmrepl.delete_begins()".to_owned();
         let scope = if table.partitioned {

@@ -13,7 +13,7 @@ pub(super) struct InRow {
     /// `"mmrepl_version"`.
     column: String,
     type_name: String,
-    /// For `node_priority`: this node's place, from 1, and how many there are.
+    /// For `node_priority` and `manual`: this node's place, from 1, and how many there are.
     place: (usize, usize),
     node: NodeName,
     merging: Option<Merging>,
@@ -26,7 +26,7 @@ impl InRow {
         let own_type = || table.column(name).map(|column| column.type_name.clone());
         let added = rule.added_type().map(str::to_owned);
         let place = match rule {
-            Rule::NodePriority(nodes) => {
+            Rule::NodePriority(nodes) | Rule::Manual(nodes) => {
                 let place = nodes.iter().position(|name| name == node);
                 (place.map_or(0, |place| place + 1), nodes.len())
             }
@@ -47,6 +47,12 @@ impl InRow {
         format!("mmrepl.count_edit({version}, {place}, {places})")
     }
 
+    /// A write here at `clock` that knows `version`.
+    fn written(&self, version: &str, clock: &str) -> String {
+        let (place, places) = self.place;
+        format!("mmrepl.write_known({version}, {place}, {places}, {clock})")
+    }
+
     /// The version of a delete of row `d`, as text.
     pub(super) fn of_delete(&self) -> String {
         let column = &self.column;
@@ -60,6 +66,10 @@ impl InRow {
             }
             Rule::FirstWriteWins => format!("(coalesce(d.{column}, 0) + 1)::text"),
             Rule::NodePriority(_) => format!("{}::text", self.edited(&format!("d.{column}"))),
+            Rule::Manual(_) => {
+                let deleted = self.written(&format!("d.{column}"), "mmrepl.delete_clock()");
+                format!("{deleted}::text")
+            }
             Rule::VersionColumn(_) | Rule::LastWriteWins => format!("d.{column}::text"),
         }
     }
@@ -69,6 +79,10 @@ impl InRow {
         let version = format!("n.{}::text", self.column);
         match self.rule {
             Rule::Merge(_) => format!("{version} || {}", self.by_this_node()),
+            Rule::Manual(_) => {
+                let left = self.written(&format!("d.{}", self.column), "null");
+                format!("{left}::text")
+            }
             _ => version,
         }
     }
@@ -103,6 +117,11 @@ impl InRow {
                 let call = format!("mmrepl.keep_edits('{place}', '{places}')");
                 (BOTH, row(), call)
             }
+            Rule::Manual(_) => {
+                let (place, places) = self.place;
+                let call = format!("mmrepl.keep_known('{place}', '{places}')");
+                (BOTH, row(), call)
+            }
             Rule::VersionColumn(_) | Rule::LastWriteWins => {
                 let back = format!(
                     " for each row when (new.{column} < old.{column} or new.{column} is null and old.{column} is not null)"
@@ -119,6 +138,10 @@ impl InRow {
         let (column, type_name) = (&self.column, &self.type_name);
         let deleted = match self.rule {
             Rule::Merge(_) => "split_part(x.version, ' ', 1)::bigint".to_owned(),
+            // Another rule may have left it.
+            Rule::Manual(_) => {
+                format!("(case when x.version like '{{%' then x.version::{type_name} end)")
+            }
             _ => format!("x.version::{type_name}"),
         };
         match self.rule {
@@ -128,6 +151,12 @@ impl InRow {
             Rule::NodePriority(_) => format!(
                 "case when coalesce(d.{column} <= {deleted}, true) then {} end",
                 self.edited(&deleted)
+            ),
+            Rule::Manual(_) => format!(
+                "case when not mmrepl.knows(d.{column}, {deleted}) \
+                 or d.{column}[{0}] <= ({deleted})[{0}] then {1} end",
+                self.place.0,
+                self.written(&format!("mmrepl.join_known(d.{column}, {deleted})"), "null")
             ),
             // An equal version will do: the row is the later one.
             Rule::VersionColumn(_) | Rule::LastWriteWins => format!(
@@ -141,8 +170,18 @@ impl InRow {
         &self.column
     }
 
+    /// The function that keeps the version of a row that gets another key, where it is another.
+    pub(super) fn keeper_of_moved(&self) -> Option<String> {
+        let (place, places) = self.place;
+        matches!(self.rule, Rule::Manual(_))
+            .then(|| format!("mmrepl.know_anew('{place}', '{places}')"))
+    }
+
     /// Whether deletes need the clock.
     pub(super) fn has_clock(&self) -> bool {
-        matches!(self.rule, Rule::HybridClock | Rule::Merge(_))
+        matches!(
+            self.rule,
+            Rule::HybridClock | Rule::Merge(_) | Rule::Manual(_)
+        )
     }
 }

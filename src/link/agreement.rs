@@ -9,7 +9,7 @@ use super::LinkContext;
 use super::connect::not_set_up;
 use super::error::LinkError;
 use crate::catalog::rules::{read_rules, write_rules};
-use crate::config::agreement::{difference, rules_text};
+use crate::config::agreement::{difference, moved_places, rules_text};
 
 /// How often a link at work looks at the target's rules: its daemon may have got another file.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -20,7 +20,13 @@ pub(super) async fn check_rules(
     source: &Client,
     target: &Client,
 ) -> Result<(), LinkError> {
-    let left = write_rules(source, &rules_text(&context.rules)).await;
+    let ours = rules_text(&context.rules);
+    let before = read_rules(source).await;
+    let before = before.map_err(|error| not_set_up(&context.source, error))?;
+    if let Some(how) = before.and_then(|before| moved_places(&before, &ours)) {
+        return Err(LinkError::RulesDiffer(how));
+    }
+    let left = write_rules(source, &ours).await;
     left.map_err(|error| not_set_up(&context.source, error))?;
     compare(context, target).await
 }

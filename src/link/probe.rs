@@ -90,6 +90,10 @@ impl Probe {
             let target = connected(&self.context, &self.context.target, &mut self.target).await?;
             compare_clocks(&self.context, &mut self.clocks, source, target).await?;
         }
+        if self.context.rules.need_a_person() {
+            let target = connected(&self.context, &self.context.target, &mut self.target).await?;
+            count_pending(&self.context, target).await?;
+        }
         Ok(())
     }
 }
@@ -135,6 +139,18 @@ async fn look_at_pause(context: &LinkContext, source: &Client) -> Result<(), Lin
         .await
         .map_err(at(&context.source))?;
     context.set_paused(paused);
+    Ok(())
+}
+
+async fn count_pending(context: &LinkContext, target: &Client) -> Result<(), LinkError> {
+    let sql = "select count(*) from mmrepl.conflict
+        where outcome = 'pending' and resolved_at is null and source = $1 and target = $2";
+    let (source, node) = (&context.source.name, &context.target);
+    let (from, to) = (source.as_str(), node.name.as_str());
+    let counted = target.query_one(sql, &[&from, &to]).await;
+    let counted = counted.map_err(|e| at(node)(CatalogError::query("count conflicts")(e)))?;
+    let count: i64 = counted.get(0);
+    context.monitor.set_pending(u64::try_from(count).ok());
     Ok(())
 }
 

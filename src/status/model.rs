@@ -59,6 +59,10 @@ pub struct LinkStatus {
     /// What happened lately and is no error, such as a clock that was set back; the newest last.
     #[serde(default)]
     pub notices: Vec<Notice>,
+    /// Conflicts on the target that wait for a person, with writes of the source; nothing where
+    /// no table has such a rule, or the target was not asked yet.
+    #[serde(default)]
+    pub pending_conflicts: Option<u64>,
     /// What the link holds in memory, and its limits; known to the daemon only.
     #[serde(default)]
     pub bounds: Option<Bounds>,
@@ -83,6 +87,7 @@ impl LinkStatus {
             clock_uncertainty_ms: None,
             last_error: None,
             notices: Vec::new(),
+            pending_conflicts: None,
             bounds: None,
         }
     }

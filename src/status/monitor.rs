@@ -66,6 +66,7 @@ struct Slow {
     since: CommitTime,
     reason: Option<String>,
     slot: Option<SlotStatus>,
+    pending: Option<u64>,
     clock_offset_ms: Option<f64>,
     clock_uncertainty_ms: Option<f64>,
     last_error: Option<LastError>,
@@ -87,6 +88,7 @@ impl LinkMonitor {
             since: now,
             reason: Some("the daemon connects to both servers and checks them".to_owned()),
             slot: None,
+            pending: None,
             clock_offset_ms: None,
             clock_uncertainty_ms: None,
             last_error: None,
@@ -120,6 +122,7 @@ impl LinkMonitor {
         LinkStatus {
             reason: slow.reason.clone(),
             slot: slow.slot.clone(),
+            pending_conflicts: slow.pending,
             lsn: self.lsn(),
             lag: self.lag(now),
             totals,
@@ -249,6 +252,11 @@ impl LinkMonitor {
             .positions
             .confirmed
             .store(lsn.as_u64(), Ordering::Relaxed);
+    }
+
+    /// How many conflicts on the target wait for a person, as last counted.
+    pub fn set_pending(&self, count: Option<u64>) {
+        self.slow().pending = count;
     }
 
     /// The slot, as last read from the source; `None` when it is gone.

@@ -69,6 +69,7 @@ fn names_of(strategy: Strategy) -> (&'static str, &'static str) {
         Strategy::HybridClock => ("hybrid_clock", "mmrepl_version"),
         Strategy::FirstWriteWins => ("first_write_wins", "mmrepl_version"),
         Strategy::NodePriority => ("node_priority", "mmrepl_versions"),
+        Strategy::Manual => ("manual", "mmrepl_known"),
     }
 }
 
@@ -114,7 +115,7 @@ impl Written {
                   version numeric, taken int, count int not null default 0);
              alter table {name} alter column large set storage external;"
         );
-        if !self.merging {
+        if !self.merging && self.strategy != Strategy::Manual {
             let _ = write!(
                 sql,
                 "create unique index if not exists {name}_taken on {name} (taken);"
@@ -218,6 +219,8 @@ struct Scene {
     histories: Vec<Written>,
     merging: bool,
     fresh: u32,
+    /// Conflicts wait for a person; this one throws dice.
+    by_hand: Option<Rng>,
 }
 
 impl Scene {
@@ -253,6 +256,37 @@ impl Scene {
             histories,
             merging: what.merging.is_some(),
             fresh: 0,
+            by_hand: (what.strategy == Strategy::Manual).then_some(rng),
+        }
+    }
+
+    /// Decides conflicts at random until none is left.
+    async fn decide(&mut self) {
+        let Some(rng) = &mut self.by_hand else { return };
+        loop {
+            self.cluster.settle().await;
+            let mut waiting = Vec::new();
+            for node in &self.cluster.nodes {
+                let sql = format!(
+                    "select '{}-' || id from mmrepl.conflict
+                     where outcome = 'pending' and resolved_at is null",
+                    node.name
+                );
+                waiting.extend(node.rows(&sql).await.into_iter().flatten().flatten());
+            }
+            if waiting.is_empty() {
+                return;
+            }
+            for _ in 0..8 {
+                let pick = rng.below(waiting.len() as u64);
+                let id = &waiting[usize::try_from(pick).expect("an index")];
+                let take = ["local", "remote"][usize::from(rng.below(2) == 0)];
+                let resolve = ["conflicts", "resolve", id, "--take", take];
+                let done = self.cluster.mmrepl(&resolve).await;
+                let said = String::from_utf8_lossy(&done.stderr);
+                let too_late = said.contains("is not pending") || said.contains("written again");
+                assert!(done.status.success() || too_late, "{said}");
+            }
         }
     }
 
@@ -287,6 +321,7 @@ impl Scene {
                 }
                 Then::Together => {
                     self.cluster.resume_all().await;
+                    self.decide().await;
                     self.wait_equal(round).await;
                     self.cluster.pause_all().await;
                 }
@@ -294,6 +329,7 @@ impl Scene {
         }
         self.cluster.resume_all().await;
         self.write(ROUNDS - 1).await;
+        self.decide().await;
         self.wait_equal(ROUNDS - 1).await;
     }
 
@@ -439,6 +475,16 @@ async fn two_nodes_end_equal_in_one_table_under_node_priority() {
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_end_equal_under_node_priority() {
     play(3, (Place::SharedTable, 20), 18, Strategy::NodePriority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_end_equal_by_hand() {
+    play(2, (Place::SharedTable, 30), 19, Strategy::Manual).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_end_equal_by_hand() {
+    play(3, (Place::OwnTable, 12), 20, Strategy::Manual).await;
 }
 
 async fn merge(nodes: usize, (place, count): (Place, usize), seed: u64) {

@@ -23,6 +23,7 @@ mod housekeeping;
 mod init;
 mod init_rows;
 mod large;
+mod manual;
 mod merge;
 mod not_shown;
 mod origin_progress;

@@ -17,7 +17,7 @@ use mmrepl::ids::NodeName;
 use mmrepl::pgoutput::{Tuple, Value};
 
 use crate::history::Strategy;
-use crate::node::{Row, Stamp, State};
+use crate::node::{Pending, Row, Stamp, State};
 use crate::table::{column, number, text};
 use crate::versions::{self, Kept};
 
@@ -60,6 +60,19 @@ pub(crate) fn rank_of(row: &RowChange) -> Option<&Rank> {
 
 pub(crate) fn kept(rank: Option<&Rank>) -> Kept {
     rank.map(|rank| versions::read(&rank.to_string()))
+}
+
+/// What waits for a person to decide.
+fn pending(op: &RowOp, row: &RowChange) -> Pending {
+    let values = match op {
+        RowOp::Put(put) => {
+            let columns = column(&put.values, 1).zip(column(&put.values, 2));
+            columns.map(|(small, large)| (small, large, column(&put.values, 4).unwrap_or(0)))
+        }
+        RowOp::Delete(_) => None,
+    };
+    let known = kept(rank_of(row));
+    Pending { values, known }
 }
 
 pub(crate) fn key_of(row: &RowChange) -> usize {
@@ -134,7 +147,12 @@ impl<'a> Applying<'a> {
                 continue;
             }
             for entry in entries_of(change, self.target, &made(time)).unwrap() {
-                self.settle_unique(entry.row().unwrap(), time)?;
+                let row = entry.row().unwrap();
+                if self.strategy == Strategy::Manual {
+                    self.settle(row)?;
+                } else {
+                    self.settle_unique(row, time)?;
+                }
             }
         }
         self.refuse_deleted()?;
@@ -287,8 +305,19 @@ impl<'a> Applying<'a> {
                 }
             }
             (Decision::Overtaken, _) => return Err(RolledBack::Overtaken),
-            _ => {}
+            (Decision::JoinDeletes(known), _) => {
+                let known = kept(Some(&known));
+                self.state.remember(key, known);
+                self.state.supersede(key, known);
+                return Ok(());
+            }
+            (Decision::Pending, op) => {
+                self.state.pending[key][usize::from(self.source)] = Some(pending(op, row));
+                return Ok(());
+            }
+            _ => return Ok(()),
         }
+        self.state.supersede(key, kept(rank_of(row)));
         Ok(())
     }
 

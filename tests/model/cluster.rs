@@ -12,6 +12,7 @@ use mmrepl::ids::NodeName;
 
 use crate::applying::Applying;
 use crate::aside::bring_back;
+use crate::by_hand::Pasts;
 use crate::history::{History, How, Link, NAMES, Step, Strategy, Write};
 use crate::node::{Effect, KEY_COUNT, Node, Stamp, State, Values};
 use crate::table;
@@ -21,7 +22,7 @@ static NODE_NAMES: LazyLock<Vec<NodeName>> =
     LazyLock::new(|| NAMES.iter().map(|name| name.parse().unwrap()).collect());
 
 /// By rule, source, size of the cluster (two nodes, more) and replica identity (default, full).
-type Targets = [[[[Arc<Target>; 2]; 2]; 3]; 5];
+type Targets = [[[[Arc<Target>; 2]; 2]; 3]; 6];
 
 static TARGETS: LazyLock<Targets> = LazyLock::new(|| {
     Strategy::ALL.map(|strategy| {
@@ -44,14 +45,15 @@ struct Newest {
 /// Two or three nodes.
 #[derive(Clone)]
 pub(crate) struct Cluster {
-    nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     /// True time; the clocks are ahead of it.
     now: i64,
     ahead: [u8; 3],
     strategy: Strategy,
     full: bool,
     newest: [Option<Newest>; KEY_COUNT],
-    fresh: u16,
+    pub(crate) fresh: u16,
+    pub(crate) pasts: Pasts,
 }
 
 impl Cluster {
@@ -64,11 +66,12 @@ impl Cluster {
             full,
             newest: [None; KEY_COUNT],
             fresh: 0,
+            pasts: Pasts::default(),
         }
     }
 
     /// The table as a link from `source` writes it.
-    fn target(&self, source: u8) -> &'static Arc<Target> {
+    pub(crate) fn target(&self, source: u8) -> &'static Arc<Target> {
         let strategies = Strategy::ALL.iter();
         let rule = strategies
             .take_while(|strategy| **strategy != self.strategy)
@@ -77,7 +80,7 @@ impl Cluster {
         &of_source[usize::from(!self.is_pair())][usize::from(self.full)]
     }
 
-    fn clock(&self, node: u8) -> i64 {
+    pub(crate) fn clock(&self, node: u8) -> i64 {
         self.now + i64::from(self.ahead[usize::from(node)])
     }
 
@@ -112,9 +115,16 @@ impl Cluster {
     pub(crate) fn commit(&mut self, node: u8, writes: &[Write]) {
         let time = self.clock(node);
         let table = (self.strategy, &self.target(node).map.relation);
+        let state = self.nodes[usize::from(node)].state;
+        let mut before: [Kept; KEY_COUNT] = std::array::from_fn(|key| state.version(key));
         let effects =
             self.nodes[usize::from(node)].commit((time, node), writes, table, &mut self.fresh);
         for effect in effects {
+            if self.strategy == Strategy::Manual {
+                let (key, _, version) = effect;
+                self.pasts.add(key, &[before[key]], version);
+                before[key] = version;
+            }
             self.remember((time, node), effect);
         }
     }
@@ -211,11 +221,9 @@ impl Cluster {
     /// Delivers everything, and says how the nodes differ from each other or from the rule.
     pub(crate) fn end(&mut self) -> Result<(), String> {
         self.tick(100);
-        let nodes = u8::try_from(self.nodes.len()).expect("three at most");
-        for (from, to) in (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to))) {
-            if from != to {
-                self.deliver(Link { from, to }, usize::MAX, How::Grouped);
-            }
+        self.deliver_all();
+        if self.strategy == Strategy::Manual {
+            return self.end_by_hand();
         }
         (0..self.nodes.len()).for_each(|node| self.bring_back(node));
         let wanted = self.admitted();
@@ -224,6 +232,15 @@ impl Cluster {
             Ok(())
         } else {
             Err(self.report())
+        }
+    }
+
+    pub(crate) fn deliver_all(&mut self) {
+        let nodes = u8::try_from(self.nodes.len()).expect("three at most");
+        for (from, to) in (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to))) {
+            if from != to {
+                self.deliver(Link { from, to }, usize::MAX, How::Grouped);
+            }
         }
     }
 
@@ -260,11 +277,12 @@ impl Cluster {
         self.nodes[1..].iter().all(|node| versions(node) == first)
     }
 
-    fn report(&self) -> String {
+    pub(crate) fn report(&self) -> String {
         let mut text = String::new();
         for (name, node) in NAMES.iter().zip(&self.nodes) {
             let _ = writeln!(text, "{name}: {}", rows(&node.state));
         }
+        text += &self.report_waiting();
         for (key, newest) in self.newest.iter().enumerate() {
             if let Some(newest) = newest {
                 let (time, node) = (newest.time, NAMES[usize::from(newest.node)]);

@@ -49,16 +49,19 @@ pub enum Strategy {
     FirstWriteWins,
     /// By the edits of each node.
     NodePriority,
+    /// By what each write knew; a person decides between the others.
+    Manual,
 }
 
 impl Strategy {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::LastWriteWins,
         Self::VersionColumn,
         Self::HybridClock,
         Self::FirstWriteWins,
         Self::NodePriority,
+        Self::Manual,
     ];
 
     /// Whether rows carry their version; then the stream has whole old rows.

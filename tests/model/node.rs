@@ -65,6 +65,14 @@ pub(crate) struct Tombstone {
     pub(crate) stamp: Stamp,
 }
 
+/// A write that waits for a person to decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pending {
+    /// Nothing of a delete.
+    pub(crate) values: Option<Values>,
+    pub(crate) known: Kept,
+}
+
 /// What a server's tables hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
@@ -75,6 +83,8 @@ pub(crate) struct State {
     pub(crate) emptied: Option<Stamp>,
     /// How many transactions of each source are applied: `mmrepl.apply_position`.
     pub(crate) positions: [usize; 3],
+    /// What waits for a person, by key and source.
+    pub(crate) pending: [[Option<Pending>; 3]; KEY_COUNT],
 }
 
 impl State {
@@ -86,6 +96,13 @@ impl State {
     pub(crate) fn remember(&mut self, key: usize, version: Kept) {
         let stamp = Stamp::Own;
         self.tombstones[key] = Some(Tombstone { version, stamp });
+    }
+
+    /// Ends what waits for a decision about writes that are known by now.
+    pub(crate) fn supersede(&mut self, key: usize, known: Kept) {
+        for waiting in &mut self.pending[key] {
+            waiting.take_if(|waiting| versions::knows(known, waiting.known));
+        }
     }
 
     /// Moves a row of the table aside.
@@ -137,7 +154,7 @@ impl State {
     }
 
     /// The version of the key's last write.
-    fn version(&self, key: usize) -> Kept {
+    pub(crate) fn version(&self, key: usize) -> Kept {
         match (self.rows[key], self.tombstones[key]) {
             (Some(row), _) => row.version,
             (None, tombstone) => tombstone.and_then(|tombstone| tombstone.version),
@@ -154,13 +171,13 @@ impl State {
 pub(crate) type Effect = (usize, Option<Values>, Kept);
 
 /// One write of an application on a node.
-struct Act<'a> {
-    strategy: Strategy,
-    relation: &'a Arc<Relation>,
+pub(crate) struct Act<'a> {
+    pub(crate) strategy: Strategy,
+    pub(crate) relation: &'a Arc<Relation>,
     /// The node's clock, and which node it is.
-    made: (i64, u8),
+    pub(crate) made: (i64, u8),
     /// A value that no other write has.
-    fresh: u16,
+    pub(crate) fresh: u16,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -211,7 +228,7 @@ impl Node {
         effects
     }
 
-    fn log(&mut self, time: i64, changes: Vec<Change>) {
+    pub(crate) fn log(&mut self, time: i64, changes: Vec<Change>) {
         let position = u64::try_from(self.wal.len()).expect("a short WAL") * 16 + 16;
         let (commit_lsn, end_lsn) = (Lsn::new(position), Lsn::new(position + 8));
         self.wal.push(Piece {
@@ -233,7 +250,7 @@ impl Node {
     }
 }
 
-fn whole(strategy: Strategy, key: usize, row: Row) -> Tuple {
+pub(crate) fn whole(strategy: Strategy, key: usize, row: Row) -> Tuple {
     let number = u16::try_from(key).expect("a few keys");
     let version = versions::print(strategy, row.version);
     let taken = match row.taken {
@@ -250,7 +267,7 @@ fn whole(strategy: Strategy, key: usize, row: Row) -> Tuple {
 }
 
 impl Act<'_> {
-    fn image(&self, key: usize, row: Row) -> OldImage {
+    pub(crate) fn image(&self, key: usize, row: Row) -> OldImage {
         let mut tuple = whole(self.strategy, key, row);
         if self.relation.replica_identity == ReplicaIdentity::Full {
             return OldImage::Full(tuple);
@@ -310,7 +327,13 @@ impl Act<'_> {
                 return moved.into_iter().chain(lift).collect();
             }
             Write::Take(key, value) => {
-                let (key, taken) = (usize::from(key), u16::from(value));
+                // Where no row is kept aside, a duplicate would stop the link.
+                let taken = if self.strategy == Strategy::Manual {
+                    0
+                } else {
+                    u16::from(value)
+                };
+                let key = usize::from(key);
                 if !state.rivals(key, taken).is_empty() {
                     return Vec::new();
                 }
@@ -362,7 +385,7 @@ impl Act<'_> {
         })
     }
 
-    fn delete(&self, state: &mut State, key: usize) -> Option<Change> {
+    pub(crate) fn delete(&self, state: &mut State, key: usize) -> Option<Change> {
         let row = state.rows[key]?;
         let version = versions::deleted(self.strategy, self.made, row.version);
         state.remove(key, version);
@@ -374,7 +397,7 @@ impl Act<'_> {
 
     /// What the trigger after an insert does: above the delete of the key, and above a row that is
     /// kept aside.
-    fn lift(&self, state: &mut State, key: usize) -> Option<Change> {
+    pub(crate) fn lift(&self, state: &mut State, key: usize) -> Option<Change> {
         let tombstone = state.tombstones[key].map(|own| own.version);
         let shadow = state.shadows[key].map(|own| own.version);
         let (before, deleted) = (state.rows[key]?, tombstone.max(shadow)?);
@@ -393,12 +416,22 @@ impl Act<'_> {
 
     fn rekey(&self, state: &mut State, from: usize, to: usize) -> Option<Change> {
         let before = state.rows[from].filter(|_| state.rows[to].is_none())?;
+        let by_knowledge = self.strategy == Strategy::Manual;
         let moved = Row {
-            version: self.updated(before),
+            version: if by_knowledge {
+                Some(versions::knowing(None, self.made))
+            } else {
+                self.updated(before)
+            },
             stamp: Stamp::Own,
             ..before
         };
-        state.remove(from, moved.version);
+        let left = if by_knowledge {
+            Some(versions::knowing(before.version, (0, self.made.1)))
+        } else {
+            moved.version
+        };
+        state.remove(from, left);
         state.rows[to] = Some(moved);
         Some(Change::Update {
             relation: Arc::clone(self.relation),

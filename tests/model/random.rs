@@ -78,6 +78,16 @@ fn two_nodes_end_equal_under_node_priority() {
 }
 
 #[test]
+fn two_nodes_end_equal_under_manual() {
+    many(2, Strategy::Manual);
+}
+
+#[test]
+fn three_nodes_end_equal_under_manual() {
+    many(3, Strategy::Manual);
+}
+
+#[test]
 fn three_nodes_end_equal_under_node_priority() {
     many(3, Strategy::NodePriority);
 }

@@ -1,6 +1,6 @@
 //! What the triggers of each rule do, stated once more, without the product's code.
 
-use mmrepl::conflict::{COUNT_COLUMN, Rank, Rule, VECTOR_COLUMN};
+use mmrepl::conflict::{COUNT_COLUMN, KNOWN_COLUMN, Rank, Rule, VECTOR_COLUMN};
 use mmrepl::pgoutput::Value;
 
 use crate::history::{NAMES, Strategy};
@@ -26,6 +26,7 @@ pub(crate) fn rule(strategy: Strategy) -> Rule {
                 .map(|name| name.parse().unwrap())
                 .collect(),
         ),
+        Strategy::Manual => Rule::Manual(NAMES.iter().map(|name| name.parse().unwrap()).collect()),
     }
 }
 
@@ -34,6 +35,7 @@ pub(crate) fn column(strategy: Strategy) -> &'static str {
         Strategy::LastWriteWins | Strategy::VersionColumn => "version",
         Strategy::HybridClock | Strategy::FirstWriteWins => COUNT_COLUMN,
         Strategy::NodePriority => VECTOR_COLUMN,
+        Strategy::Manual => KNOWN_COLUMN,
     }
 }
 
@@ -43,7 +45,7 @@ pub(crate) fn print(strategy: Strategy, kept: Kept) -> Value {
         return Value::Null;
     };
     let text = match strategy {
-        Strategy::NodePriority => format!("{{{first},{second},{third}}}"),
+        Strategy::NodePriority | Strategy::Manual => format!("{{{first},{second},{third}}}"),
         _ => first.to_string(),
     };
     Value::Text(text.into())
@@ -79,6 +81,32 @@ fn counted(kept: Kept, node: u8) -> [i64; 3] {
     kept
 }
 
+/// Whether `one` knows the `other`.
+pub(crate) fn knows(one: Kept, other: Kept) -> bool {
+    let (one, other) = (one.unwrap_or_default(), other.unwrap_or_default());
+    (0..3).all(|place| one[place] >= other[place])
+}
+
+/// Whether `one` has a later write of the node than the `other`.
+fn is_later(one: Kept, other: Kept, node: u8) -> bool {
+    let at = |kept: Kept| kept.unwrap_or_default()[usize::from(node)];
+    at(one) > at(other)
+}
+
+/// What both know.
+pub(crate) fn joined(one: Kept, other: Kept) -> [i64; 3] {
+    let (one, other) = (one.unwrap_or_default(), other.unwrap_or_default());
+    std::array::from_fn(|place| one[place].max(other[place]))
+}
+
+/// A write on top of what is known: its time is above all others.
+pub(crate) fn knowing(known: Kept, (time, node): (i64, u8)) -> [i64; 3] {
+    let mut known = known.unwrap_or_default();
+    let above = known.into_iter().max().unwrap_or(0) + 1;
+    known[usize::from(node)] = time.max(above);
+    known
+}
+
 /// What an application writes into its own column: nothing, something old, something new.
 pub(crate) fn asked(fresh: u16) -> Kept {
     match (fresh * 7 + 3) % 5 {
@@ -104,6 +132,7 @@ pub(crate) fn written(
         },
         Strategy::FirstWriteWins => Some(one(first(before) + 1)),
         Strategy::NodePriority => Some(counted(before, node)),
+        Strategy::Manual => Some(knowing(before, (time, node))),
     }
 }
 
@@ -115,6 +144,7 @@ pub(crate) fn deleted(strategy: Strategy, (time, node): (i64, u8), row: Kept) ->
         Strategy::HybridClock => Some(one(time.max(first(row) + 1))),
         Strategy::FirstWriteWins => Some(one(first(row) + 1)),
         Strategy::NodePriority => Some(counted(row, node)),
+        Strategy::Manual => Some(knowing(row, (time, node))),
     }
 }
 
@@ -123,6 +153,8 @@ pub(crate) fn lifted(strategy: Strategy, node: u8, row: Kept, tombstone: Kept) -
     match strategy {
         Strategy::LastWriteWins => None,
         Strategy::VersionColumn => row.max(tombstone),
+        Strategy::Manual if knows(row, tombstone) && is_later(row, tombstone, node) => row,
+        Strategy::Manual => Some(knowing(Some(joined(row, tombstone)), (0, node))),
         _ if row > tombstone => row,
         Strategy::HybridClock | Strategy::FirstWriteWins => Some(one(first(tombstone) + 1)),
         Strategy::NodePriority => Some(counted(tombstone, node)),

@@ -14,6 +14,12 @@ impl Rng {
         Self(seed)
     }
 
+    /// Starts from `seed`.
+    #[allow(dead_code)]
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// The next 64 bits.
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
