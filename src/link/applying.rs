@@ -21,11 +21,11 @@ use crate::status::model::LinkState;
 use crate::status::monitor::LinkMonitor;
 
 /// Most rows in one target transaction made of several source transactions.
-pub const GROUP_ROWS_MAX: usize = 5_000;
+pub const GROUP_ROWS_MAX: usize = 2_000;
 /// A group that takes longer than this holds row locks for too long: the next one is smaller.
 const GROUP_TIME: Duration = Duration::from_secs(1);
 /// Most wire bytes in one such transaction.
-const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
+const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// How often an idle applier asks how far the target's WAL is flushed, while something is not.
 const FLUSH_POLL: Duration = Duration::from_millis(50);
 /// WAL without anything for this link that may stay unconfirmed. Confirming costs a small write on
