@@ -43,6 +43,16 @@ pub enum Decision {
     JoinDeletes(Rank),
 }
 
+impl Decision {
+    /// What the history says of it: the change took effect, or what the target holds stays.
+    pub(super) fn verdict(&self) -> Verdict {
+        match self {
+            Self::Discard | Self::Pending => Verdict::Discard,
+            _ => Verdict::Apply,
+        }
+    }
+}
+
 /// Picks the first attempt.
 pub fn attempt(row: &RowChange) -> Attempt {
     let merges = row.target.versions().merging().is_some();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::sql::Guard;
 use crate::commit_time::CommitTime;
-use crate::conflict::Version;
+use crate::conflict::{Held, Rank, Version};
 use crate::ids::{ClusterName, NodeName, OriginId, origin_name, return_origin_name};
 use crate::wire::Outcome;
 
@@ -145,6 +145,19 @@ impl Origins {
 }
 
 impl Origins {
+    /// Rows or tombstones as statements tell their versions: micros, origin, the version in the
+    /// row.
+    pub(super) fn held(&self, outcome: &Outcome) -> Vec<Held> {
+        let held = |row: usize| {
+            let column = |column| outcome.text(row, column).map(str::as_bytes);
+            Held {
+                rank: Rank::read(column(2)),
+                version: self.version(column(0), column(1)),
+            }
+        };
+        (0..outcome.rows.len()).map(held).collect()
+    }
+
     /// The version of a shadow from what `sql_unique::lock_shadow` says of it: microseconds and the
     /// node's name.
     pub(super) fn kept_version(shadow: &Outcome) -> Option<Version> {

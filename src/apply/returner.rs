@@ -19,8 +19,7 @@ use super::sql::Guard;
 use super::sql_unique::Look;
 use super::target::{Statement, Target};
 use super::unique::{
-    Rival, failed, held_rows, lock_statement, push_aside, push_forget, rival_parameters, rivals_of,
-    run,
+    Rival, failed, lock_statement, push_aside, push_forget, rival_parameters, rivals_of, run,
 };
 use super::versions::Versions;
 use crate::catalog::CatalogError;
@@ -311,7 +310,7 @@ impl Returner {
         };
         let versions = kept.target.versions();
         let own = kept.held();
-        if let Some(there) = held_rows(&self.origins, row).first() {
+        if let Some(there) = self.origins.held(row).first() {
             // A local write came later; in-row versions may say otherwise.
             let is_older = versions.is_in_row() && is_newer(&own, there, versions.tie());
             return if is_older { Fate::Unseat } else { Fate::Drop };
@@ -330,7 +329,7 @@ impl Returner {
     /// Whether one of these tombstones is newer than the row.
     fn has_newer(&self, kept: &Kept, tombstones: &Outcome) -> bool {
         let (own, tie) = (kept.held(), kept.target.versions().tie());
-        let deletes = held_rows(&self.origins, tombstones);
+        let deletes = self.origins.held(tombstones);
         deletes.iter().any(|delete| is_newer(delete, &own, tie))
     }
 

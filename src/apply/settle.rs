@@ -14,7 +14,7 @@ use super::rows::{keyed, push_tombstone, push_tombstone_of, update_of, written};
 use super::sql::UpdateGuard;
 use super::target::Statement;
 use super::transaction::Applier;
-use crate::conflict::{Held, Local, Rank, Verdict, Version, rival};
+use crate::conflict::{Local, Rank, Verdict, Version, rival};
 use crate::pgoutput::Tuple;
 use crate::wire::{Batch, Outcome, WireError};
 
@@ -113,10 +113,7 @@ impl Applier {
         let mut settled = Vec::with_capacity(concerned.len());
         for (row, (local, _)) in concerned.into_iter().zip(&locals) {
             let act = self.act(row, local).await?;
-            let verdict = match decide(row, local, &self.source) {
-                Decision::Discard | Decision::Pending => Verdict::Discard,
-                _ => Verdict::Apply,
-            };
+            let verdict = decide(row, local, &self.source).verdict();
             let record = self.record(row, local, verdict).await;
             settled.push((row, record, act));
         }
@@ -190,29 +187,12 @@ impl Applier {
             row: here(outcomes.first()),
             tombstone: here(outcomes.get(1)),
         };
-        let mut versions = outcomes.iter().map(|outcome| self.held(outcome));
+        let mut versions = outcomes.iter().map(|outcome| self.origins.held(outcome));
         let local = Local {
             row: versions.next().and_then(|rows| rows.into_iter().next()),
             tombstones: versions.next().unwrap_or_default(),
         };
         (local, written_here)
-    }
-
-    fn held(&self, outcome: &Outcome) -> Vec<Held> {
-        let column = |row: usize, column| {
-            outcome
-                .text(row, column)
-                .map(str::as_bytes)
-                .map(<[u8]>::to_vec)
-        };
-        let held = |row| {
-            let (micros, origin) = (column(row, 0), column(row, 1));
-            Held {
-                rank: Rank::read(column(row, 2).as_deref()),
-                version: self.origins.version(micros.as_deref(), origin.as_deref()),
-            }
-        };
-        (0..outcome.rows.len()).map(held).collect()
     }
 
     /// What is to be done, the row being locked; nothing where it is not or no longer needed.

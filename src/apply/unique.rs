@@ -45,12 +45,12 @@ pub(super) fn held(target: &Target, origins: &Origins, outcomes: &[Outcome]) -> 
     let [row, tombstones, shadow] = outcomes else {
         unreachable!("three statements each");
     };
-    let (versions, tombstones) = (target.versions(), held_rows(origins, tombstones));
+    let (versions, tombstones) = (target.versions(), origins.held(tombstones));
     let kept = (!shadow.rows.is_empty()).then(|| Held {
-        rank: rank(shadow, 0),
+        rank: Rank::read(shadow.text(0, 2).map(str::as_bytes)),
         version: Origins::kept_version(shadow),
     });
-    let there = held_rows(origins, row).pop();
+    let there = origins.held(row).pop();
     let (has_row, has_shadow) = (there.is_some(), kept.is_some());
     // What a local write has left since is newer, unless the rule says otherwise.
     let kept = kept.filter(|kept| match &there {
@@ -67,22 +67,6 @@ pub(super) fn held(target: &Target, origins: &Origins, outcomes: &[Outcome]) -> 
             tombstones,
         },
     }
-}
-
-/// Rows or tombstones as statements tell their versions: micros, origin, the version in the row.
-pub(super) fn held_rows(origins: &Origins, outcome: &Outcome) -> Vec<Held> {
-    let held = |row: usize| {
-        let column = |column| outcome.text(row, column).map(str::as_bytes);
-        Held {
-            rank: rank(outcome, row),
-            version: origins.version(column(0), column(1)),
-        }
-    };
-    (0..outcome.rows.len()).map(held).collect()
-}
-
-fn rank(outcome: &Outcome, row: usize) -> Option<Rank> {
-    Rank::read(outcome.text(row, 2).map(str::as_bytes))
 }
 
 /// What tells what a target holds for a key, the row before what remains of it.
@@ -178,11 +162,7 @@ impl Applier {
             held = self.look_unique(row).await?;
         }
         let decision = decide(row, &held.local, &self.source);
-        let verdict = match decision {
-            Decision::Discard => Verdict::Discard,
-            _ => Verdict::Apply,
-        };
-        let record = self.record(row, &held.local, verdict).await;
+        let record = self.record(row, &held.local, decision.verdict()).await;
         match (decision, &row.op) {
             (Decision::Overtaken, _) => Err(ApplyError::Overtaken),
             (Decision::Discard, _) => self.write_unique(row, record, |_| Ok(())).await,

@@ -20,10 +20,7 @@ async fn running(majors: &[u32]) -> Cluster {
 
 /// Writes of both nodes, neither knowing of the other's; then all of it has been applied.
 async fn apart(cluster: &Cluster, east: &str, west: &str) {
-    cluster.pause_all().await;
-    cluster.east().sql(east).await;
-    cluster.west().sql(west).await;
-    cluster.resume_all().await;
+    cluster.write_unknowing(east, west).await;
     cluster.settle().await;
 }
 

@@ -1,7 +1,7 @@
 //! Rows of which more than one write survives: counters, and columns decided each by itself.
 
 use crate::on_every_major;
-use crate::support::{Cluster, ClusterOptions, Node};
+use crate::support::{Cluster, ClusterOptions};
 
 /// `stock` under a rule.
 fn options(majors: &[u32], rule: &str) -> ClusterOptions {
@@ -26,21 +26,6 @@ async fn start(options: ClusterOptions) -> Cluster {
     cluster
 }
 
-/// Writes of both nodes, neither knowing of the other's; then both become equal.
-async fn concurrently(cluster: &Cluster, east: &str, west: &str) {
-    cluster.pause_all().await;
-    cluster.east().sql(east).await;
-    cluster.west().sql(west).await;
-    cluster.resume_all().await;
-    cluster.wait_equal().await;
-}
-
-/// One writes, both are equal.
-async fn alone(cluster: &Cluster, node: &Node, sql: &str) {
-    node.sql(sql).await;
-    cluster.wait_equal().await;
-}
-
 /// What all nodes have, as `1:7:10.00:note:place`.
 async fn stock(cluster: &Cluster) -> String {
     let sql = "select coalesce(string_agg(concat_ws(':', id, on_hand, worth, note, place), ' '
@@ -53,13 +38,13 @@ const FILL: &str = "insert into stock values (1, 10, 5.00, 'n', 'p'), (2, 20, 0,
 async fn changes_add_up(majors: &[u32]) {
     for rule in [COUNTERS, BOTH] {
         let cluster = start(options(majors, rule)).await;
-        alone(&cluster, cluster.east(), FILL).await;
+        cluster.write_on(cluster.east(), FILL).await;
         let east = "update stock set on_hand = on_hand - 3, worth = worth + 0.5 where id = 1;
             update stock set on_hand = on_hand - 1 where id = 1;
             update stock set note = 'east' where id = 2";
         let west = "update stock set on_hand = on_hand + 4, worth = worth * 2 where id = 1;
             update stock set on_hand = 25 where id = 2";
-        concurrently(&cluster, east, west).await;
+        cluster.write_apart(east, west).await;
         assert_eq!(
             stock(&cluster).await.split(' ').next().unwrap(),
             "1:10:10.50:n:p"
@@ -67,18 +52,12 @@ async fn changes_add_up(majors: &[u32]) {
         let on_hand = "select string_agg(on_hand::text, ' ' order by id) from stock";
         assert_eq!(cluster.east().value(on_hand).await, "10 25");
         // With what the other did in view: nothing counts twice.
-        alone(
-            &cluster,
-            cluster.west(),
-            "update stock set on_hand = on_hand + 1",
-        )
-        .await;
-        alone(
-            &cluster,
-            cluster.east(),
-            "update stock set on_hand = on_hand + 1",
-        )
-        .await;
+        cluster
+            .write_on(cluster.west(), "update stock set on_hand = on_hand + 1")
+            .await;
+        cluster
+            .write_on(cluster.east(), "update stock set on_hand = on_hand + 1")
+            .await;
         assert_eq!(cluster.west().value(on_hand).await, "12 27");
     }
 }
@@ -87,11 +66,11 @@ on_every_major!(changes_on_both_nodes_add_up, super::changes_add_up);
 async fn both_editors_win(majors: &[u32]) {
     for rule in [COLUMNS, BOTH] {
         let cluster = start(options(majors, rule)).await;
-        alone(&cluster, cluster.east(), FILL).await;
+        cluster.write_on(cluster.east(), FILL).await;
         let east = "update stock set note = 'east' where id = 1;
             update stock set place = 'east' where id = 2";
         let west = "update stock set place = 'west'";
-        concurrently(&cluster, east, west).await;
+        cluster.write_apart(east, west).await;
         assert_eq!(
             stock(&cluster).await,
             "1:10:5.00:east:west 2:20:0.00:n:west"
@@ -100,7 +79,9 @@ async fn both_editors_win(majors: &[u32]) {
         let east = "update stock set note = null where id = 1;
             insert into stock values (2, 20, 0, 'upsert', 'west') on conflict (id)
             do update set note = excluded.note, place = excluded.place";
-        concurrently(&cluster, east, "update stock set place = 'p2'").await;
+        cluster
+            .write_apart(east, "update stock set place = 'p2'")
+            .await;
         assert_eq!(stock(&cluster).await, "1:10:5.00:p2 2:20:0.00:upsert:p2");
     }
 }
@@ -109,55 +90,49 @@ on_every_major!(two_people_may_edit_one_row, super::both_editors_win);
 /// Deletes, rows that come back, the same row made twice.
 async fn rows_come_and_go(majors: &[u32]) {
     let cluster = start(options(majors, BOTH)).await;
-    alone(&cluster, cluster.east(), FILL).await;
+    cluster.write_on(cluster.east(), FILL).await;
     // The delete is later: what was written before it is gone.
-    concurrently(
-        &cluster,
-        "update stock set on_hand = on_hand + 1 where id = 1; delete from stock where id = 2",
-        "delete from stock where id = 1; update stock set note = 'w', on_hand = 7 where id = 2",
-    )
-    .await;
+    cluster
+        .write_apart(
+            "update stock set on_hand = on_hand + 1 where id = 1; delete from stock where id = 2",
+            "delete from stock where id = 1; update stock set note = 'w', on_hand = 7 where id = 2",
+        )
+        .await;
     // West's update is later than east's delete: the row is back, as a whole.
     assert_eq!(stock(&cluster).await, "2:7:0.00:w:p");
     // A row that is made anew begins anew.
-    concurrently(
-        &cluster,
-        "update stock set on_hand = on_hand + 100 where id = 2",
-        "delete from stock where id = 2; insert into stock values (2, 50, 1, 'new', 'new')",
-    )
-    .await;
+    cluster
+        .write_apart(
+            "update stock set on_hand = on_hand + 100 where id = 2",
+            "delete from stock where id = 2; insert into stock values (2, 50, 1, 'new', 'new')",
+        )
+        .await;
     assert_eq!(stock(&cluster).await, "2:50:1.00:new:new");
-    alone(
-        &cluster,
-        cluster.east(),
-        "update stock set on_hand = on_hand - 1",
-    )
-    .await;
+    cluster
+        .write_on(cluster.east(), "update stock set on_hand = on_hand - 1")
+        .await;
     assert_eq!(stock(&cluster).await, "2:49:1.00:new:new");
     // Made on both: the later insert counts, and what was changed after it.
-    concurrently(
-        &cluster,
-        "insert into stock values (3, 1, 1, 'e', 'e')",
+    cluster.write_apart("insert into stock values (3, 1, 1, 'e', 'e')",
         "insert into stock values (3, 2, 2, 'w', 'w'); update stock set on_hand = 5 where id = 3",
     )
     .await;
     assert_eq!(stock(&cluster).await, "2:49:1.00:new:new 3:5:2.00:w:w");
     // Another key begins anew; a truncate deletes.
-    concurrently(
-        &cluster,
-        "update stock set id = 4, on_hand = on_hand + 1 where id = 3",
-        "update stock set on_hand = on_hand + 1 where id = 2",
-    )
-    .await;
+    cluster
+        .write_apart(
+            "update stock set id = 4, on_hand = on_hand + 1 where id = 3",
+            "update stock set on_hand = on_hand + 1 where id = 2",
+        )
+        .await;
     assert_eq!(stock(&cluster).await, "2:50:1.00:new:new 4:6:2.00:w:w");
-    concurrently(&cluster, "update stock set on_hand = 1", "truncate stock").await;
+    cluster
+        .write_apart("update stock set on_hand = 1", "truncate stock")
+        .await;
     assert_eq!(stock(&cluster).await, "none");
-    alone(
-        &cluster,
-        cluster.east(),
-        "insert into stock values (2, 8), (4, 9)",
-    )
-    .await;
+    cluster
+        .write_on(cluster.east(), "insert into stock values (2, 8), (4, 9)")
+        .await;
     assert_eq!(stock(&cluster).await, "2:8:0.00 4:9:0.00");
 }
 on_every_major!(rows_that_merge_come_and_go, super::rows_come_and_go);
@@ -167,7 +142,7 @@ on_every_major!(rows_that_merge_come_and_go, super::rows_come_and_go);
 async fn a_tombstone_keeps_what_the_row_held() {
     let majors = vec![ClusterOptions::pair().majors[0]; 3];
     let cluster = start(options(&majors, BOTH)).await;
-    alone(&cluster, cluster.east(), FILL).await;
+    cluster.write_on(cluster.east(), FILL).await;
     cluster.pause_all().await;
     cluster
         .node("north")
@@ -200,7 +175,7 @@ async fn a_tombstone_keeps_what_the_row_held() {
 async fn three_nodes_add_up() {
     let majors = vec![ClusterOptions::pair().majors[0]; 3];
     let cluster = start(options(&majors, COUNTERS)).await;
-    alone(&cluster, cluster.east(), FILL).await;
+    cluster.write_on(cluster.east(), FILL).await;
     for round in 0..3 {
         if round != 1 {
             cluster.pause_all().await;
@@ -223,7 +198,7 @@ async fn three_nodes_add_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_daemon_does_not_count_twice() {
     let mut cluster = start(pair(COUNTERS)).await;
-    alone(&cluster, cluster.east(), FILL).await;
+    cluster.write_on(cluster.east(), FILL).await;
     for _ in 0..3 {
         for _ in 0..10 {
             cluster
@@ -264,12 +239,12 @@ async fn values_stay_as_they_are() {
         .east()
         .sql("alter table stock alter note set storage external")
         .await;
-    alone(&cluster, cluster.east(), fill).await;
+    cluster.write_on(cluster.east(), fill).await;
     let all = "select md5(stock::text) from stock";
     let east =
         "update stock set on_hand = on_hand + 0.25, f = 0.1::float8 + 0.2, p = row(null, null)";
     let west = "update stock set on_hand = on_hand + 1, worth = worth + 7, place = 'w', x[2] = 'y'";
-    concurrently(&cluster, east, west).await;
+    cluster.write_apart(east, west).await;
     let same = "select on_hand || ' ' || worth || ' ' || f || ' ' || place || ' ' || x::text || ' '
         || length(note) || ' ' || g || ' ' || (p is null)::text from stock";
     assert_eq!(
@@ -281,7 +256,9 @@ async fn values_stay_as_they_are() {
         cluster.west().value(all).await
     );
     // A scale that shrinks again, a delete that loses, the whole row once more.
-    alone(&cluster, cluster.east(), "update stock set on_hand = 3").await;
+    cluster
+        .write_on(cluster.east(), "update stock set on_hand = 3")
+        .await;
     cluster.pause_all().await;
     cluster.east().sql("delete from stock").await;
     cluster.west().sql("update stock set place = 'later'").await;
@@ -305,7 +282,7 @@ async fn values_stay_as_they_are() {
 async fn rows_from_before_the_rule_merge() {
     let mut cluster = Cluster::running_with(ClusterOptions::pair(), SCHEMA).await;
     cluster.wait_streaming().await;
-    alone(&cluster, cluster.east(), FILL).await;
+    cluster.write_on(cluster.east(), FILL).await;
     cluster.stop_daemons();
     cluster.rewrite_config(&format!(
         "[[conflict.table]]\nname = \"public.stock\"\n{BOTH}\n"
@@ -322,31 +299,33 @@ async fn rows_from_before_the_rule_merge() {
     assert!(cluster.mmrepl_ok(&["init"]).await.contains("nothing"));
     cluster.start_daemons();
     cluster.wait_streaming().await;
-    concurrently(
-        &cluster,
-        "update stock set on_hand = on_hand + 1, note = 'e' where id = 1;
+    cluster
+        .write_apart(
+            "update stock set on_hand = on_hand + 1, note = 'e' where id = 1;
          delete from stock where id = 2",
-        "update stock set on_hand = on_hand + 2, worth = 6 where id = 1",
-    )
-    .await;
+            "update stock set on_hand = on_hand + 2, worth = 6 where id = 1",
+        )
+        .await;
     assert_eq!(stock(&cluster).await, "1:13:6.00:e:p!");
     // A column that is new goes with the row until `init` knows it.
     cluster
         .sql_everywhere("alter table stock add column colour text")
         .await;
-    alone(&cluster, cluster.west(), "update stock set colour = 'red'").await;
+    cluster
+        .write_on(cluster.west(), "update stock set colour = 'red'")
+        .await;
     assert!(
         cluster
             .mmrepl_ok(&["init"])
             .await
             .contains("prepare public.stock")
     );
-    concurrently(
-        &cluster,
-        "update stock set colour = 'blue'",
-        "update stock set note = 'w'",
-    )
-    .await;
+    cluster
+        .write_apart(
+            "update stock set colour = 'blue'",
+            "update stock set note = 'w'",
+        )
+        .await;
     assert_eq!(
         cluster
             .east()
@@ -366,13 +345,13 @@ async fn rows_from_before_the_rule_merge() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_history_says_merged() {
     let cluster = start(pair(BOTH)).await;
-    alone(&cluster, cluster.east(), FILL).await;
-    concurrently(
-        &cluster,
-        "update stock set note = 'e' where id = 1",
-        "update stock set place = 'w' where id = 1",
-    )
-    .await;
+    cluster.write_on(cluster.east(), FILL).await;
+    cluster
+        .write_apart(
+            "update stock set note = 'e' where id = 1",
+            "update stock set place = 'w' where id = 1",
+        )
+        .await;
     let said =
         "select string_agg(distinct concat_ws(' ', kind, rule, outcome), ',') from mmrepl.conflict";
     for node in [cluster.east(), cluster.west()] {

@@ -2,7 +2,7 @@
 
 use crate::on_every_major;
 use crate::support::wait::ensure;
-use crate::support::{Cluster, ClusterOptions, LIMIT, Node, wait_until};
+use crate::support::{Cluster, ClusterOptions, LIMIT, wait_until};
 
 /// `t` under a rule, on two nodes.
 fn options(majors: &[u32], rule: &str) -> ClusterOptions {
@@ -12,21 +12,6 @@ fn options(majors: &[u32], rule: &str) -> ClusterOptions {
 
 const COLUMN: &str = "strategy = \"version_column\"\nversion_column = \"version\"";
 const CLOCK: &str = "strategy = \"hybrid_clock\"";
-
-/// Writes of both nodes, neither knowing of the other's; then both become equal.
-async fn concurrently(cluster: &Cluster, east: &str, west: &str) {
-    cluster.pause_all().await;
-    cluster.east().sql(east).await;
-    cluster.west().sql(west).await;
-    cluster.resume_all().await;
-    cluster.wait_equal().await;
-}
-
-/// One writes, both are equal.
-async fn alone(cluster: &Cluster, node: &Node, sql: &str) {
-    node.sql(sql).await;
-    cluster.wait_equal().await;
-}
 
 async fn value(cluster: &Cluster) -> String {
     let sql = "select coalesce(string_agg(v, ' ' order by id), 'none') from t";
@@ -59,7 +44,7 @@ async fn the_greater_version_wins(majors: &[u32]) {
         cluster.wait_streaming().await;
         let first =
             format!("insert into t select g, 'first', '{low}' from generate_series(1, 4) g");
-        alone(&cluster, cluster.east(), &first).await;
+        cluster.write_on(cluster.east(), &first).await;
         let set = |v: &str, version: &str, id: u8| {
             format!("update t set v = '{v}', version = '{version}' where id = {id};")
         };
@@ -67,10 +52,10 @@ async fn the_greater_version_wins(majors: &[u32]) {
         let east = [set("e", high, 1), set("e", middle, 2), set("e", middle, 3)].concat();
         let west = [set("w", middle, 1), set("w", high, 2), set("w", middle, 3)].concat();
         let nothing = "update t set v = 'w', version = null where id = 4";
-        concurrently(&cluster, &east, &(west + nothing)).await;
+        cluster.write_apart(&east, &(west + nothing)).await;
         assert_eq!(value(&cluster).await, "e w w w", "{type_name}");
         // A version does not go back.
-        alone(&cluster, cluster.west(), &set("back", low, 1)).await;
+        cluster.write_on(cluster.west(), &set("back", low, 1)).await;
         let kept = format!("select version = '{high}' and v = 'back' from t where id = 1");
         assert_eq!(cluster.east().value(&kept).await, "t", "{type_name}");
         let kept = format!("select version = '{low}' from t where id = 4");
@@ -89,30 +74,36 @@ async fn deletes_have_versions(majors: &[u32]) {
     let cluster = Cluster::running_with(options(majors, COLUMN), SCHEMA).await;
     cluster.wait_streaming().await;
     let fill = "insert into t select g, 'first', 5 from generate_series(1, 4) g";
-    alone(&cluster, cluster.east(), fill).await;
+    cluster.write_on(cluster.east(), fill).await;
     // The delete is later, its version is lower than the update's.
     let east = "update t set v = 'e', version = 6 where id in (1, 2)";
-    concurrently(&cluster, east, "delete from t where id in (1, 3)").await;
+    cluster
+        .write_apart(east, "delete from t where id in (1, 3)")
+        .await;
     assert_eq!(value(&cluster).await, "e e first");
     // Equal versions: the later one wins, here a delete.
-    concurrently(
-        &cluster,
-        "update t set v = 'e' where id = 4",
-        "delete from t where id = 4",
-    )
-    .await;
+    cluster
+        .write_apart(
+            "update t set v = 'e' where id = 4",
+            "delete from t where id = 4",
+        )
+        .await;
     assert_eq!(value(&cluster).await, "e e");
     // Inserted again with a lower version, and without one.
     let again = "insert into t values (3, 'again', 1), (4, 'again', null)";
-    alone(&cluster, cluster.west(), again).await;
+    cluster.write_on(cluster.west(), again).await;
     assert_eq!(value(&cluster).await, "e e again again");
     let lifted = "select string_agg(version::text, ' ' order by id) from t where id > 2";
     assert_eq!(cluster.east().value(lifted).await, "5 5");
     // A key that is taken again, a truncate that lost against a later version.
-    alone(&cluster, cluster.east(), "delete from t where id = 3").await;
-    alone(&cluster, cluster.west(), "update t set id = 3 where id = 1").await;
+    cluster
+        .write_on(cluster.east(), "delete from t where id = 3")
+        .await;
+    cluster
+        .write_on(cluster.west(), "update t set id = 3 where id = 1")
+        .await;
     let west = "update t set v = 'w', version = 9 where id = 2";
-    concurrently(&cluster, "truncate t", west).await;
+    cluster.write_apart("truncate t", west).await;
     assert_eq!(value(&cluster).await, "w");
 }
 on_every_major!(
@@ -126,40 +117,38 @@ async fn the_clock_decides(majors: &[u32]) {
     let cluster = Cluster::running_with(options(majors, CLOCK), schema).await;
     cluster.wait_streaming().await;
     let fill = "insert into t select g, 'first' from generate_series(1, 4) g";
-    alone(&cluster, cluster.east(), fill).await;
+    cluster.write_on(cluster.east(), fill).await;
     let west = "update t set v = 'w' where id = 1; delete from t where id = 2;
         update t set v = 'w' where id = 3";
-    concurrently(&cluster, "update t set v = 'e' where id < 4", west).await;
+    cluster
+        .write_apart("update t set v = 'e' where id < 4", west)
+        .await;
     assert_eq!(value(&cluster).await, "w w first");
     // A version ahead of every clock: what comes after it is still above it.
     let ahead = "alter table t disable trigger user;
         update t set mmrepl_version = mmrepl_version + 1000000000000 where id = 4;
         alter table t enable trigger user";
-    alone(&cluster, cluster.east(), ahead).await;
-    alone(
-        &cluster,
-        cluster.west(),
-        "update t set v = 'w' where id = 4",
-    )
-    .await;
+    cluster.write_on(cluster.east(), ahead).await;
+    cluster
+        .write_on(cluster.west(), "update t set v = 'w' where id = 4")
+        .await;
     assert_eq!(value(&cluster).await, "w w w");
-    alone(&cluster, cluster.west(), "delete from t where id = 4").await;
-    alone(
-        &cluster,
-        cluster.east(),
-        "insert into t values (4, 'again')",
-    )
-    .await;
+    cluster
+        .write_on(cluster.west(), "delete from t where id = 4")
+        .await;
+    cluster
+        .write_on(cluster.east(), "insert into t values (4, 'again')")
+        .await;
     assert_eq!(value(&cluster).await, "w w again");
     // Both in one transaction, and a truncate.
-    alone(
-        &cluster,
-        cluster.east(),
-        "begin; delete from t; insert into t values (1, 'e'); commit",
-    )
-    .await;
+    cluster
+        .write_on(
+            cluster.east(),
+            "begin; delete from t; insert into t values (1, 'e'); commit",
+        )
+        .await;
     assert_eq!(value(&cluster).await, "e");
-    alone(&cluster, cluster.west(), "truncate t").await;
+    cluster.write_on(cluster.west(), "truncate t").await;
     assert_eq!(value(&cluster).await, "none");
 }
 on_every_major!(the_clock_in_the_row_decides, super::the_clock_decides);
@@ -172,29 +161,28 @@ async fn partitions_keep_versions(majors: &[u32]) {
     let cluster = Cluster::running_with(options(majors, CLOCK), schema).await;
     cluster.wait_streaming().await;
     let (east, west) = (cluster.east(), cluster.west());
-    alone(
-        &cluster,
-        east,
-        "insert into t values (1, 'a'), (2, 'b'), (11, 'c')",
-    )
-    .await;
-    alone(
-        &cluster,
-        west,
-        "update t set id = 12 where id = 1; delete from t where id = 11",
-    )
-    .await;
-    alone(
-        &cluster,
-        east,
-        "update t set id = 1 where id = 12; insert into t values (11, 'd')",
-    )
-    .await;
+    cluster
+        .write_on(east, "insert into t values (1, 'a'), (2, 'b'), (11, 'c')")
+        .await;
+    cluster
+        .write_on(
+            west,
+            "update t set id = 12 where id = 1; delete from t where id = 11",
+        )
+        .await;
+    cluster
+        .write_on(
+            east,
+            "update t set id = 1 where id = 12; insert into t values (11, 'd')",
+        )
+        .await;
     assert_eq!(value(&cluster).await, "a b d");
     let later = "truncate t1; update t set v = 'w' where id = 11";
-    concurrently(&cluster, "update t set v = 'e'", later).await;
+    cluster.write_apart("update t set v = 'e'", later).await;
     assert_eq!(value(&cluster).await, "w");
-    alone(&cluster, east, "insert into t values (1, 'again')").await;
+    cluster
+        .write_on(east, "insert into t values (1, 'again')")
+        .await;
     assert_eq!(value(&cluster).await, "again w");
 }
 on_every_major!(
@@ -208,23 +196,20 @@ async fn an_old_snapshot_does_not_insert_below_a_delete() {
     let pair = ClusterOptions::pair().majors;
     let cluster = Cluster::running_with(options(&pair, COLUMN), SCHEMA).await;
     cluster.wait_streaming().await;
-    alone(
-        &cluster,
-        cluster.east(),
-        "insert into t values (1, 'first', 5)",
-    )
-    .await;
+    cluster
+        .write_on(cluster.east(), "insert into t values (1, 'first', 5)")
+        .await;
     let client = cluster.east().client().await;
     let begin = "begin isolation level repeatable read; select count(*) from t";
     client.batch_execute(begin).await.unwrap();
-    alone(&cluster, cluster.west(), "delete from t").await;
+    cluster.write_on(cluster.west(), "delete from t").await;
     let refused = client
         .batch_execute("insert into t values (1, 'old', 1)")
         .await;
     assert_eq!(refused.unwrap_err().code().unwrap().code(), "40001");
     client.batch_execute("rollback").await.unwrap();
     let again = "begin isolation level serializable; insert into t values (1, 'again', 1); commit";
-    alone(&cluster, cluster.east(), again).await;
+    cluster.write_on(cluster.east(), again).await;
     assert_eq!(
         cluster.west().value("select v || version from t").await,
         "again5"
@@ -241,22 +226,21 @@ async fn the_first_edit_stays(majors: &[u32]) {
     cluster.wait_streaming().await;
     let (east, west) = (cluster.east(), cluster.west());
     let fill = "insert into t select g, 'first' from generate_series(1, 4) g";
-    alone(&cluster, east, fill).await;
+    cluster.write_on(east, fill).await;
     let twice = "update t set v = 'w'; delete from t where id = 2;
         update t set v = 'w again' where id = 3";
-    concurrently(&cluster, "update t set v = 'e'", twice).await;
+    cluster.write_apart("update t set v = 'e'", twice).await;
     // Two edits were made knowing one more.
     assert_eq!(value(&cluster).await, "e w again e");
-    alone(&cluster, west, "update t set v = 'later'").await;
-    alone(&cluster, east, "insert into t values (2, 'back')").await;
+    cluster.write_on(west, "update t set v = 'later'").await;
+    cluster
+        .write_on(east, "insert into t values (2, 'back')")
+        .await;
     assert_eq!(value(&cluster).await, "later back later later");
     // A delete of the same version is no better than an edit.
-    concurrently(
-        &cluster,
-        "update t set v = 'e' where id = 1",
-        "delete from t",
-    )
-    .await;
+    cluster
+        .write_apart("update t set v = 'e' where id = 1", "delete from t")
+        .await;
     assert_eq!(value(&cluster).await, "e");
     let rules = "select string_agg(distinct rule, ' ') from mmrepl.conflict";
     assert_eq!(west.value(rules).await, "first_write_wins");
@@ -274,7 +258,7 @@ async fn priority_wins(majors: &[u32]) {
     cluster.wait_streaming().await;
     let (east, west) = (cluster.east(), cluster.west());
     let fill = "insert into t select g, 'first' from generate_series(1, 3) g";
-    alone(&cluster, west, fill).await;
+    cluster.write_on(west, fill).await;
     cluster.pause_all().await;
     west.sql("update t set v = 'w' where id = 1; delete from t where id = 2")
         .await;
@@ -283,8 +267,12 @@ async fn priority_wins(majors: &[u32]) {
     cluster.resume_all().await;
     cluster.wait_equal().await;
     assert_eq!(value(&cluster).await, "w e again");
-    alone(&cluster, east, "update t set v = 'e knows' where id = 1").await;
-    alone(&cluster, east, "insert into t values (2, 'back')").await;
+    cluster
+        .write_on(east, "update t set v = 'e knows' where id = 1")
+        .await;
+    cluster
+        .write_on(east, "insert into t values (2, 'back')")
+        .await;
     assert_eq!(value(&cluster).await, "e knows back e again");
     let edits = "select string_agg(mmrepl_versions::text, ' ' order by id) from t";
     assert_eq!(west.value(edits).await, "{2,1} {2,1} {1,2}");
@@ -308,7 +296,7 @@ async fn forgotten_times(rule: &str) {
     let mut cluster = Cluster::running_with(options(&pair, rule).own_servers(), SCHEMA).await;
     cluster.wait_streaming().await;
     let fill = "insert into t select g, 'first', 1 from generate_series(1, 3) g";
-    alone(&cluster, cluster.east(), fill).await;
+    cluster.write_on(cluster.east(), fill).await;
     cluster.pause_all().await;
     let east = "update t set v = 'e', version = 2; delete from t where id = 3";
     cluster.east().sql(east).await;
@@ -365,12 +353,12 @@ async fn different_rules_stop_the_links_until_they_agree() {
     assert!(cluster.take_daemon("east").terminate().success());
     cluster.start_daemon("east");
     cluster.wait_streaming().await;
-    concurrently(
-        &cluster,
-        "insert into t values (1, 'e', 2)",
-        "insert into t values (1, 'w', 1)",
-    )
-    .await;
+    cluster
+        .write_apart(
+            "insert into t values (1, 'e', 2)",
+            "insert into t values (1, 'w', 1)",
+        )
+        .await;
     assert_eq!(value(&cluster).await, "e");
 }
 
@@ -390,7 +378,7 @@ async fn tombstones_with_counted_versions_are_kept() {
     cluster.wait_streaming().await;
     let gone = "insert into t values (1, 'x', 5); insert into u values (1); delete from t;
         delete from u";
-    alone(&cluster, cluster.east(), gone).await;
+    cluster.write_on(cluster.east(), gone).await;
     let left = "select string_agg(relation::regclass::text, ' ') from mmrepl.tombstone";
     for node in [cluster.east(), cluster.west()] {
         wait_until("the other tombstone to be swept", LIMIT, async || {
@@ -409,7 +397,9 @@ async fn an_insert_that_waited_for_a_delete_is_above_it() {
         let cluster = Cluster::running_with(options(&pair, rule), SCHEMA).await;
         cluster.wait_streaming().await;
         let east = cluster.east();
-        alone(&cluster, east, "insert into t values (1, 'first', 7)").await;
+        cluster
+            .write_on(east, "insert into t values (1, 'first', 7)")
+            .await;
         let (deleter, inserter) = (east.client().await, east.client().await);
         let begin = "begin; delete from t where id = 1";
         deleter.batch_execute(begin).await.unwrap();
@@ -491,32 +481,31 @@ async fn a_table_may_change_its_rule() {
     let pair = ClusterOptions::pair().majors;
     let mut cluster = Cluster::running_with(options(&pair, COLUMN), SCHEMA).await;
     cluster.wait_streaming().await;
-    alone(
-        &cluster,
-        cluster.east(),
-        "insert into t values (1, 'first', 5), (2, 'gone', 7)",
-    )
-    .await;
-    alone(&cluster, cluster.west(), "delete from t where id = 2").await;
+    cluster
+        .write_on(
+            cluster.east(),
+            "insert into t values (1, 'first', 5), (2, 'gone', 7)",
+        )
+        .await;
+    cluster
+        .write_on(cluster.west(), "delete from t where id = 2")
+        .await;
     cluster.stop_daemons();
     cluster.rewrite_config("[conflict]\nstrategy = \"hybrid_clock\"\n");
     cluster.init().await;
     assert!(cluster.mmrepl_ok(&["init"]).await.contains("nothing"));
     cluster.start_daemons();
     cluster.wait_streaming().await;
-    concurrently(
-        &cluster,
-        "update t set v = 'e', version = 100",
-        "update t set v = 'w', version = 99",
-    )
-    .await;
+    cluster
+        .write_apart(
+            "update t set v = 'e', version = 100",
+            "update t set v = 'w', version = 99",
+        )
+        .await;
     assert_eq!(value(&cluster).await, "w");
-    alone(
-        &cluster,
-        cluster.east(),
-        "insert into t values (2, 'again', 1)",
-    )
-    .await;
+    cluster
+        .write_on(cluster.east(), "insert into t values (2, 'again', 1)")
+        .await;
     assert_eq!(value(&cluster).await, "w again");
     cluster.stop_daemons();
     cluster.mmrepl_ok(&["drop", "--yes"]).await;

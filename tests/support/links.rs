@@ -3,7 +3,7 @@
 use mmrepl::lsn::Lsn;
 
 use super::wait::ensure;
-use super::{Cluster, LIMIT, pg, wait_until};
+use super::{Cluster, LIMIT, Node, pg, wait_until};
 
 impl Cluster {
     fn links(&self) -> Vec<(&'static str, &'static str)> {
@@ -27,6 +27,26 @@ impl Cluster {
         for (from, to) in self.links() {
             self.mmrepl_ok(&["resume", &format!("{from}->{to}")]).await;
         }
+    }
+
+    /// Writes of both nodes, east's first, neither knowing of the other's.
+    pub async fn write_unknowing(&self, east: &str, west: &str) {
+        self.pause_all().await;
+        self.east().sql(east).await;
+        self.west().sql(west).await;
+        self.resume_all().await;
+    }
+
+    /// The same; then both become equal.
+    pub async fn write_apart(&self, east: &str, west: &str) {
+        self.write_unknowing(east, west).await;
+        self.wait_equal().await;
+    }
+
+    /// One node writes, and all become equal.
+    pub async fn write_on(&self, node: &Node, sql: &str) {
+        node.sql(sql).await;
+        self.wait_equal().await;
     }
 
     /// Lets one paused link through until it has applied what is written, and pauses it again.
