@@ -24,6 +24,7 @@
 
 mod copy;
 mod crossing;
+mod custom;
 mod decide;
 mod error;
 mod fetch;
@@ -44,8 +45,10 @@ mod returner;
 mod rows;
 mod set_sql;
 mod settle;
+mod settle_custom;
 mod settle_merging;
 mod sql;
+mod sql_custom;
 mod sql_merge;
 mod sql_record;
 mod sql_unique;
@@ -70,6 +73,7 @@ pub use transaction::{Applier, Committed, Counts};
 /// Not an interface to rely on.
 #[doc(hidden)]
 pub mod pure {
+    pub use super::custom::{Taken, of_change, take};
     pub use super::decide::{Attempt, Decision, attempt, decide};
     pub use super::group::{
         Entry, GroupBuilder, Put, RowChange, RowOp, Segment, Stamp, WholeRowChange, entries_of,

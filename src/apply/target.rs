@@ -8,6 +8,7 @@ use super::pending;
 use super::plan::Kind;
 use super::set_sql;
 use super::sql::{self, Guard, UpdateGuard};
+use super::sql_custom;
 use super::sql_merge;
 use super::sql_record;
 use super::sql_unique::{self, Look};
@@ -46,6 +47,18 @@ pub enum Statement {
     Pend,
     /// End the records that wait, where a write knows what they wait for.
     Supersede,
+    /// A row as the function of rule `custom` sees it.
+    Image,
+    /// Call that function.
+    CallFunction,
+    /// What it returned, as a row of the table.
+    FunctionResult,
+    /// The siblings of a key.
+    Siblings,
+    /// Forget the siblings of a key.
+    DropSiblings,
+    /// Keep a sibling.
+    KeepSibling,
     /// Delete one row by all its values.
     DeleteWhole,
     /// Replace one row by all its values.
@@ -134,7 +147,7 @@ impl Target {
             Statement::DeleteOlder => sql::delete_older_row(map, guard, versions),
             Statement::Delete => sql::delete_decided(map),
             Statement::SeeRow => sql::see_row(map, versions),
-            Statement::LockRow if versions.merging().is_some() => {
+            Statement::LockRow if versions.looks_whole() => {
                 sql_merge::lock_row(map, versions)
             }
             Statement::LockRow => format!("{} for update", sql::see_row(map, versions)),
@@ -151,6 +164,15 @@ impl Target {
             }
             Statement::Pend => pending::pend(map),
             Statement::Supersede => pending::supersede(map),
+            Statement::Image => sql_custom::image(map, versions),
+            Statement::CallFunction => {
+                let custom = versions.rule().custom();
+                custom.map_or_else(String::new, |custom| sql_custom::call(map, custom))
+            }
+            Statement::FunctionResult => sql_custom::result(map),
+            Statement::Siblings => sql_custom::siblings(map),
+            Statement::DropSiblings => sql_custom::drop_siblings(map),
+            Statement::KeepSibling => sql_custom::keep_sibling(map),
             Statement::DeleteWhole => sql::delete_whole(map),
             Statement::UpdateWhole => sql::update_whole(map),
             Statement::PushAside => sql_unique::push_aside(map),

@@ -7,7 +7,7 @@ use crate::conflict::RECORDED_PER_MINUTE;
 
 /// Every key of the file; a test holds `mmrepl.example.toml` against it.
 #[cfg(test)]
-pub(super) const KEYS: [&str; 14] = [
+pub(super) const KEYS: [&str; 15] = [
     "name",
     "dsn",
     "admin",
@@ -22,6 +22,7 @@ pub(super) const KEYS: [&str; 14] = [
     "node_priority",
     "version_column",
     "delta_columns",
+    "function",
 ];
 
 /// The whole file. Not `Debug`: a DSN may hold a password.
@@ -109,6 +110,7 @@ pub(super) struct RawTableRule {
     pub(super) node_priority: Option<Vec<String>>,
     #[serde(default)]
     pub(super) delta_columns: Vec<String>,
+    pub(super) function: Option<String>,
 }
 
 /// Parses the text; the error names the line and, for an unknown key, the nearest known one.

@@ -8,6 +8,7 @@
 mod applying;
 mod aside;
 mod by_hand;
+mod by_function;
 mod cluster;
 mod exhaustive;
 mod history;
