@@ -71,7 +71,10 @@ mod tests {
         let nodes: Vec<NodeName> = ["west", "east"].map(|name| name.parse().unwrap()).into();
         let told = meta(
             "public.t",
-            [&"{0,1}".parse().unwrap(), &"{1700000000000000,1}".parse().unwrap()],
+            [
+                &"{0,1}".parse().unwrap(),
+                &"{1700000000000000,1}".parse().unwrap(),
+            ],
             &nodes,
         );
         let told: serde_json::Value = serde_json::from_str(&told).unwrap();

@@ -45,7 +45,9 @@ pub enum ApplyError {
         source: WireError,
     },
     /// It returned something else than a row of the table with the same key.
-    #[error("{table}: function {function}(jsonb, jsonb, jsonb) returned {what}: mend it on every node, the link goes on by itself")]
+    #[error(
+        "{table}: function {function}(jsonb, jsonb, jsonb) returned {what}: mend it on every node, the link goes on by itself"
+    )]
     BadResult {
         /// `schema.table` of the row.
         table: String,
@@ -55,7 +57,9 @@ pub enum ApplyError {
         what: String,
     },
     /// A write without all its columns, where they are needed.
-    #[error("the source does not send whole old rows of {table}: run `mmrepl init`, it sets REPLICA IDENTITY FULL")]
+    #[error(
+        "the source does not send whole old rows of {table}: run `mmrepl init`, it sets REPLICA IDENTITY FULL"
+    )]
     NotWhole {
         /// `schema.table` of the row.
         table: String,

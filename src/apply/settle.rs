@@ -304,7 +304,11 @@ pub(super) fn push(batch: &mut Batch<'_>, row: &RowChange, act: &Act) -> Result<
 }
 
 /// Ends the conflicts that waited for a decision about writes which this one knows.
-pub(super) fn supersede(batch: &mut Batch<'_>, row: &RowChange, act: &Act) -> Result<(), WireError> {
+pub(super) fn supersede(
+    batch: &mut Batch<'_>,
+    row: &RowChange,
+    act: &Act,
+) -> Result<(), WireError> {
     let known = match act {
         Act::JoinDeletes(known) => Some(known),
         _ => row.rank.as_ref(),

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::custom::{Taken, meta, take};
 use super::error::ApplyError;
 use super::group::{Put, RowChange, RowOp};
+use super::params;
 use super::pending;
 use super::record::{Record, incoming_arrays};
 use super::rows::keyed;
@@ -13,7 +14,6 @@ use super::sql_custom::{shown, unknown_columns};
 use super::sql_merge::ROW_COLUMNS;
 use super::target::{Statement, Target};
 use super::transaction::Applier;
-use super::params;
 use crate::conflict::{Local, Rank, Sibling, Siblings, Verdict};
 use crate::ids::NodeName;
 use crate::pgoutput::{Tuple, Value};
@@ -89,11 +89,12 @@ impl Applier {
         } else {
             None
         };
-        let is_alone = taken.siblings.only().is_some();
-        let written = if is_alone {
-            change.clone()
-        } else {
-            self.fold(change, &taken.siblings).await?
+        let only = taken.siblings.only();
+        let is_alone = only.is_some();
+        let written = match only {
+            Some(only) if change.rank.is_some() => written(change, only.clone()),
+            Some(_) => change.clone(),
+            None => self.fold(change, &taken.siblings).await?,
         };
         Ok(Step {
             act: act_of(&written, found.row.as_ref()),
@@ -124,8 +125,8 @@ impl Applier {
         change: &RowChange,
         siblings: &Siblings<Tuple>,
     ) -> Result<RowChange, ApplyError> {
-        let versions = change.target.versions();
-        let nodes = versions.rule().places().unwrap_or_default().to_vec();
+        let rule = change.target.versions().rule();
+        let nodes = rule.places().unwrap_or_default().to_vec();
         let mut sides = siblings.in_order(&nodes).into_iter();
         let first = sides.next().map(|(_, sibling)| sibling.clone());
         let mut folded = first.unwrap_or_else(|| super::custom::of_change(change));
@@ -135,22 +136,7 @@ impl Applier {
             }
             folded.version = folded.version.joined(&side.version);
         }
-        let op = match (folded.row, versions.index()) {
-            (Some(mut values), Some(index)) => {
-                values.0[index] = Value::Text(folded.version.to_string().into());
-                RowOp::Put(Put {
-                    values,
-                    insert: false,
-                    moved: false,
-                })
-            }
-            _ => RowOp::Delete(None),
-        };
-        Ok(RowChange {
-            op,
-            rank: Some(folded.version),
-            ..change.clone()
-        })
+        Ok(written(change, folded))
     }
 
     /// What the function makes of two sides; nothing where it deletes the row.
@@ -166,7 +152,9 @@ impl Applier {
         let told = meta(&target.map.label(), [&a.version, &b.version], nodes);
         let arguments = [a_image.as_deref(), b_image.as_deref(), Some(&told)];
         let arguments = arguments.map(|text| text.map(str::as_bytes));
-        let returned = self.ask(change, Statement::CallFunction, &arguments).await?;
+        let returned = self
+            .ask(change, Statement::CallFunction, &arguments)
+            .await?;
         let result = returned.text(0, 0).filter(|text| *text != "null");
         let Some(result) = result else {
             return Ok(None);
@@ -179,11 +167,15 @@ impl Applier {
         let unknown = unknown_columns(&target.map, result);
         let unknown = unknown.ok_or_else(|| bad("no JSON object".to_owned()))?;
         if let Some(name) = unknown.first() {
-            return Err(bad(format!("a column \"{name}\" that the table does not have")));
+            return Err(bad(format!(
+                "a column \"{name}\" that the table does not have"
+            )));
         }
         let mut parameters = vec![Some(result.as_bytes())];
         parameters.extend(keyed(change));
-        let row = self.ask(change, Statement::FunctionResult, &parameters).await?;
+        let row = self
+            .ask(change, Statement::FunctionResult, &parameters)
+            .await?;
         let row = row.rows.first().map(|row| values_of(row));
         row.map(Some)
             .ok_or_else(|| bad("another key than that of the rows it was given".to_owned()))
@@ -198,7 +190,9 @@ impl Applier {
         let Some(row) = row else { return Ok(None) };
         let target = &change.target;
         let columns = shown(&target.map, target.versions());
-        let values: Vec<_> = columns.map(|(index, _)| params::value(&row.0[index])).collect();
+        let values: Vec<_> = columns
+            .map(|(index, _)| params::value(&row.0[index]))
+            .collect();
         let image = self.ask(change, Statement::Image, &values).await?;
         Ok(image.text(0, 0).map(str::to_owned))
     }
@@ -217,7 +211,9 @@ impl Applier {
             source,
         };
         let mut batch = self.session.batch();
-        batch.push(target.sql(statement), parameters).map_err(failed)?;
+        batch
+            .push(target.sql(statement), parameters)
+            .map_err(failed)?;
         let mut outcomes = batch.run().await.map_err(|error| failed(error.error))?;
         Ok(outcomes.swap_remove(0))
     }
@@ -245,7 +241,10 @@ impl Applier {
         Ok(found
             .map(|(row, answers)| Found {
                 local: self.local(&answers[..2]).0,
-                row: answers[0].rows.first().map(|row| values_of(&row[ROW_COLUMNS..])),
+                row: answers[0]
+                    .rows
+                    .first()
+                    .map(|row| values_of(&row[ROW_COLUMNS..])),
                 kept: kept(&row.target, &answers[2]),
             })
             .collect())
@@ -271,7 +270,9 @@ impl Applier {
             let row = error.index.and_then(|index| owners.get(index));
             ApplyError::target(error.error, row.map(|row| row.target.map.label()))
         })?;
-        let inserted = steps.iter().filter(|step| matches!(step.act, Act::Insert(_)));
+        let inserted = steps
+            .iter()
+            .filter(|step| matches!(step.act, Act::Insert(_)));
         self.note_inserted(inserted.map(|step| &step.written));
         Ok(())
     }
@@ -287,7 +288,28 @@ fn unlocked(rows: &[&RowChange], found: &[Found]) -> BTreeSet<u32> {
         found.row.is_none() && (deletes || strangers())
     };
     let rows = rows.iter().zip(found).filter(may_bury);
-    rows.map(|(change, _)| change.target.map.table.oid).collect()
+    rows.map(|(change, _)| change.target.map.table.oid)
+        .collect()
+}
+
+/// The change with this row and version in place of its own.
+fn written(change: &RowChange, write: Sibling<Tuple>) -> RowChange {
+    let op = match (write.row, change.target.versions().index()) {
+        (Some(mut values), Some(index)) => {
+            values.0[index] = Value::Text(write.version.to_string().into());
+            RowOp::Put(Put {
+                values,
+                insert: false,
+                moved: false,
+            })
+        }
+        _ => RowOp::Delete(None),
+    };
+    RowChange {
+        op,
+        rank: Some(write.version),
+        ..change.clone()
+    }
 }
 
 fn act_of(written: &RowChange, there: Option<&Tuple>) -> Act {

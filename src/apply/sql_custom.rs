@@ -25,10 +25,12 @@ pub(super) fn shown<'a>(
 
 /// A row as `jsonb`. Parameters: the columns that are [`shown`].
 pub(super) fn image(map: &TableMap, versions: &Versions) -> String {
-    let columns = shown(map, versions).enumerate().map(|(place, (_, column))| {
-        let (value, name) = (format!("${}", place + 1), quote(&column.name));
-        format!("{value}::{} as {name}", column.type_name)
-    });
+    let columns = shown(map, versions)
+        .enumerate()
+        .map(|(place, (_, column))| {
+            let (value, name) = (format!("${}", place + 1), quote(&column.name));
+            format!("{value}::{} as {name}", column.type_name)
+        });
     let columns = columns.collect::<Vec<_>>().join(", ");
     format!("select to_jsonb(r)::text from (select {columns}) r")
 }

@@ -147,9 +147,7 @@ impl Target {
             Statement::DeleteOlder => sql::delete_older_row(map, guard, versions),
             Statement::Delete => sql::delete_decided(map),
             Statement::SeeRow => sql::see_row(map, versions),
-            Statement::LockRow if versions.looks_whole() => {
-                sql_merge::lock_row(map, versions)
-            }
+            Statement::LockRow if versions.looks_whole() => sql_merge::lock_row(map, versions),
             Statement::LockRow => format!("{} for update", sql::see_row(map, versions)),
             Statement::Tombstones if versions.merging().is_some() => {
                 sql_merge::lock_tombstones(map)

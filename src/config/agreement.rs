@@ -57,7 +57,13 @@ fn places<'a>(text: &'a str) -> Option<Vec<&'a str>> {
     };
     let mut nodes = rules.clone().filter_map(of_rule("manual("));
     let mut others = rules.filter_map(of_rule("custom("));
-    Some(nodes.next().or_else(|| others.next())?.split(", ").collect())
+    Some(
+        nodes
+            .next()
+            .or_else(|| others.next())?
+            .split(", ")
+            .collect(),
+    )
 }
 
 fn table_of(line: &str) -> Option<&str> {

@@ -235,7 +235,10 @@ mod tests {
         assert!(problem(&table("function = \"public.f\"")).contains("has no meaning under last"));
         for bad in ["f", "public.*", "public.f(jsonb)x y"] {
             let text = format!("{custom}function = \"{bad}\"");
-            assert!(problem(&table(&text)).contains("must be schema.name"), "{bad}");
+            assert!(
+                problem(&table(&text)).contains("must be schema.name"),
+                "{bad}"
+            );
         }
     }
 }

@@ -108,7 +108,8 @@ pub use merge_state::MergeState;
 pub use rank::{BadRank, Rank};
 pub use resolve::{Incoming, Local, Standing, Verdict, Write, resolve, standing};
 pub use rule::{
-    COUNT_COLUMN, Custom, KNOWN_COLUMN, Merge, Rule, Rules, STATE_COLUMN, VECTOR_COLUMN, delete_clock,
+    COUNT_COLUMN, Custom, KNOWN_COLUMN, Merge, Rule, Rules, STATE_COLUMN, VECTOR_COLUMN,
+    delete_clock,
 };
 pub use sample::{RECORDED_PER_MINUTE, SAMPLED_ONE_IN, Sampler};
 pub use siblings::{Sibling, Siblings};

@@ -151,7 +151,10 @@ mod tests {
         let three = after(&["{1,0,0}", "{0,2,0}", "{0,0,3}"]);
         assert_eq!(shown(&three), "east{0,0,3} north{0,2,0} west{1,0,0}");
         assert_eq!(three.known().unwrap().to_string(), "{1,2,3}");
-        assert_eq!(shown(&after(&["{1,0,0}", "{0,2,0}", "{1,2,4}"])), "east{1,2,4}");
+        assert_eq!(
+            shown(&after(&["{1,0,0}", "{0,2,0}", "{1,2,4}"])),
+            "east{1,2,4}"
+        );
         let one_known = after(&["{1,0,0}", "{0,2,0}", "{1,0,4}"]);
         assert_eq!(shown(&one_known), "east{1,0,4} north{0,2,0}");
         assert!(three.with(sibling("{0,2,3}")).is_none());
@@ -174,7 +177,10 @@ mod tests {
     #[test]
     fn a_row_without_a_version_gives_way_to_any_write() {
         let old = Siblings::of(Some(sibling("{}")), vec![]);
-        assert_eq!(shown(&old.clone().with(sibling("{1,0,0}")).unwrap()), "west{1,0,0}");
+        assert_eq!(
+            shown(&old.clone().with(sibling("{1,0,0}")).unwrap()),
+            "west{1,0,0}"
+        );
         assert!(old.with(sibling("{}")).is_none());
         assert_eq!(shown(&after(&["{}"])), "{}");
     }
@@ -190,7 +196,11 @@ mod tests {
                 let own = |(index, (by, _)): &(usize, &(usize, Rank))| {
                     *by == node || seen & (1 << index) != 0
                 };
-                let known = all.iter().enumerate().filter(own).map(|(_, made)| made.1.clone());
+                let known = all
+                    .iter()
+                    .enumerate()
+                    .filter(own)
+                    .map(|(_, made)| made.1.clone());
                 let known = known.reduce(|one, other| one.joined(&other));
                 let rank = Rank::written_by(known.as_ref(), &nodes[node], &nodes, Some(clock));
                 all.push((node, rank));

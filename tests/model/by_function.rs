@@ -59,9 +59,7 @@ impl Applying<'_> {
         let row = self.state.rows[key];
         let holds = match (row, self.local(key).known()) {
             (None, None) => None,
-            (row, known) => {
-                Some(self.sibling(key, row.map(Row::values), kept(known.as_ref())))
-            }
+            (row, known) => Some(self.sibling(key, row.map(Row::values), kept(known.as_ref()))),
         };
         let beside = self.state.siblings[key].iter().flatten();
         let beside = beside.map(|own| self.sibling(key, own.values, own.known));

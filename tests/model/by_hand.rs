@@ -58,12 +58,18 @@ impl Pasts {
 
     /// The writes of a key that no other write of it knew: node, values.
     pub(crate) fn strangers(&self, key: usize) -> Vec<(u8, Option<Values>)> {
-        let own = || self.0.iter().enumerate().filter(|(_, made)| made.key == key);
-        let is_known = |index: usize| {
-            own().any(|(other, made)| other != index && made.past.contains(&index))
+        let own = || {
+            self.0
+                .iter()
+                .enumerate()
+                .filter(|(_, made)| made.key == key)
         };
+        let is_known =
+            |index: usize| own().any(|(other, made)| other != index && made.past.contains(&index));
         let strangers = own().filter(|(index, _)| !is_known(*index));
-        strangers.map(|(_, made)| (made.node, made.values)).collect()
+        strangers
+            .map(|(_, made)| (made.node, made.values))
+            .collect()
     }
 
     /// Versions say exactly what was known.
@@ -151,7 +157,8 @@ impl Cluster {
         if !changes.is_empty() {
             own.log(made.0, changes);
             let values = own.state.values()[key];
-            self.pasts.add(key, &[before, waits.known], (version, node, values));
+            self.pasts
+                .add(key, &[before, waits.known], (version, node, values));
         }
     }
 

@@ -7,8 +7,8 @@
 
 mod applying;
 mod aside;
-mod by_hand;
 mod by_function;
+mod by_hand;
 mod cluster;
 mod exhaustive;
 mod history;
