@@ -42,7 +42,7 @@ pub enum ApplyError {
         /// `schema.name`.
         function: String,
         /// What the server said.
-        source: WireError,
+        source: Box<WireError>,
     },
     /// It returned something else than a row of the table with the same key.
     #[error(
@@ -166,9 +166,8 @@ impl ApplyError {
 impl Retryable for ApplyError {
     fn retry_class(&self) -> RetryClass {
         match self {
-            Self::Target { source, .. }
-            | Self::Fetch { source, .. }
-            | Self::Function { source, .. } => source.retry_class(),
+            Self::Target { source, .. } | Self::Fetch { source, .. } => source.retry_class(),
+            Self::Function { source, .. } => source.retry_class(),
             Self::Catalog { source, .. } => source.retry_class(),
             Self::Map(_)
             | Self::KeyMissing { .. }
@@ -186,8 +185,8 @@ impl Retryable for ApplyError {
         match self {
             Self::Target { source, .. }
             | Self::Fetch { source, .. }
-            | Self::Function { source, .. }
             | Self::CopyRefused { source, .. } => source.sqlstate(),
+            Self::Function { source, .. } => source.sqlstate(),
             Self::Catalog { source, .. } => source.sqlstate(),
             _ => None,
         }

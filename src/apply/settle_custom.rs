@@ -208,7 +208,7 @@ impl Applier {
         let failed = |source: WireError| ApplyError::Function {
             table: target.map.label(),
             function: function_of(target),
-            source,
+            source: Box::new(source),
         };
         let mut batch = self.session.batch();
         batch

@@ -3,10 +3,8 @@
 //! Each is made from the texts of values alone, by the types' own functions under the pinned
 //! settings, so all nodes give the function the same arguments.
 
-use std::collections::BTreeMap;
-
 use postgres_protocol::escape::escape_identifier as quote;
-use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
 
 use super::mapping::{TableMap, TargetColumn};
 use super::sql::{key_matches, key_of, key_text, printed};
@@ -50,9 +48,12 @@ pub(super) fn call(map: &TableMap, custom: &Custom) -> String {
 /// What the function returned as a row of the table; none where the key is another. Parameters:
 /// the result, the key. Columns: those of the source.
 pub(super) fn result(map: &TableMap) -> String {
-    let columns = map.columns.iter().map(|column| match column.written {
-        true => printed("x", &column.name),
-        false => "null".to_owned(),
+    let columns = map.columns.iter().map(|column| {
+        if column.written {
+            printed("x", &column.name)
+        } else {
+            "null".to_owned()
+        }
     });
     format!(
         "select {} from jsonb_populate_record(null::{}, $1::jsonb) x where {}",
@@ -101,7 +102,13 @@ pub(super) fn keep_sibling(map: &TableMap) -> String {
 
 /// The names in `result` that the table does not have; `None` where it is no JSON object.
 pub(super) fn unknown_columns(map: &TableMap, result: &str) -> Option<Vec<String>> {
-    let given: BTreeMap<String, IgnoredAny> = serde_json::from_str(result).ok()?;
+    let given: Map<String, Value> = serde_json::from_str(result).ok()?;
     let unknown = |name: &String| map.table.column(name).is_none();
-    Some(given.into_keys().filter(unknown).collect())
+    Some(
+        given
+            .iter()
+            .map(|(name, _)| name.clone())
+            .filter(unknown)
+            .collect(),
+    )
 }

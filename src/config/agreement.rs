@@ -83,7 +83,7 @@ fn rule_in<'a>(text: &'a str, table: &str) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conflict::Rule;
+    use crate::conflict::{Custom, Rule};
 
     fn rules(default: Rule, tables: &[(&str, Rule)]) -> String {
         let tables = tables
@@ -121,6 +121,14 @@ mod tests {
             let nodes = names.iter().map(|name| name.parse().unwrap()).collect();
             rules(Rule::LastWriteWins, &[("public.t", Rule::Manual(nodes))])
         };
+        let custom = Rule::Custom(Custom {
+            nodes: ["west", "east"].map(|name| name.parse().unwrap()).into(),
+            schema: "app".to_owned(),
+            function: "f".to_owned(),
+        });
+        let before = rules(Rule::LastWriteWins, &[("public.t", custom)]);
+        assert_eq!(moved_places(&before, &manual(&["west", "east"])), None);
+        assert!(moved_places(&before, &manual(&["east", "west"])).is_some());
         let before = manual(&["west", "east"]);
         assert_eq!(moved_places(&before, &before), None);
         assert_eq!(moved_places(&before, &manual(&["west", "east", "a"])), None);

@@ -1,9 +1,10 @@
 //! Rule `custom`: a function makes one row of what was written without knowledge of each other.
 
 use serde_json::Value;
+use tokio_postgres::error::SqlState;
 
 use crate::on_every_major;
-use crate::support::{Cluster, ClusterOptions, Node};
+use crate::support::{Cluster, ClusterOptions, Node, Rng};
 
 /// Of every kind of column, a few.
 const SCHEMA: &str = "create table t (id int primary key, v text, at timestamptz, j jsonb,
@@ -352,7 +353,7 @@ async fn a_result_that_is_no_row_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn check_names_what_is_wrong_with_the_function() {
     let options = ClusterOptions::pair().config(RULE);
-    let mut cluster = Cluster::start(options).await;
+    let cluster = Cluster::start(options).await;
     cluster.sql_everywhere(SCHEMA).await;
     let (east, west) = ("east", "west");
     let missing = "function public.join_t(jsonb, jsonb, jsonb), which decides about public.t, \
@@ -409,9 +410,12 @@ async fn check_names_what_is_wrong_with_the_function() {
     let said = cluster.mmrepl_ok(&["check"]).await;
     assert!(!said.contains("join_t"), "{said}");
     cluster.init().await;
-    // Dropped while the link is at work: it says so, and goes on once it is back.
-    cluster.start_daemons();
-    cluster.wait_streaming().await;
+}
+
+/// Dropped while the link is at work: it says so, and goes on once it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_is_dropped_blocks_until_it_is_back() {
+    let mut cluster = running(&pair()).await;
     cluster.allow_error("public.join_t");
     cluster
         .sql_everywhere("drop function public.join_t(jsonb, jsonb, jsonb)")
@@ -419,7 +423,7 @@ async fn check_names_what_is_wrong_with_the_function() {
     let insert = |side| format!("insert into t values (1, '{side}')");
     cluster.write_unknowing(&insert("e"), &insert("w")).await;
     cluster
-        .wait_reason((west, east), &["blocked"], "does not exist")
+        .wait_reason(("west", "east"), &["blocked"], "does not exist")
         .await;
     cluster.sql_everywhere(FUNCTION).await;
     cluster.wait_equal().await;
@@ -451,4 +455,54 @@ async fn a_copy_brings_the_siblings() {
     cluster.wait_streaming().await;
     apart(&cluster, "update t set v = 'e2'", "update t set v = 'w2'").await;
     assert_eq!(value(cluster.west()).await, "1(e2+w2)");
+}
+
+/// Statements of each writer of `everybody_writes_the_same_keys`.
+const STATEMENTS: u32 = 150;
+/// Keys that all of them write.
+const HOT_KEYS: u64 = 4;
+
+/// One statement on one of a few keys; a server may end it to let another through, as it says.
+async fn write_hot(client: &tokio_postgres::Client, rng: &mut Rng, text: &str) {
+    let key = rng.below(HOT_KEYS);
+    let sql = match rng.below(5) {
+        0 => format!("delete from t where id = {key}"),
+        1 => format!("update t set v = '{text}' where id = {key}"),
+        _ => format!(
+            "insert into t values ({key}, '{text}') on conflict (id) do update set v = excluded.v"
+        ),
+    };
+    if let Err(error) = client.batch_execute(&sql).await {
+        let code = error.code().map(SqlState::code);
+        assert_eq!(code, Some("40P01"), "{sql}: {error}");
+    }
+}
+
+/// Every node writes the same few keys while all links run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everybody_writes_the_same_keys() {
+    let short = FUNCTION.replace(
+        "return coalesce(a, b)",
+        "v := left(md5(v), 6); if v < '4' then return null; end if; return coalesce(a, b)",
+    );
+    let usual = crate::support::pool::usual_major();
+    let cluster = running_with(&[usual; 3], &short).await;
+    let mut rng = Rng::from_env(31);
+    let mut writers = tokio::task::JoinSet::new();
+    for node in &cluster.nodes {
+        for _ in 0..2 {
+            let (client, mut own) = (node.client().await, rng.fork());
+            let name = node.name;
+            writers.spawn(async move {
+                for number in 0..STATEMENTS {
+                    write_hot(&client, &mut own, &format!("{name}{number}")).await;
+                }
+            });
+        }
+    }
+    while let Some(done) = writers.join_next().await {
+        done.unwrap();
+    }
+    cluster.wait_equal().await;
+    assert!(recorded(&cluster).await > 0, "nothing ever met");
 }
