@@ -22,6 +22,7 @@
 //! transaction by itself, every change one by one. There, rows that take a unique value from each
 //! other are kept aside (`unique`) and return later (`returner`).
 
+mod ahead;
 mod copy;
 mod crossing;
 mod custom;
@@ -40,6 +41,7 @@ mod overtaken;
 mod params;
 mod pending;
 mod plan;
+mod push;
 mod record;
 mod returner;
 mod rows;
@@ -48,6 +50,7 @@ mod settle;
 mod settle_custom;
 mod settle_merging;
 mod sql;
+mod sql_ahead;
 mod sql_custom;
 mod sql_merge;
 mod sql_record;
@@ -60,6 +63,7 @@ mod unique;
 mod versions;
 mod visible;
 
+pub use ahead::Sent;
 pub use copy::Copies;
 pub use error::ApplyError;
 pub use fetch::Fetcher;
