@@ -13,7 +13,7 @@ pub const COUNT_COLUMN: &str = "mmrepl_version";
 /// its rule while changes under the old one are under way.
 pub const VECTOR_COLUMN: &str = "mmrepl_versions";
 
-/// The column of `manual` and `custom`: what a write knew of each node. Its places are in the order of the file.
+/// The column of `manual` and `custom`: what a write knew of each node, in the order of the file.
 pub const KNOWN_COLUMN: &str = "mmrepl_known";
 /// The column in which rows that merge keep their clocks (`MergeState`).
 pub const STATE_COLUMN: &str = "mmrepl_merge";
@@ -178,7 +178,7 @@ impl Rule {
 }
 
 impl fmt::Display for Rule {
-    /// `version_column(version)`, `custom(east, west) by public.f`: all that must agree between nodes.
+    /// `version_column(v)`, `custom(east, west) by public.f`: all that must agree between nodes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
         match self {

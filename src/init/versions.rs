@@ -13,7 +13,7 @@ pub(super) struct InRow {
     /// `"mmrepl_version"`.
     column: String,
     type_name: String,
-    /// For `node_priority`, `manual` and `custom`: this node's place, from 1, and how many there are.
+    /// Where versions have a place for each node: this one's, from 1, and how many there are.
     place: (usize, usize),
     node: NodeName,
     merging: Option<Merging>,

@@ -99,7 +99,7 @@ impl Applying<'_> {
 }
 
 impl Cluster {
-    /// Every node has what the function makes of the writes that nobody knew, in the order of names.
+    /// Every node has what the function makes of the writes that no other knew, in their order.
     pub(crate) fn end_by_function(&mut self) -> Result<(), String> {
         self.all_equal()?;
         let wanted: [Option<Values>; KEY_COUNT] = std::array::from_fn(|key| {
