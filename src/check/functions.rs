@@ -12,7 +12,8 @@ use crate::config::Config;
 const ARGUMENTS: &str = "(jsonb, jsonb, jsonb)";
 
 const FIND: &str = "
-select case when p.prokind <> 'f' then 'no function but ' when p.proretset then 'a set of ' else '' end
+select case when p.prokind <> 'f' then 'no function but '
+            when p.proretset then 'a set of ' else '' end
        || pg_catalog.format_type(p.prorettype, null),
        p.provolatile = 'v',
        pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
@@ -20,8 +21,8 @@ select case when p.prokind <> 'f' then 'no function but ' when p.proretset then 
        pg_catalog.md5(coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc))
 from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
 where n.nspname = $1 and p.proname = $2
-  and p.proargtypes = (select (t.oid::text || ' ' || t.oid::text || ' ' || t.oid::text)::pg_catalog.oidvector
-                       from pg_catalog.pg_type t where t.oid = 'pg_catalog.jsonb'::pg_catalog.regtype)";
+  and p.proargtypes = pg_catalog.format('%1$s %1$s %1$s',
+          'pg_catalog.jsonb'::pg_catalog.regtype::pg_catalog.oid)::pg_catalog.oidvector";
 
 /// Asks a server for the functions of the file.
 pub(super) async fn gather(

@@ -81,9 +81,9 @@
 //!
 //! Two deletes leave nothing to choose: the tombstone stands for both, and knows what both knew.
 //!
-//! Under the rule `custom` versions are the same, but a function of the user decides at once, on each
-//! node. It sees all writes that did not know of each other, always in one order. See [`Siblings`]
-//! and the essay of its module.
+//! Under the rule `custom` versions are the same, but a function of the user decides at once, on
+//! each node. It sees all writes that did not know of each other, always in one order. See
+//! [`Siblings`] and the essay of its module.
 //!
 //! This module is pure: no clock, no server, no I/O.
 
