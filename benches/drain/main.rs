@@ -10,7 +10,7 @@
 //!
 //! | variable | |
 //! |---|---|
-//! | `MMREPL_BENCH_ONLY` | parts by the beginning of their names: `w1,w4` `single` `rtt` `steady` `rate` `conflicts`; `none` to write the document only |
+//! | `MMREPL_BENCH_ONLY` | the beginnings of parts' names, such as `w1,w4`; see below |
 //! | `MMREPL_BENCH_MAJOR` | such as `15,18`; by default the newest, and the one with pglogical |
 //! | `MMREPL_BENCH_RUNS` | 3 |
 //! | `MMREPL_BENCH_ROWS` | the same for all workloads instead of their own sizes |
@@ -18,6 +18,9 @@
 //! | `MMREPL_BENCH_SECONDS` | of writing at a fixed rate, 20 |
 //! | `MMREPL_BENCH_RESUME` | 1: only the runs that this build lacks |
 //! | `MMREPL_BENCH_BINARY` | another build of mmrepl |
+//!
+//! Parts: `w1` to `w6` (backlogs), `single/w1` … (one to one), `rtt/w1` … and `rtt/network` (far
+//! apart), `steady`, `rate`, `conflicts`; `none` only makes the document.
 #![allow(clippy::print_stdout, missing_docs)]
 
 #[path = "../common/mod.rs"]

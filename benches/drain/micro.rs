@@ -8,7 +8,7 @@ use crate::summary::{grouped, head, row};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/criterion");
 
-pub(crate) const WORDS: &str = "`make micro`: one core, no server, no network. Messages are those of the server, made by the encoder.";
+const ALLOCATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench/allocations.md");
 
 /// Empty where it has not been run.
 pub(crate) fn table() -> String {
@@ -21,7 +21,8 @@ pub(crate) fn table() -> String {
     if rows.is_empty() {
         return String::new();
     }
-    head(&["", "per second", "ns each", "MB/s"]) + &rows.concat()
+    let allocations = std::fs::read_to_string(ALLOCATIONS).unwrap_or_default();
+    head(&["", "per second", "ns each", "MB/s"]) + &rows.concat() + "\n" + &allocations
 }
 
 /// Folders that hold a result.

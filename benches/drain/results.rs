@@ -165,7 +165,7 @@ impl Results {
             let of_part = |record: &&Record| record.major == major && record.part == part;
             self.records.iter().filter(of_part)
         };
-        let Some(last) = all().last() else {
+        let Some(last) = all().next_back() else {
             return Vec::new();
         };
         all().filter(|record| record.goes_with(last)).collect()

@@ -286,7 +286,8 @@ pub(crate) fn highest_rate(results: &Results, major: u32) -> String {
         "next step",
     ];
     let line = |engine: Engine| {
-        let steps = latest_climb(steady(results, major, "rate", engine));
+        let all = steady(results, major, "rate", engine);
+        let steps = latest_climb(&all);
         let kept = steps.iter().rfind(|step| step.is_bounded())?;
         let next = steps.iter().find(|step| !step.is_bounded());
         let next = next.map_or_else(|| "none was tried".to_owned(), why_not);
@@ -306,11 +307,11 @@ pub(crate) fn highest_rate(results: &Results, major: u32) -> String {
 }
 
 /// From the last step that is lower than the one before it.
-fn latest_climb(steps: Vec<Steady>) -> Vec<Steady> {
+fn latest_climb(steps: &[Steady]) -> &[Steady] {
     let start = (1..steps.len())
         .rev()
         .find(|at| steps[*at].rate <= steps[at - 1].rate);
-    steps[start.unwrap_or(0)..].to_vec()
+    &steps[start.unwrap_or(0)..]
 }
 
 fn why_not(step: &Steady) -> String {

@@ -5,8 +5,10 @@
 mod stream;
 
 use std::hint::black_box;
+use std::path::Path;
 use std::sync::Arc;
 
+use allocation_counter::measure;
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput};
 use mmrepl::apply::pure::{GroupBuilder, Segment, Stamp, Target};
@@ -18,9 +20,7 @@ use mmrepl::pgoutput::{Message, decode};
 use stream::{Kind, ROWS};
 
 fn main() {
-    for kind in Kind::ALL {
-        print_allocations(kind);
-    }
+    count_allocations();
     let mut criterion = Criterion::default().configure_from_args();
     decoding(&mut criterion);
     assembling(&mut criterion);
@@ -51,34 +51,46 @@ fn group(pieces: &[Piece], target: &Arc<Target>) -> Vec<Segment> {
     group.finish()
 }
 
-/// Allocations and bytes for each row, step by step, in transactions of one row and of many.
-fn print_allocations(kind: Kind) {
-    let target = stream::target();
-    for each in [1, ROWS] {
-        let stream = stream::transactions(kind, each);
-        let (mut messages, mut pieces) = (Vec::new(), Vec::new());
-        let steps = [
-            allocation_counter::measure(|| messages = decode_all(&stream)),
-            allocation_counter::measure(|| {
-                pieces = stream::assemble(std::mem::take(&mut messages))
-            }),
-            allocation_counter::measure(|| drop(black_box(group(&pieces, &target)))),
-        ];
-        let per_row = steps.map(|step| {
-            let share = |total: u64| total as f64 / f64::from(ROWS);
-            format!(
-                "{:.2} ({:.0} B)",
-                share(step.count_total),
-                share(step.bytes_total)
-            )
-        });
-        let [decoded, assembled, grouped] = per_row;
-        println!(
-            "allocations per row, {} {each} per transaction: decode {decoded}, \
-             assemble {assembled}, group {grouped}",
-            kind.name()
-        );
+/// Where the document of `make bench` finds them.
+const ALLOCATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench/allocations.md");
+
+/// Allocations for each row, step by step: a table, printed and kept.
+fn count_allocations() {
+    let mut table = "| allocations per row (bytes) | decode | assemble | group |\n".to_owned()
+        + "|---|---|---|---|\n";
+    for (kind, each) in Kind::ALL
+        .into_iter()
+        .flat_map(|kind| [(kind, 1), (kind, ROWS)])
+    {
+        let [decoded, assembled, grouped] = allocations(kind, each);
+        let what = format!("{}, {each} per transaction", kind.name());
+        let cells = [what, decoded, assembled, grouped].join(" | ");
+        table = table + "| " + &cells + " |\n";
     }
+    println!("{table}");
+    let folder = Path::new(ALLOCATIONS).parent().expect("it is in a folder");
+    std::fs::create_dir_all(folder).expect("target/bench can be made");
+    std::fs::write(ALLOCATIONS, table).expect("target/bench is writable");
+}
+
+/// What decoding, assembling and grouping allocate, in transactions of `each` rows.
+fn allocations(kind: Kind, each: u32) -> [String; 3] {
+    let target = stream::target();
+    let stream = stream::transactions(kind, each);
+    let (mut messages, mut pieces) = (Vec::new(), Vec::new());
+    let steps = [
+        measure(|| messages = decode_all(&stream)),
+        measure(|| {
+            pieces = stream::assemble(std::mem::take(&mut messages));
+        }),
+        measure(|| drop(black_box(group(&pieces, &target)))),
+    ];
+    #[allow(clippy::cast_precision_loss)] // far below 2^52
+    let share = |total: u64| total as f64 / f64::from(ROWS);
+    steps.map(|step| {
+        let (count, bytes) = (share(step.count_total), share(step.bytes_total));
+        format!("{count:.1} ({bytes:.0})")
+    })
 }
 
 fn throughput(stream: &[Bytes]) -> Throughput {
