@@ -21,7 +21,7 @@ pub(crate) async fn measure(settings: &Settings, binaries: &ServerBinaries, resu
         return;
     }
     let rows = settings.rows.unwrap_or(ROWS);
-    for _ in 0..settings.runs {
+    for _ in settings.had(results, binaries.major, "conflicts")..settings.runs {
         let plan = Plan {
             engines: &[Engine::Mmrepl],
             schema: SCHEMA,

@@ -59,11 +59,7 @@ fn parts(engines: &[Engine]) -> Vec<Part> {
 /// Measures every part that is wanted.
 pub(crate) async fn measure(settings: &Settings, binaries: &ServerBinaries, results: &mut Results) {
     for part in parts(&engines_of(binaries)) {
-        let had = if settings.resume {
-            results.runs(binaries.major, &part.name)
-        } else {
-            0
-        };
+        let had = settings.had(results, binaries.major, &part.name);
         if !settings.wants(&part.name) {
             continue;
         }

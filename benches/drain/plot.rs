@@ -17,7 +17,7 @@ const GAP: f64 = 12.0;
 
 /// Mid tones: all of them stand out from white as well as from black.
 const TEXT: &str = "#768390";
-const GRID: &str = "#76839066";
+const GRID: &str = "#545d68";
 const OURS: &str = "#2f81f7";
 const THEIRS: &str = "#c87a1b";
 const GOAL: &str = "#2da44e";

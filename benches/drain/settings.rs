@@ -1,5 +1,7 @@
 //! What is run, from the environment.
 
+use crate::results::Results;
+
 /// Chosen by `MMREPL_BENCH_…`; see the crate.
 pub(crate) struct Settings {
     pub(crate) rows: Option<u64>,
@@ -7,7 +9,7 @@ pub(crate) struct Settings {
     pub(crate) seconds: u64,
     pub(crate) scale: u64,
     pub(crate) majors: Vec<u32>,
-    pub(crate) resume: bool,
+    resume: bool,
     only: Vec<String>,
 }
 
@@ -38,6 +40,15 @@ impl Settings {
             majors: majors.iter().map(major).collect(),
             resume: number("MMREPL_BENCH_RESUME") == Some(1),
             only: list("MMREPL_BENCH_ONLY"),
+        }
+    }
+
+    /// How many runs of a part need not be made again.
+    pub(crate) fn had(&self, results: &Results, major: u32, part: &str) -> usize {
+        if self.resume {
+            results.runs(major, part)
+        } else {
+            0
         }
     }
 

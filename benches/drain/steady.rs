@@ -55,12 +55,16 @@ pub(crate) async fn measure(settings: &Settings, binaries: &ServerBinaries, resu
         println!("skipped steady, rate: no pgbench here (Debian: postgresql-15)");
         return;
     }
-    for engine in engines_of(binaries) {
-        if settings.wants("steady") {
-            let rates = &[RATE];
-            climb(("steady", engine, rates), settings, binaries, results).await;
+    let engines = engines_of(binaries);
+    if settings.wants("steady") {
+        for _ in settings.had(results, binaries.major, "steady")..settings.runs {
+            for engine in &engines {
+                climb(("steady", *engine, &[RATE]), settings, binaries, results).await;
+            }
         }
-        if settings.wants("rate") {
+    }
+    if settings.wants("rate") && settings.had(results, binaries.major, "rate") == 0 {
+        for engine in engines {
             climb(("rate", engine, &RATES), settings, binaries, results).await;
         }
     }

@@ -1,7 +1,7 @@
 //! The tables of the document; each is empty where nothing was measured for it.
 
 use crate::engine::Engine::{self, Mmrepl, Native, OneToOne, Pglogical};
-use crate::results::{Measured, Results, Steady};
+use crate::results::{Measured, Results, Steady, median};
 use crate::summary::{Runs, grouped, head, met, row, steady, times};
 use crate::workload::{WORKLOADS, Workload};
 
@@ -231,8 +231,8 @@ pub(crate) fn latency(results: &Results, major: u32) -> String {
     let names = [
         "PostgreSQL",
         "",
+        "n",
         "transactions/s",
-        "rows",
         "p50 ms",
         "p99 ms",
         "max ms",
@@ -241,33 +241,40 @@ pub(crate) fn latency(results: &Results, major: u32) -> String {
         "",
     ];
     let line = |engine: Engine| {
-        let last = steady(results, major, "steady", engine).pop()?;
+        let runs = steady(results, major, "steady", engine);
+        let middle = |of: fn(&Steady) -> f64| median(&runs.iter().map(of).collect::<Vec<_>>());
+        let (p50, p99) = (middle(|run| run.p50_ms), middle(|run| run.p99_ms));
+        let percent = |share: f64| format!("{:.1} %", share * 100.0);
         let ours = engine == Mmrepl;
-        let is_met = last.p50_ms < P50_GOAL_MS && last.p99_ms < P99_GOAL_MS;
+        let daemon = percent(middle(|run| run.cost.daemon / run.seconds));
+        let shares = [
+            percent(middle(|run| run.cost.walsender / run.seconds)),
+            if ours { daemon } else { "–".to_owned() },
+            percent(middle(|run| run.cost.apply / run.seconds)),
+        ];
+        let is_met = p50 < P50_GOAL_MS && p99 < P99_GOAL_MS;
         let goal = format!("< {P50_GOAL_MS:.0}, < {P99_GOAL_MS:.0}");
-        let share = |seconds: f64| format!("{:.1} %", seconds / last.seconds * 100.0);
-        let (cost, daemon) = (last.cost, share(last.cost.daemon));
-        Some(row(&[
-            version(results, major),
-            engine.name().to_owned(),
-            grouped(last.reached),
-            last.samples.to_string(),
-            format!("{:.2}", last.p50_ms),
-            format!("{:.2}", last.p99_ms),
-            format!("{:.1}", last.max_ms),
-            [
-                share(cost.walsender),
-                if ours { daemon } else { "–".to_owned() },
-                share(cost.apply),
-            ]
-            .join(", "),
-            if ours { goal } else { String::new() },
-            if ours {
-                met(is_met).to_owned()
-            } else {
-                String::new()
-            },
-        ]))
+        (!runs.is_empty()).then(|| {
+            row(&[
+                version(results, major),
+                engine.name().to_owned(),
+                runs.len().to_string(),
+                grouped(middle(|run| run.reached)),
+                format!("{p50:.2}"),
+                format!("{p99:.2}"),
+                format!(
+                    "{:.1}",
+                    runs.iter().map(|run| run.max_ms).fold(0.0, f64::max)
+                ),
+                shares.join(", "),
+                if ours { goal } else { String::new() },
+                if ours {
+                    met(is_met).to_owned()
+                } else {
+                    String::new()
+                },
+            ])
+        })
     };
     let rows = ENGINES.into_iter().filter_map(line).collect();
     section("", (head(&names), rows), "")
@@ -288,17 +295,25 @@ pub(crate) fn highest_rate(results: &Results, major: u32) -> String {
     let line = |engine: Engine| {
         let all = steady(results, major, "rate", engine);
         let steps = latest_climb(&all);
-        let kept = steps.iter().rfind(|step| step.is_bounded())?;
+        let kept = steps.iter().rfind(|step| step.is_bounded());
+        let figure = |of: fn(&Steady) -> f64| {
+            kept.map_or_else(String::new, |step| format!("{:.2}", of(step)))
+        };
+        let rate = kept.map_or_else(
+            || "none".to_owned(),
+            |step| format!("{}/s", grouped(step.reached)),
+        );
         let next = steps.iter().find(|step| !step.is_bounded());
         let next = next.map_or_else(|| "none was tried".to_owned(), why_not);
-        Some(row(&[
+        let line = row(&[
             version(results, major),
             engine.name().to_owned(),
-            format!("{}/s", grouped(kept.reached)),
-            format!("{:.2}", kept.p50_ms),
-            format!("{:.2}", kept.p99_ms),
+            rate,
+            figure(|step| step.p50_ms),
+            figure(|step| step.p99_ms),
             next,
-        ]))
+        ]);
+        (!steps.is_empty()).then_some(line)
     };
     let rows = ENGINES.into_iter().filter_map(line).collect();
     section("", (head(&names), rows), "")
@@ -346,7 +361,7 @@ pub(crate) fn conflicts(results: &Results, major: u32) -> String {
         return String::new();
     };
     let all: Vec<f64> = runs.iter().map(|run| run.0).collect();
-    let seconds = crate::results::median(&all);
+    let seconds = median(&all);
     #[allow(clippy::cast_precision_loss)] // far below 2^52
     let (rows, recorded) = (*rows as f64, *recorded as f64);
     let line = row(&[
