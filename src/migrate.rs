@@ -22,7 +22,7 @@ pub struct Migration {
 }
 
 /// Every migration in order.
-pub const MIGRATIONS: [Migration; 6] = [
+pub const MIGRATIONS: [Migration; 7] = [
     Migration {
         number: 1,
         name: "001_base",
@@ -52,6 +52,11 @@ pub const MIGRATIONS: [Migration; 6] = [
         number: 6,
         name: "006_manual",
         sql: include_str!("../migrations/006_manual.sql"),
+    },
+    Migration {
+        number: 7,
+        name: "007_pipeline",
+        sql: include_str!("../migrations/007_pipeline.sql"),
     },
 ];
 

@@ -14,6 +14,8 @@ const DELETED_MEANWHILE: &str = "MR003";
 
 /// SQLSTATE of `mmrepl.refuse_shadows`: rows of the table are kept aside.
 const KEPT_ASIDE: &str = "MR004";
+/// SQLSTATE of `mmrepl.expect_rows`: a row was not taken, or a question found something.
+const NOT_EXPECTED: &str = "MR005";
 
 /// An error while a group of changes was applied. The target transaction is rolled back.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +72,9 @@ pub enum ApplyError {
     /// A concurrent local write came in between, or rows are kept aside: in order that is seen.
     #[error("a local write of the same row came in between")]
     Overtaken,
+    /// A group that was sent ahead holds a row that must be looked at before it is written.
+    #[error("a row must be compared with the one that is there; the transaction is applied again")]
+    Untaken,
     /// The position row is not where this link left it.
     #[error(
         "the position of this link on the target was moved by somebody else: see that only one daemon runs for the node"
@@ -105,6 +110,7 @@ impl ApplyError {
             },
             Some(POSITION_MOVED) => Self::PositionMoved,
             Some(DELETED_MEANWHILE | KEPT_ASIDE) => Self::Overtaken,
+            Some(NOT_EXPECTED) => Self::Untaken,
             _ => Self::Target { table, source },
         }
     }
@@ -125,7 +131,9 @@ impl ApplyError {
                 | MapError::NoOldRows { table }
                 | MapError::NoVersion { table, .. },
             ) => Some(table),
-            Self::ClockBehind { .. } | Self::Overtaken | Self::PositionMoved => None,
+            Self::ClockBehind { .. } | Self::Overtaken | Self::Untaken | Self::PositionMoved => {
+                None
+            }
         }
     }
 }
@@ -138,6 +146,7 @@ impl Retryable for ApplyError {
             Self::Map(_) | Self::KeyMissing { .. } => RetryClass::Definite,
             Self::ClockBehind { .. }
             | Self::Overtaken
+            | Self::Untaken
             | Self::PositionMoved
             | Self::NotShown { .. }
             | Self::CopyRefused { .. } => RetryClass::Transient,

@@ -88,6 +88,13 @@ pub struct RowChange {
     pub rank: Option<Rank>,
 }
 
+impl RowChange {
+    /// The source inserted the row, so most likely the target has none.
+    pub(super) fn is_insert(&self) -> bool {
+        matches!(&self.op, RowOp::Put(put) if put.insert)
+    }
+}
+
 /// A change in a table without a key, matched by the whole old row.
 #[derive(Debug, Clone)]
 pub struct WholeRowChange {

@@ -22,6 +22,7 @@
 //! transaction by itself, every change one by one. There, rows that take a unique value from each
 //! other are kept aside (`unique`) and return later (`returner`).
 
+mod ahead;
 mod copy;
 mod crossing;
 mod decide;
@@ -39,6 +40,7 @@ mod overtaken;
 mod params;
 mod pending;
 mod plan;
+mod push;
 mod record;
 mod returner;
 mod rows;
@@ -46,6 +48,7 @@ mod set_sql;
 mod settle;
 mod settle_merging;
 mod sql;
+mod sql_ahead;
 mod sql_merge;
 mod sql_record;
 mod sql_unique;
@@ -57,6 +60,7 @@ mod unique;
 mod versions;
 mod visible;
 
+pub use ahead::Sent;
 pub use copy::Copies;
 pub use error::ApplyError;
 pub use fetch::Fetcher;

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::error::ApplyError;
+use super::floors::Floors;
 use super::group::RowChange;
 use super::mapping::KeyValues;
 use super::params::text_array;
 use super::record::Record;
-use super::target::{Statement, Target};
+use super::target::{Sql, Statement, Target};
 use super::transaction::Applier;
 use crate::commit_time::CommitTime;
 use crate::conflict::{Held, Rank, Verdict, Version};
@@ -96,7 +97,16 @@ impl Applier {
                 let seen = row.unseen.map_or(&nothing, |change| &change.seen);
                 (row.time, seen)
             }));
-            push_question(&mut batch, rows, floors)?;
+            let Some(target) = rows.first().map(|row| row.target) else {
+                continue;
+            };
+            let keys = rows.iter().map(|row| row.key);
+            push_question(
+                &mut batch,
+                (target, target.sql(Statement::DeletesAbove)),
+                &keys,
+                floors,
+            )?;
         }
         let outcomes = batch.run().await;
         outcomes.map_err(|failed| ApplyError::target(failed.error, None))
@@ -168,20 +178,32 @@ impl Applier {
     }
 }
 
-fn push_question(
+/// Pushes the same question about rows of one table that are inserted, failing where any such
+/// delete is found.
+pub(super) fn push_refusal(
     batch: &mut Batch<'_>,
-    rows: &[Candidate<'_>],
-    floors: Vec<Vec<u8>>,
+    floors: &mut Floors,
+    rows: &[&RowChange],
 ) -> Result<(), ApplyError> {
-    let Some(first) = rows.first() else {
+    let Some(target) = rows.first().map(|row| &row.target) else {
         return Ok(());
     };
-    let keys = (0..first.key.len())
-        .map(|index| text_array(rows.iter().map(|row| Some(row.key[index].as_ref()))));
-    let arrays: Vec<Vec<u8>> = keys.chain(floors).collect();
-    let statement = first.target.sql(Statement::DeletesAbove);
-    let label = || Some(first.target.map.label());
+    let floors = floors.arrays(rows.iter().map(|row| (row.since, &row.seen)));
+    let sql = target.finding_none(target.sql(Statement::DeletesAbove));
+    let keys = rows.iter().map(|row| &row.key);
+    push_question(batch, (target, &sql), &keys, floors)
+}
+
+fn push_question<'a>(
+    batch: &mut Batch<'_>,
+    (target, sql): (&Target, &Sql),
+    keys: &(impl Iterator<Item = &'a KeyValues> + Clone),
+    floors: Vec<Vec<u8>>,
+) -> Result<(), ApplyError> {
+    let columns = keys.clone().next().map_or(0, Vec::len);
+    let column = |index: usize| text_array(keys.clone().map(move |key| Some(key[index].as_ref())));
+    let arrays: Vec<Vec<u8>> = (0..columns).map(column).chain(floors).collect();
     batch
-        .push_binary(statement, &arrays)
-        .map_err(|source| ApplyError::target(source, label()))
+        .push_binary(sql, &arrays)
+        .map_err(|source| ApplyError::target(source, Some(target.map.label())))
 }

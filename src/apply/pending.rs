@@ -6,7 +6,7 @@
 
 use super::group::RowChange;
 use super::mapping::TableMap;
-use super::rows::keyed;
+use super::push::keyed;
 use super::sql::key_text;
 use super::target::Statement;
 use crate::commit_time::CommitTime;

@@ -393,7 +393,7 @@ impl Returner {
             push_aside(&mut batch, target, &rival.key, version).map_err(to_table)?;
         }
         if let Some(values) = values {
-            let row = super::rows::written(target, values);
+            let row = super::push::written(target, values);
             batch
                 .push(target.sql(Statement::Insert), &row)
                 .map_err(to_table)?;

@@ -4,7 +4,7 @@ use super::decide::{Decision, decide};
 use super::error::ApplyError;
 use super::group::{Put, RowChange, RowOp};
 use super::merging::{Grave, Kept, Merged};
-use super::rows::keyed;
+use super::push::keyed;
 use super::settle::{Act, failed};
 use super::sql_merge::ROW_COLUMNS;
 use super::target::{Statement, Target};

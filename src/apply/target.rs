@@ -8,6 +8,7 @@ use super::pending;
 use super::plan::Kind;
 use super::set_sql;
 use super::sql::{self, Guard, UpdateGuard};
+use super::sql_ahead::{self, Expected};
 use super::sql_merge;
 use super::sql_record;
 use super::sql_unique::{self, Look};
@@ -85,6 +86,8 @@ pub struct Target {
     updates: Mutex<HashMap<(Vec<usize>, UpdateGuard), Sql>>,
     /// Statements for many rows.
     sets: Mutex<HashMap<Kind, Sql>>,
+    /// Statements that fail unless they do what was expected, by the plain ones.
+    strict: Mutex<HashMap<Sql, Sql>>,
     /// Looks at rivals, one for each unique index: without locks, and with.
     rivals: [OnceLock<Vec<Sql>>; 2],
 }
@@ -102,6 +105,7 @@ impl Target {
             update: OnceLock::new(),
             updates: Mutex::new(HashMap::new()),
             sets: Mutex::new(HashMap::new()),
+            strict: Mutex::new(HashMap::new()),
             rivals: Default::default(),
         }
     }
@@ -191,6 +195,26 @@ impl Target {
             indexes.map(text).collect()
         };
         self.rivals[look as usize].get_or_init(make)
+    }
+
+    /// `statement`, failing where it does not write every row that it is given.
+    pub(super) fn taking_all(&self, statement: &Sql, expected: Expected) -> Sql {
+        self.strict(statement, |text| sql_ahead::taking_all(text, expected))
+    }
+
+    /// `question`, failing where it finds anything.
+    pub(super) fn finding_none(&self, question: &Sql) -> Sql {
+        self.strict(question, sql_ahead::finding_none)
+    }
+
+    fn strict(&self, plain: &Sql, make: impl Fn(&str) -> String) -> Sql {
+        let mut strict = self.strict.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = strict.get(plain) {
+            return Arc::clone(known);
+        }
+        let sql: Sql = make(plain).into();
+        strict.insert(Arc::clone(plain), Arc::clone(&sql));
+        sql
     }
 
     /// The statement that writes many rows at once.

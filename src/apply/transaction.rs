@@ -20,13 +20,20 @@ use crate::failpoint::failpoint;
 use crate::ids::NodeName;
 use crate::lsn::Lsn;
 use crate::relation::Relation;
-use crate::wire::{Batch, Session};
+use crate::wire::{Batch, Outcome, Session};
 
 /// Opens a target transaction, whatever the server's defaults are.
 const BEGIN: &str = "begin isolation level read committed read write";
 
 /// A statement with its parameters as text.
-type Prepared = (&'static str, Vec<String>);
+pub(super) type Prepared = (&'static str, Vec<String>);
+
+/// Commits, and asks where the target's WAL is and how far it is flushed.
+const COMMIT: [Prepared; 3] = [
+    ("commit", vec![]),
+    ("select pg_current_wal_insert_lsn()::text", vec![]),
+    ("select pg_current_wal_flush_lsn()::text", vec![]),
+];
 
 /// What has been written, for `status`; reset by `take_counts`.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +46,24 @@ pub struct Counts {
     pub conflicts: u64,
 }
 
+impl Counts {
+    /// What is in the pieces.
+    pub(super) fn of(pieces: &[Piece]) -> Self {
+        let rows = |piece: &Piece| piece.changes.iter().filter(|c| c.is_data()).count() as u64;
+        Self {
+            transactions: pieces.iter().filter(|piece| wrote(piece)).count() as u64,
+            rows: pieces.iter().map(rows).sum(),
+            conflicts: 0,
+        }
+    }
+
+    pub(super) fn add(&mut self, more: Self) {
+        self.transactions += more.transactions;
+        self.rows += more.rows;
+        self.conflicts += more.conflicts;
+    }
+}
+
 /// What a commit on the target returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Committed {
@@ -48,6 +73,15 @@ pub struct Committed {
     pub target_written: Lsn,
     /// How far the target's WAL was flushed just then.
     pub target_flushed: Lsn,
+}
+
+/// Where the position row stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Positions {
+    /// After the last commit that was answered.
+    pub(super) committed: Lsn,
+    /// After the last commit that was sent.
+    pub(super) sent: Lsn,
 }
 
 /// The statements that open a target transaction, when it is not open yet.
@@ -85,18 +119,22 @@ pub struct Applier {
     /// Tables in which the open transaction alone makes shadows.
     pub(super) locked: BTreeSet<u32>,
     pub(super) copies: Copies,
+    /// Tables that are known to have tombstones.
+    pub(super) with_tombstones: BTreeSet<u32>,
     /// The newest commit time in the transaction being written.
-    newest: CommitTime,
+    pub(super) newest: CommitTime,
     /// What the source's transaction in hand has said of its clock.
-    delete_clock: Option<i64>,
+    pub(super) delete_clock: Option<i64>,
+    /// Where the position row stands, and where it will once everything sent ahead is committed.
+    pub(super) position: Positions,
     is_open: bool,
 }
 
 impl Applier {
     /// `session` holds the link's replication origin; `catalog` is another connection to the
-    /// target.
+    /// target. The position row stands at `position`.
     pub fn new(
-        session: Session,
+        (session, position): (Session, Lsn),
         catalog: Arc<tokio_postgres::Client>,
         fetcher: Fetcher,
         tables: Tables,
@@ -115,6 +153,11 @@ impl Applier {
             inserted: Vec::new(),
             locked: BTreeSet::new(),
             copies: Copies::default(),
+            with_tombstones: BTreeSet::new(),
+            position: Positions {
+                committed: position,
+                sent: position,
+            },
             newest: CommitTime::default(),
             delete_clock: None,
             is_open: false,
@@ -200,7 +243,7 @@ impl Applier {
         Ok(())
     }
 
-    async fn segments(&mut self, pieces: &[Piece]) -> Result<Vec<Segment>, ApplyError> {
+    pub(super) async fn segments(&mut self, pieces: &[Piece]) -> Result<Vec<Segment>, ApplyError> {
         let mut group = GroupBuilder::default();
         for piece in pieces {
             for (index, change) in piece.changes.iter().enumerate() {
@@ -232,10 +275,8 @@ impl Applier {
         }
     }
 
-    fn count(&mut self, pieces: &[Piece]) {
-        let rows = |piece: &Piece| piece.changes.iter().filter(|c| c.is_data()).count() as u64;
-        self.counts.rows += pieces.iter().map(rows).sum::<u64>();
-        self.counts.transactions += pieces.iter().filter(|piece| wrote(piece)).count() as u64;
+    pub(super) fn count(&mut self, pieces: &[Piece]) {
+        self.counts.add(Counts::of(pieces));
     }
 
     pub(super) async fn target(
@@ -269,9 +310,15 @@ impl Applier {
         }))
     }
 
-    /// The opening statements have gone through.
+    /// The opening statements have gone through, or were sent ahead.
     pub(super) fn opened(&mut self) {
         self.is_open = true;
+    }
+
+    /// The transaction is committed, or its commit was sent ahead.
+    pub(super) fn closed(&mut self) {
+        self.is_open = false;
+        self.locked.clear();
     }
 
     /// Opens the transaction in a round trip of its own.
@@ -306,16 +353,28 @@ impl Applier {
                 vec![source, node, schema, name, count.to_string()],
             ));
         }
+        statements.extend(self.ending(end, seen));
+        let answers = self.run_all(&statements).await?;
+        self.position.sent = end.end_lsn;
+        let committed = self.committed(&answers, end.end_lsn);
+        self.closed();
+        failpoint("after_commit");
+        Ok(committed)
+    }
+
+    /// The statements that end a transaction: see `commit`.
+    pub(super) fn ending(&self, end: TxEnd, seen: &Seen) -> Vec<Prepared> {
         let marker = Marker {
             cluster: self.origins.cluster().clone(),
             node: self.source.clone(),
             commit_lsn: end.commit_lsn,
             time: self.newest,
         };
-        statements.push((
-            "select mmrepl.finish($1, $2, $3, $4, $5, $6, $7)",
+        let finish = (
+            "select mmrepl.finish($1, $2, $3, $4, $5, $6, $7, $8)",
             vec![
                 self.source.to_string(),
+                self.position.sent.to_string(),
                 end.commit_lsn.to_string(),
                 end.end_lsn.to_string(),
                 self.newest.to_string(),
@@ -323,46 +382,42 @@ impl Applier {
                 self.origins.session_origin(),
                 marker.to_string(),
             ],
-        ));
-        let committed = self.commit_with(statements, end.end_lsn).await?;
-        self.is_open = false;
-        self.locked.clear();
-        failpoint("after_commit");
-        Ok(committed)
+        );
+        std::iter::once(finish).chain(COMMIT).collect()
     }
 
-    /// Runs what is left to do before a commit, commits, and asks where the target's WAL is.
-    async fn commit_with(
-        &mut self,
-        mut statements: Vec<Prepared>,
-        source_end: Lsn,
-    ) -> Result<Committed, ApplyError> {
-        statements.extend([
-            ("commit", vec![]),
-            ("select pg_current_wal_insert_lsn()::text", vec![]),
-            ("select pg_current_wal_flush_lsn()::text", vec![]),
-        ]);
-        let answers = self.run_all(&statements).await?;
+    /// What the answers to `COMMIT`, the last ones, say.
+    pub(super) fn committed(&mut self, answers: &[Lsn], source_end: Lsn) -> Committed {
+        self.position.committed = source_end;
         let position = |back: usize| answers.iter().rev().nth(back).copied().unwrap_or_default();
-        Ok(Committed {
+        Committed {
             source_end,
             target_written: position(1),
             target_flushed: position(0),
-        })
+        }
     }
 
     /// Moves the position past WAL that holds nothing for this link, so that it can be recycled.
     pub async fn advance(&mut self, end: Lsn, seen: &Seen) -> Result<Committed, ApplyError> {
-        let parameters = vec![self.source.to_string(), end.to_string(), seen.to_string()];
-        let statements: Vec<Prepared> = vec![
+        let before = self.position.committed.to_string();
+        let parameters = vec![
+            self.source.to_string(),
+            before,
+            end.to_string(),
+            seen.to_string(),
+        ];
+        let mut statements: Vec<Prepared> = vec![
             (BEGIN, vec![]),
             ("select pg_replication_origin_xact_reset()", vec![]),
             (
-                "select mmrepl.advance_position($1, $2, $2, null, $3)",
+                "select mmrepl.advance_position($1, $2, $3, $3, null, $4)",
                 parameters,
             ),
         ];
-        self.commit_with(statements, end).await
+        statements.extend(COMMIT);
+        let answers = self.run_all(&statements).await?;
+        self.position.sent = end;
+        Ok(self.committed(&answers, end))
     }
 
     /// How far the target's WAL is flushed now.
@@ -377,7 +432,12 @@ impl Applier {
     ///
     /// A failure between leaving the origin for the marker and taking it again must not leave the
     /// session without: what it then wrote would count as written on the target.
+    ///
+    /// What was sent ahead and is not collected yet is given up as well.
     pub async fn rollback(&mut self) -> Result<(), ApplyError> {
+        let discarded = self.session.discard().await;
+        discarded.map_err(|source| ApplyError::target(source, None))?;
+        self.position.sent = self.position.committed;
         self.inserted.clear();
         self.locked.clear();
         self.ledger.forget();
@@ -396,27 +456,29 @@ impl Applier {
 
     /// Runs statements in one round trip; each answer that is a WAL position is returned as one.
     async fn run_all(&mut self, statements: &[Prepared]) -> Result<Vec<Lsn>, ApplyError> {
-        let failed = |source| ApplyError::target(source, None);
         let mut batch = self.session.batch();
-        for (sql, parameters) in statements {
-            let parameters: Vec<_> = parameters.iter().map(|p| Some(p.as_bytes())).collect();
-            batch.push(&(*sql).into(), &parameters).map_err(failed)?;
-        }
-        let outcomes = batch.run().await.map_err(|error| failed(error.error))?;
-        let lsn = |value: Option<bytes::Bytes>| -> Option<Lsn> {
-            std::str::from_utf8(value.as_deref()?).ok()?.parse().ok()
-        };
-        let first = |outcome: &crate::wire::Outcome| {
-            outcome
-                .rows
-                .first()
-                .and_then(|row| row.first().cloned().flatten())
-        };
-        Ok(outcomes
-            .iter()
-            .map(|outcome| lsn(first(outcome)).unwrap_or_default())
-            .collect())
+        push_all(&mut batch, statements)?;
+        let outcomes = batch.run().await;
+        let outcomes = outcomes.map_err(|failed| ApplyError::target(failed.error, None))?;
+        Ok(positions(&outcomes))
     }
+}
+
+/// Pushes statements whose failures belong to no table.
+pub(super) fn push_all(batch: &mut Batch<'_>, statements: &[Prepared]) -> Result<(), ApplyError> {
+    for (sql, parameters) in statements {
+        let parameters: Vec<_> = parameters.iter().map(|p| Some(p.as_bytes())).collect();
+        let pushed = batch.push(&(*sql).into(), &parameters);
+        pushed.map_err(|source| ApplyError::target(source, None))?;
+    }
+    Ok(())
+}
+
+/// Each outcome as a WAL position, where it is one.
+pub(super) fn positions(outcomes: &[Outcome]) -> Vec<Lsn> {
+    let position = |outcome: &Outcome| outcome.text(0, 0)?.parse().ok();
+    let positions = outcomes.iter().map(position);
+    positions.map(Option::unwrap_or_default).collect()
 }
 
 /// The last piece of a transaction that wrote rows.
@@ -424,7 +486,7 @@ fn wrote(piece: &Piece) -> bool {
     piece.end.is_some() && piece.changes.iter().any(Change::is_data)
 }
 
-fn newest(pieces: &[Piece]) -> CommitTime {
+pub(super) fn newest(pieces: &[Piece]) -> CommitTime {
     pieces
         .iter()
         .map(|piece| piece.header.commit_time)

@@ -1,42 +1,35 @@
-//! The applying side of a link: takes pieces from the queue, groups them, retries what passes.
+//! The applying side of a link: takes pieces from the queue, sends them on in groups (`window`),
+//! takes note of the answers, and goes back to one step at a time (`stepwise`) where one is refused.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::caution::Lessons;
 use super::error::LinkError;
 use super::progress::Progress;
-use super::queue::{Charge, Item, Receiver};
-use crate::apply::{Applier, ApplyError, Committed, Copies};
-use crate::assemble::Piece;
+use super::queue::{Item, Receiver};
+use super::window::{Flight, Group, Window};
+use crate::apply::{Applier, ApplyError, Committed};
 use crate::backoff::Backoff;
 use crate::commit_time::CommitTime;
 use crate::conflict::Seen;
-use crate::error::{RetryClass, Retryable};
 use crate::ids::LinkName;
 use crate::lsn::Lsn;
 use crate::status::model::LinkState;
 use crate::status::monitor::LinkMonitor;
 
-/// Most rows in one target transaction made of several source transactions.
-pub const GROUP_ROWS_MAX: usize = 2_000;
 /// A group that takes longer than this holds row locks for too long: the next one is smaller.
 const GROUP_TIME: Duration = Duration::from_secs(1);
-/// Most wire bytes in one such transaction.
-const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// How often an idle applier asks how far the target's WAL is flushed, while something is not.
 const FLUSH_POLL: Duration = Duration::from_millis(50);
 /// WAL without anything for this link that may stay unconfirmed. Confirming costs a small write on
 /// the target, which is WAL for the link in the other direction; the bound keeps two idle nodes
 /// from waking each other.
 const IDLE_WAL_MAX_BYTES: u64 = 1024 * 1024;
-/// How long to wait between two looks at the target's clock.
-const CLOCK_POLL: Duration = Duration::from_millis(20);
-/// In-place retries of a transient error before the link reconnects.
-const RETRIES_MAX: u32 = 10;
-
 /// How the link was told to apply.
 pub(super) struct ApplyOptions {
     /// The link.
@@ -45,8 +38,6 @@ pub(super) struct ApplyOptions {
     pub merge: bool,
     /// How long to wait for the target's clock.
     pub max_clock_skew: Duration,
-    /// Transactions that commit up to here are applied in order: they failed before.
-    pub in_order_until: Lsn,
 }
 
 /// Why applying ended without an error.
@@ -60,25 +51,31 @@ pub(super) enum Ended {
 
 /// The applier with its queue and its positions.
 pub(super) struct Applying {
-    applier: Applier,
-    options: ApplyOptions,
+    pub(super) applier: Applier,
+    pub(super) options: ApplyOptions,
+    pub(super) monitor: LinkMonitor,
+    pub(super) lessons: Lessons,
+    pub(super) retries: Backoff,
+    pub(super) window: Window,
+    /// The last group was sent ahead.
+    ahead: bool,
+    /// A large transaction is open on the target.
+    pub(super) in_large: bool,
     queue: Receiver,
     durable: watch::Sender<Lsn>,
-    monitor: LinkMonitor,
     progress: Progress,
-    /// A large transaction is open on the target.
-    in_large: bool,
+    /// The last word on WAL that holds nothing for the link, while something is on its way.
+    nothing: Option<(Lsn, Arc<Seen>)>,
+    /// When the last group was answered.
+    answered_at: Instant,
     /// The source's WAL position when the link started: past it, the backlog is done.
     goal: Lsn,
-    retries: Backoff,
-    /// Rows that the next group may have; follows how long the last ones took.
-    group_rows: usize,
 }
 
 impl Applying {
     /// `begun` is the position the target already holds, `goal` the source's end of WAL now.
     pub(super) fn new(
-        (applier, options): (Applier, ApplyOptions),
+        (applier, options, mut lessons): (Applier, ApplyOptions, Lessons),
         queue: Receiver,
         durable: watch::Sender<Lsn>,
         monitor: LinkMonitor,
@@ -87,220 +84,192 @@ impl Applying {
         monitor.set_applied(begun.source_end);
         let mut progress = Progress::default();
         progress.applied(begun.source_end, begun.target_written);
-        let retries = Backoff::transient();
         Self {
-            applier,
+            applier: applier.copying(std::mem::take(&mut lessons.copies)),
+            window: Window::new(options.merge),
             options,
+            monitor,
+            lessons,
+            retries: Backoff::transient(),
+            ahead: false,
+            in_large: false,
             queue,
             durable,
-            monitor,
             progress,
-            in_large: false,
+            nothing: None,
+            answered_at: Instant::now(),
             goal,
-            retries,
-            group_rows: GROUP_ROWS_MAX,
         }
     }
 
-    /// The commit of the large transaction or group that failed, for a second try in order.
-    pub(super) fn in_order_until(&self) -> Lsn {
-        self.options.in_order_until
+    /// What the next connection may want to know.
+    pub(super) fn take_lessons(&mut self) -> Lessons {
+        let copies = self.applier.take_copies();
+        Lessons {
+            copies,
+            ..std::mem::take(&mut self.lessons)
+        }
     }
 
-    /// What was learned about copying, for the next connection.
-    pub(super) fn take_copies(&mut self) -> Copies {
-        self.applier.take_copies()
-    }
-
-    /// Applies until told to stop (the transaction in hand is finished) or until an error.
+    /// Applies until told to stop (what is on its way is finished) or until an error.
     pub(super) async fn run(&mut self, stop: &CancellationToken) -> Result<Ended, LinkError> {
         let mut poll = interval(FLUSH_POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.show_progress();
-        loop {
+        while !stop.is_cancelled() {
+            self.fill();
+            self.show_queue();
+            if let Some(group) = self.window.next() {
+                self.go(group).await?;
+                continue;
+            }
+            if self.window.is_idle()
+                && let Some((end, seen)) = self.nothing.take()
+            {
+                self.nothing_up_to(end, &seen).await?;
+                continue;
+            }
+            let waiting = self.window.is_waiting();
+            let unflushed = !waiting && self.progress.has_unflushed();
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return self.finish().await,
-                _ = poll.tick(), if self.progress.has_unflushed() => self.poll_flushed().await?,
-                item = self.queue.next() => match item {
-                    Some(item) => self.handle(item).await?,
+                () = stop.cancelled() => {}
+                _ = poll.tick(), if unflushed => self.poll_flushed().await?,
+                answered = self.applier.answered(), if waiting => {
+                    answered.map_err(|source| self.failed(source))?;
+                    self.land().await?;
+                }
+                item = self.queue.next(), if !self.window.is_full() => match item {
+                    Some(item) => self.take(item),
                     None => return Ok(Ended::SourceGone),
                 },
             }
         }
+        self.finish().await
     }
 
-    async fn handle(&mut self, item: Item) -> Result<(), LinkError> {
-        self.show_queue();
-        match item {
-            Item::NothingUpTo(end, seen) => self.nothing_up_to(end, &seen).await?,
-            Item::Piece(waiting) => {
-                let (piece, mut charge) = waiting.split();
-                if self.in_large || piece.end.is_none() {
-                    self.part(piece).await?;
-                } else {
-                    let pieces = self.fill_group(piece, &mut charge);
-                    self.group(pieces).await?;
-                }
-                self.queue.done(charge);
-            }
-        }
-        self.show_queue();
-        Ok(())
-    }
-
-    /// Takes what is waiting already; a lone transaction never waits for company.
-    fn fill_group(&mut self, first: Piece, charge: &mut Charge) -> Vec<Piece> {
-        let (mut rows, mut bytes) = (first.changes.len(), first.bytes);
-        let mut pieces = vec![first];
-        while self.options.merge && rows < self.group_rows && bytes < GROUP_BYTES_MAX {
+    /// Takes what is waiting already, as far as it fits.
+    fn fill(&mut self) {
+        while !self.window.is_full() {
             match self.queue.waiting() {
-                Some(Item::Piece(waiting)) if is_whole(&waiting.piece) => {
-                    let (piece, share) = waiting.split();
-                    rows += piece.changes.len();
-                    bytes += piece.bytes;
-                    pieces.push(piece);
-                    charge.add(share);
-                }
-                Some(other) => {
-                    self.queue.put_back(other);
-                    break;
-                }
+                Some(item) => self.take(item),
                 None => break,
             }
         }
-        pieces
     }
 
-    /// Applies whole transactions: together, and when that fails one by one in their own order.
-    async fn group(&mut self, mut pieces: Vec<Piece>) -> Result<(), LinkError> {
-        self.monitor
-            .set_oldest_unapplied(pieces.first().map(|piece| piece.header.commit_time));
-        let mut in_order = pieces.iter().any(|piece| self.must_go_in_order(piece));
-        let started = Instant::now();
-        while !pieces.is_empty() {
-            let begun = Instant::now();
-            let result = if in_order {
-                self.applier.apply_in_order(&pieces[0]).await
-            } else {
-                self.applier.apply_group(&pieces).await
-            };
-            match result {
-                Ok(committed) => {
-                    let done = if in_order { 1 } else { pieces.len() };
-                    pieces.drain(..done);
-                    self.retries.reset();
-                    self.note(committed);
-                    self.pace(begun.elapsed());
-                }
-                Err(error) => {
-                    in_order |= self.recover(error, in_order, started).await?;
+    fn take(&mut self, item: Item) {
+        match item {
+            Item::NothingUpTo(end, seen) => self.nothing = Some((end, seen)),
+            Item::Piece(piece) => {
+                // Its end will say more.
+                self.nothing = None;
+                if let Some(piece) = self.window.add(piece) {
+                    self.queue.put_back(Item::Piece(piece));
                 }
             }
         }
+    }
+
+    /// Sends a group ahead, or applies it step by step once nothing else is on its way.
+    async fn go(&mut self, group: Group) -> Result<(), LinkError> {
+        if self.window.is_idle() {
+            self.show_oldest(Some(&group));
+        }
+        if self.may_be_sent(&group) {
+            // What is wrong with the group shows again, and is dealt with, step by step.
+            if let Ok(Some(sent)) = self.applier.send(&group.pieces).await {
+                self.in_large = group.pieces.last().is_some_and(|last| last.end.is_none());
+                let since = Instant::now();
+                self.window.sent(Flight { group, sent, since });
+                return Ok(());
+            }
+        }
+        while self.window.is_waiting() {
+            self.land().await?;
+        }
+        self.step_by_step(group).await
+    }
+
+    fn may_be_sent(&mut self, group: &Group) -> bool {
+        let failed_before = group
+            .pieces
+            .iter()
+            .any(|piece| self.must_go_step_by_step(piece));
+        // The parts of a transaction all go the same way.
+        let begins = group.pieces.first().is_some_and(|piece| piece.first);
+        if begins {
+            self.ahead = !failed_before && self.lessons.caution.may_send();
+        }
+        self.ahead
+    }
+
+    /// Waits for the answer to the oldest group that was sent.
+    async fn land(&mut self) -> Result<(), LinkError> {
+        let Some(flight) = self.window.land() else {
+            return Ok(());
+        };
+        match self.applier.collect(flight.sent).await {
+            Ok(committed) => {
+                let begun = flight.since.max(self.answered_at);
+                self.answered_at = Instant::now();
+                self.lessons.caution.taken();
+                self.queue.done(flight.group.charge);
+                self.note(committed);
+                self.pace(begun.elapsed());
+                let next = self.window.oldest();
+                self.monitor.set_oldest_unapplied(next);
+                Ok(())
+            }
+            Err(error) => self.again(error, flight.group).await,
+        }
+    }
+
+    /// A group that was sent ahead was refused, and everything behind it is void: all of it once
+    /// more, step by step.
+    async fn again(&mut self, error: ApplyError, refused: Group) -> Result<(), LinkError> {
+        if !matches!(error, ApplyError::ClockBehind { .. }) {
+            self.lessons.caution.refused();
+        }
+        let gave_up = self.applier.rollback().await;
+        gave_up.map_err(|source| self.failed(source))?;
+        self.in_large = false;
+        if refused.pieces.first().is_some_and(|piece| !piece.first) {
+            return Err(self.large_refused(error, &refused));
+        }
+        let mut group = Some(refused);
+        while let Some(next) = group {
+            self.show_oldest(Some(&next));
+            self.step_by_step(next).await?;
+            group = self.window.land().map(|flight| flight.group);
+        }
+        Ok(())
+    }
+
+    /// Applies a group with an answer to each step.
+    async fn step_by_step(&mut self, group: Group) -> Result<(), LinkError> {
+        let charge = group.charge;
+        if group.is_part() {
+            for piece in group.pieces {
+                self.part(piece).await?;
+            }
+        } else {
+            self.group(group.pieces).await?;
+        }
+        self.answered_at = Instant::now();
+        self.queue.done(charge);
         Ok(())
     }
 
     /// Large groups are fast while nobody else wants their rows. When local writers do, waiting for
     /// each other's locks takes longer the more rows each side holds.
-    fn pace(&mut self, took: Duration) {
+    pub(super) fn pace(&mut self, took: Duration) {
+        let rows = self.window.rows_max();
         if took > GROUP_TIME {
-            self.group_rows = (self.group_rows / 2).max(1);
+            self.window.set_rows_max(rows / 2);
         } else if took < GROUP_TIME / 4 {
-            self.group_rows = (self.group_rows * 2).min(GROUP_ROWS_MAX);
+            self.window.set_rows_max(rows * 2);
         }
-    }
-
-    /// Applies one part of a large transaction, whose earlier parts are gone from memory: an error
-    /// ends the link, which then starts again from the target's position.
-    async fn part(&mut self, piece: Piece) -> Result<(), LinkError> {
-        let mut in_order = self.must_go_in_order(&piece);
-        let started = Instant::now();
-        self.monitor
-            .set_oldest_unapplied(Some(piece.header.commit_time));
-        loop {
-            match self.applier.apply_part(&piece, in_order).await {
-                Ok(committed) => {
-                    self.in_large = piece.end.is_none();
-                    self.note(committed);
-                    return Ok(());
-                }
-                Err(error) if piece.first && mends_in_place(&error) => {
-                    self.recover(error, in_order, started).await?;
-                }
-                Err(error) => {
-                    if second_try_may_help(&error) && !in_order {
-                        self.options.in_order_until = piece.header.final_lsn;
-                        if piece.first {
-                            in_order = self.recover(error, in_order, started).await?;
-                            continue;
-                        }
-                    }
-                    return Err(self.failed(error));
-                }
-            }
-        }
-    }
-
-    fn must_go_in_order(&self, piece: &Piece) -> bool {
-        piece.header.final_lsn <= self.options.in_order_until
-    }
-
-    /// Rolls back and decides how to go on: true means "in order", an error means not at all.
-    async fn recover(
-        &mut self,
-        error: ApplyError,
-        in_order: bool,
-        started: Instant,
-    ) -> Result<bool, LinkError> {
-        self.applier
-            .rollback()
-            .await
-            .map_err(|source| self.failed(source))?;
-        if refuses_values(&error) {
-            self.applier.forget_tables();
-        }
-        match error {
-            ApplyError::ClockBehind { micros } => {
-                self.wait_for_clock(micros, started).await.map(|()| false)
-            }
-            // The same rows again, without copying them.
-            ApplyError::CopyRefused { .. } => Ok(false),
-            ApplyError::PositionMoved => Err(self.failed(error)),
-            // In order, everything before the change that fails still gets through.
-            error if !in_order && !passes_by_itself(&error) => Ok(true),
-            // In order, a duplicate is one that a local writer has made just now.
-            error if error.retry_class() == RetryClass::Transient || is_duplicate(&error) => {
-                self.monitor.add_retry();
-                self.group_rows = (self.group_rows / 2).max(1);
-                if self.retries.attempts() >= RETRIES_MAX {
-                    return Err(self.failed(error));
-                }
-                sleep(self.retries.next_delay()).await;
-                Ok(false)
-            }
-            error => Err(self.failed(error)),
-        }
-    }
-
-    /// The target's clock is `micros` behind the commit time of the next change. A clock that is
-    /// too far behind is not waited for: that would take as long, for every change.
-    async fn wait_for_clock(&mut self, micros: i64, started: Instant) -> Result<(), LinkError> {
-        let link = &self.options.link;
-        let allowed = self.options.max_clock_skew;
-        let behind = Duration::from_micros(micros.max(1).unsigned_abs());
-        if behind > allowed || started.elapsed() > allowed {
-            return Err(LinkError::clock_skew(link, behind, allowed));
-        }
-        let reason = format!(
-            "the clock of {} is {} ms behind the commit time of the next change from {}; waiting until it has passed",
-            link.to,
-            behind.as_millis().max(1),
-            link.from
-        );
-        self.monitor.set_state(LinkState::Waiting, Some(reason));
-        sleep(CLOCK_POLL).await;
-        Ok(())
     }
 
     async fn nothing_up_to(&mut self, end: Lsn, seen: &Seen) -> Result<(), LinkError> {
@@ -316,7 +285,7 @@ impl Applying {
     }
 
     /// Takes note of a commit and of what has become durable by it.
-    fn note(&mut self, committed: Option<Committed>) {
+    pub(super) fn note(&mut self, committed: Option<Committed>) {
         let Some(committed) = committed else { return };
         self.in_large = false;
         self.progress
@@ -347,14 +316,28 @@ impl Applying {
         }
     }
 
-    /// Told to stop: what is applied is made durable if that takes no longer than a moment.
+    /// Told to stop: what is on its way is waited for, and made durable if that takes no longer
+    /// than a moment.
     async fn finish(&mut self) -> Result<Ended, LinkError> {
+        while let Some(flight) = self.window.land() {
+            match self.applier.collect(flight.sent).await {
+                Ok(committed) => self.note(committed),
+                // It is sent again after the next start.
+                Err(_) => return Ok(Ended::Stopped),
+            }
+        }
         let deadline = Instant::now() + Duration::from_secs(1);
         while self.progress.has_unflushed() && Instant::now() < deadline {
             self.poll_flushed().await?;
-            sleep(CLOCK_POLL).await;
+            sleep(FLUSH_POLL).await;
         }
         Ok(Ended::Stopped)
+    }
+
+    fn show_oldest(&self, group: Option<&Group>) {
+        let first = group.and_then(|group| group.pieces.first());
+        let oldest = first.map(|piece| piece.header.commit_time);
+        self.monitor.set_oldest_unapplied(oldest);
     }
 
     /// What waits; with nothing left, nothing is unapplied.
@@ -383,7 +366,7 @@ impl Applying {
         }
     }
 
-    fn failed(&self, source: ApplyError) -> LinkError {
+    pub(super) fn failed(&self, source: ApplyError) -> LinkError {
         LinkError::Apply {
             node: self.options.link.to.clone(),
             source,
@@ -391,42 +374,5 @@ impl Applying {
     }
 }
 
-/// A transaction that is all in one piece.
-fn is_whole(piece: &Piece) -> bool {
-    piece.first && piece.end.is_some()
-}
-
 /// A link that is this far behind says so, in microseconds.
 const LAG_SHOWN_MICROS: i64 = 5_000_000;
-
-/// Errors of the first part of a large transaction after which it can be begun again at once.
-fn mends_in_place(error: &ApplyError) -> bool {
-    matches!(
-        error,
-        ApplyError::ClockBehind { .. } | ApplyError::CopyRefused { .. }
-    )
-}
-
-/// Errors that the same statements may not meet again.
-fn passes_by_itself(error: &ApplyError) -> bool {
-    error.retry_class() == RetryClass::Transient && !matches!(error, ApplyError::Overtaken)
-}
-
-/// Errors that a replay in the source's own order may not meet: a unique value that moved between
-/// rows, a row that a local transaction deleted meanwhile.
-fn second_try_may_help(error: &ApplyError) -> bool {
-    matches!(error, ApplyError::Overtaken) || refuses_values(error)
-}
-
-/// A constraint of the target does not let a row be there (class 23).
-fn refuses_values(error: &ApplyError) -> bool {
-    error
-        .sqlstate()
-        .is_some_and(|state| state.starts_with("23"))
-}
-
-/// Another row has the same unique value (23505), or one that an exclusion constraint does not let
-/// be there beside it (23P01).
-fn is_duplicate(error: &ApplyError) -> bool {
-    matches!(error.sqlstate(), Some("23505" | "23P01"))
-}

@@ -106,6 +106,7 @@ pub(super) async fn connect(context: &LinkContext) -> Result<Ready, LinkError> {
         slot,
     };
     let target_control = Arc::new(target_control);
+    let session = (session, position);
     let applier = applier(context, session, Arc::clone(&target_control), origins)?;
     let goal = current_lsn(source, &source_control).await?;
     Ok(Ready {
@@ -361,7 +362,7 @@ async fn start_stream(
 
 fn applier(
     context: &LinkContext,
-    session: Session,
+    session: (Session, Lsn),
     catalog: Arc<Client>,
     origins: Origins,
 ) -> Result<Applier, LinkError> {

@@ -12,6 +12,7 @@
 mod agreement;
 mod alive;
 mod applying;
+mod caution;
 mod checkpointing;
 mod clock;
 mod connect;
@@ -22,6 +23,8 @@ mod progress;
 mod queue;
 mod reader;
 mod reading;
+mod stepwise;
+mod window;
 
 use std::time::Duration;
 
@@ -29,7 +32,6 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::apply::Copies;
 use crate::assemble::{Assembler, OriginFilter, PieceLimits};
 use crate::backoff::Backoff;
 use crate::checkpoint::Checkpoints;
@@ -42,14 +44,15 @@ use crate::lsn::Lsn;
 use crate::status::model::{LastError, LinkState};
 use crate::status::monitor::LinkMonitor;
 use applying::{ApplyOptions, Applying, Ended};
+use caution::Lessons;
 use connect::Ready;
 use reader::Reader;
 
-pub use applying::GROUP_ROWS_MAX;
 pub use error::LinkError;
 pub use history::HistoryError;
 pub use progress::UNFLUSHED_MAX;
 pub use queue::{QUEUE_BYTES_MAX, QUEUE_PIECES_MAX};
+pub use window::GROUP_ROWS_MAX;
 
 /// A large transaction is passed on in pieces of at most this many rows …
 const PIECE_ROWS_MAX: usize = 1_000;
@@ -99,8 +102,7 @@ pub async fn run(context: LinkContext, stop: CancellationToken) {
     let mut link = Link {
         context,
         stop,
-        in_order_until: Lsn::ZERO,
-        copies: Copies::default(),
+        lessons: Lessons::default(),
         transient: Backoff::transient(),
         blocked: Backoff::blocked(),
     };
@@ -115,10 +117,8 @@ pub async fn run(context: LinkContext, stop: CancellationToken) {
 struct Link {
     context: LinkContext,
     stop: CancellationToken,
-    /// Transactions that commit up to here failed as a group and are applied in order.
-    in_order_until: Lsn,
-    /// Which tables rows are not copied into for a while.
-    copies: Copies,
+    /// What applying has taught so far.
+    lessons: Lessons,
     transient: Backoff,
     blocked: Backoff,
 }
@@ -162,7 +162,7 @@ impl Link {
         tracing::info!(link = %self.context.link, from = %ready.begun.source_end, "streaming");
         self.context.monitor.add_reconnect();
         self.transient.reset();
-        let result = self.stream_from(ready, &interrupted).await;
+        let result = Box::pin(self.stream_from(ready, &interrupted)).await;
         interrupted.cancel();
         result
     }
@@ -208,11 +208,9 @@ impl Link {
             durable_rx,
             confirmed_tx,
         );
+        let lessons = std::mem::take(&mut self.lessons);
         let mut applying = Applying::new(
-            (
-                ready.applier.copying(std::mem::take(&mut self.copies)),
-                self.options(),
-            ),
+            (ready.applier, self.options(), lessons),
             receiver,
             durable_tx,
             monitor,
@@ -227,8 +225,7 @@ impl Link {
             gone = alive::until_gone(&context.target.name, &ready.target_control) => Err(gone),
             other = agreement::until_rules_differ(context, &ready.target_control) => Err(other),
         };
-        self.in_order_until = applying.in_order_until();
-        self.copies = applying.take_copies();
+        self.lessons = applying.take_lessons();
         result
     }
 
@@ -237,7 +234,6 @@ impl Link {
             link: self.context.link.clone(),
             merge: self.context.nodes.len() == 2,
             max_clock_skew: self.context.max_clock_skew,
-            in_order_until: self.in_order_until,
         }
     }
 

@@ -133,25 +133,45 @@ impl Connection {
         }
     }
 
-    /// Reads before it writes: as long as the server can deliver its answers, it goes on taking
-    /// our messages. The other order ends with both sides waiting for room in full buffers.
+    /// Waits until the peer has sent something, while everything in the write buffer is being sent.
+    /// Cancel-safe.
+    pub(super) async fn readable(&mut self) -> Result<(), WireError> {
+        poll_fn(|cx| {
+            if self.input.is_empty() {
+                self.poll_more(cx)
+            } else {
+                Poll::Ready(Ok(()))
+            }
+        })
+        .await
+    }
+
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, WireError>> {
         loop {
             if let Some(frame) = self.buffered()? {
                 return Poll::Ready(Ok(frame));
             }
-            match self.poll_fill(cx) {
-                Poll::Ready(filled) => filled?,
-                Poll::Pending if self.write_error.is_none() => {
-                    // A server that ends the session says why before the writing fails, so
-                    // that message is read before the failure counts.
-                    match ready!(self.poll_send(cx)) {
-                        Ok(()) => return Poll::Pending,
-                        Err(error) => self.write_error = Some(error),
+            ready!(self.poll_more(cx))?;
+        }
+    }
+
+    /// Reads before it writes: as long as the server can deliver its answers, it goes on taking
+    /// our messages. The other order ends with both sides waiting for room in full buffers.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        match self.poll_fill(cx) {
+            Poll::Ready(filled) => Poll::Ready(filled),
+            Poll::Pending if self.write_error.is_none() => {
+                // A server that ends the session says why before the writing fails, so
+                // that message is read before the failure counts.
+                match ready!(self.poll_send(cx)) {
+                    Ok(()) => Poll::Pending,
+                    Err(error) => {
+                        self.write_error = Some(error);
+                        self.poll_more(cx)
                     }
                 }
-                Poll::Pending => return Poll::Ready(Err(self.lost())),
             }
+            Poll::Pending => Poll::Ready(Err(self.lost())),
         }
     }
 

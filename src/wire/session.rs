@@ -111,6 +111,26 @@ impl Session {
         Err(WireError::Protocol("this batch was read over already".to_owned()).into())
     }
 
+    /// Waits until answers to submitted batches begin to arrive, and sends what did not fit
+    /// meanwhile. Cancel-safe, unlike collecting them.
+    pub async fn answered(&mut self) -> Result<(), WireError> {
+        self.check_usable()?;
+        self.connection.readable().await
+    }
+
+    /// Reads over every batch that was not collected.
+    pub async fn discard(&mut self) -> Result<(), WireError> {
+        self.check_usable()?;
+        while let Some(plan) = self.in_flight.pop_front() {
+            self.reading = true;
+            let outcomes = self.read_answers(plan).await;
+            if self.reading {
+                return outcomes.map(drop).map_err(|failed| failed.error);
+            }
+        }
+        Ok(())
+    }
+
     /// The server's version as a number: 160014 is 16.14.
     pub fn server_version(&self) -> u32 {
         self.server_version

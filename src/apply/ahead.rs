@@ -1,0 +1,202 @@
+//! Groups that are sent ahead: everything, the commit included, in one batch, and the next group
+//! before the first is answered.
+//!
+//! The daemon then never waits for a round trip while the target has work: it prepares one group
+//! while the target writes another, and a distant target is kept busy by several. Three things make
+//! that safe:
+//!
+//! - Each statement fails unless it takes every row it was given (`sql_ahead`), and with it the whole
+//!   transaction. Nothing that needs a look is committed without one: the group is then applied
+//!   again step by step (`rows`, `settle`).
+//! - After a failure the server skips the rest of the batch, and refuses later batches while the
+//!   failed transaction is open: `begin` is not accepted there.
+//! - A commit may itself fail and leave no transaction open. So each transaction moves the position
+//!   row only from where the one before it leaves it (`mmrepl.finish`).
+
+use std::sync::Arc;
+
+use super::error::ApplyError;
+use super::group::{Entry, RowChange, RowOp, Segment};
+use super::overtaken::push_refusal;
+use super::plan::{Kind, Plan, plan};
+use super::push::{Pusher, push_tombstone};
+use super::target::{Statement, Target};
+use super::transaction::{Applier, Committed, Counts, newest, positions, push_all};
+use crate::assemble::{Piece, TxEnd};
+use crate::error::{RetryClass, Retryable};
+use crate::failpoint::failpoint;
+use crate::wire::{Batch, BatchError, Pending};
+
+/// A group, or a part of a large transaction, that was sent and is not answered yet.
+#[derive(Debug)]
+#[must_use = "what is not collected may have failed"]
+pub struct Sent {
+    pending: Pending,
+    /// Set where the commit was sent with it.
+    end: Option<TxEnd>,
+    counts: Counts,
+    /// Statements whose failure says something about a table, by their place in the batch.
+    telling: Vec<(usize, Telling)>,
+}
+
+/// What the failure of a statement tells.
+#[derive(Debug, Clone)]
+enum Telling {
+    /// Rows cannot be copied into the table.
+    NoCopy(Arc<Target>),
+    /// The table has tombstones.
+    Tombstones(u32),
+}
+
+impl Applier {
+    /// Sends pieces as one target transaction, or as the next part of one that is open, without
+    /// waiting for an answer. Where a row needs a look first, nothing is sent and `None` given.
+    pub async fn send(&mut self, pieces: &[Piece]) -> Result<Option<Sent>, ApplyError> {
+        let clock = self.delete_clock;
+        let segments = self.segments(pieces).await?;
+        if let Some(entries) = rows_only(&segments) {
+            let plan = plan(entries, &mut self.copies);
+            if can_be_sent(&plan) {
+                return self.send_plan(pieces, (&plan, entries)).await.map(Some);
+            }
+        }
+        self.delete_clock = clock;
+        Ok(None)
+    }
+
+    async fn send_plan(
+        &mut self,
+        pieces: &[Piece],
+        (plan, entries): (&Plan<'_>, &[Entry]),
+    ) -> Result<Sent, ApplyError> {
+        self.newest = newest(pieces);
+        let last = pieces
+            .last()
+            .and_then(|piece| Some((piece.end?, piece.seen.at_end())));
+        let ending = last.map(|(end, seen)| self.ending(end, seen));
+        let opening = self.opening();
+        let mut batch = self.session.batch();
+        opening.push(&mut batch)?;
+        let mut statements = Pusher {
+            batch: &mut batch,
+            floors: &mut self.floors,
+            all_or_nothing: true,
+        };
+        statements.guards(plan, entries)?;
+        let first = statements.batch.len();
+        let pushed = statements.plan(plan)?;
+        let copies = pushed.iter().zip(first..);
+        let copies = copies.filter_map(|(statement, place)| {
+            Some((place, Telling::NoCopy(Arc::clone(statement.copied_into()?))))
+        });
+        let mut telling: Vec<_> = copies.collect();
+        push_versions(&mut batch, entries)?;
+        for target in plan.inserted_into() {
+            let place = batch.len();
+            let oid = target.map.table.oid;
+            if self.with_tombstones.contains(&oid) {
+                push_refusal(&mut batch, &mut self.floors, &inserts(entries, oid))?;
+            } else {
+                push_no_tombstones(&mut batch, target)?;
+                telling.push((place, Telling::Tombstones(oid)));
+            }
+        }
+        push_all(&mut batch, ending.as_deref().unwrap_or_default())?;
+        let pending = batch.submit().await;
+        let pending = pending.map_err(|source| ApplyError::target(source, None))?;
+        self.opened();
+        if let Some((end, _)) = last {
+            self.position.sent = end.end_lsn;
+            self.closed();
+            failpoint("after_apply");
+        }
+        Ok(Sent {
+            pending,
+            end: last.map(|(end, _)| end),
+            counts: Counts::of(pieces),
+            telling,
+        })
+    }
+
+    /// Waits until an answer to what was sent begins to arrive. Cancel-safe.
+    pub async fn answered(&mut self) -> Result<(), ApplyError> {
+        let answered = self.session.answered().await;
+        answered.map_err(|source| ApplyError::target(source, None))
+    }
+
+    /// What became of the oldest group that was sent. After an error everything sent later is void
+    /// as well: call [`Applier::rollback`] and apply it again.
+    pub async fn collect(&mut self, sent: Sent) -> Result<Option<Committed>, ApplyError> {
+        let outcomes = self.session.collect(sent.pending).await;
+        let outcomes = outcomes.map_err(|failed| self.told(failed, &sent.telling))?;
+        self.counts.add(sent.counts);
+        let Some(end) = sent.end else {
+            return Ok(None);
+        };
+        let committed = self.committed(&positions(&outcomes), end.end_lsn);
+        failpoint("after_commit");
+        Ok(Some(committed))
+    }
+
+    /// Remembers what a failure says about a table.
+    fn told(&mut self, failed: BatchError, telling: &[(usize, Telling)]) -> ApplyError {
+        let told = telling
+            .iter()
+            .find(|(place, _)| Some(*place) == failed.index);
+        match told.map(|(_, told)| told) {
+            Some(Telling::NoCopy(target)) if failed.retry_class() != RetryClass::Transient => {
+                self.copies.failed(target.map.table.oid);
+                ApplyError::CopyRefused {
+                    table: target.map.label(),
+                    source: failed.error,
+                }
+            }
+            Some(Telling::Tombstones(table)) => {
+                self.with_tombstones.insert(*table);
+                ApplyError::target(failed.error, None)
+            }
+            _ => ApplyError::target(failed.error, None),
+        }
+    }
+}
+
+/// The rows, where there is nothing else.
+fn rows_only(segments: &[Segment]) -> Option<&[Entry]> {
+    match segments {
+        [] => Some(&[]),
+        [Segment::Rows(entries)] => Some(entries),
+        _ => None,
+    }
+}
+
+/// Every row has a statement that tells whether it took it.
+fn can_be_sent(plan: &Plan<'_>) -> bool {
+    let tells = |kind: &Kind| !matches!(kind, Kind::Update(columns, _) if columns.is_empty());
+    let kinds = plan.singles.iter().filter_map(|(_, kind)| kind.as_ref());
+    plan.settle.is_empty() && kinds.into_iter().all(tells)
+}
+
+/// Leaves the version of each delete, where rows carry theirs.
+fn push_versions(batch: &mut Batch<'_>, entries: &[Entry]) -> Result<(), ApplyError> {
+    let rows = entries.iter().filter_map(Entry::row);
+    let deletes =
+        rows.filter(|row| matches!(row.op, RowOp::Delete(_)) && row.target.versions().is_in_row());
+    for row in deletes {
+        push_tombstone(batch, row)
+            .map_err(|source| ApplyError::target(source, Some(row.target.map.label())))?;
+    }
+    Ok(())
+}
+
+fn inserts(entries: &[Entry], table: u32) -> Vec<&RowChange> {
+    let rows = entries.iter().filter_map(Entry::row);
+    rows.filter(|row| row.target.map.table.oid == table && row.is_insert())
+        .collect()
+}
+
+fn push_no_tombstones(batch: &mut Batch<'_>, target: &Target) -> Result<(), ApplyError> {
+    let sql = target.finding_none(target.sql(Statement::AnyTombstone));
+    batch
+        .push(&sql, &[])
+        .map_err(|source| ApplyError::target(source, Some(target.map.label())))
+}

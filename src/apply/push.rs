@@ -1,0 +1,310 @@
+//! A plan's statements with their parameters, put into a batch.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::copy::copy_text;
+use super::crossing::push_insert_lock;
+use super::error::ApplyError;
+use super::floors::Floors;
+use super::group::{Entry, Put, RowChange, RowOp, WholeRowChange};
+use super::params::{self, text_array};
+use super::plan::{Kind, Plan, RowSet};
+use super::sql::{self, UpdateGuard};
+use super::sql_ahead::Expected;
+use super::target::{Sql, Statement, Target};
+use crate::commit_time::CommitTime;
+use crate::pgoutput::{Tuple, Value};
+use crate::wire::{Batch, Outcome, WireError};
+
+/// Puts the statements of a plan into a batch.
+pub(super) struct Pusher<'a, 's> {
+    /// The batch.
+    pub(super) batch: &'a mut Batch<'s>,
+    /// The link's floors.
+    pub(super) floors: &'a mut Floors,
+    /// A statement that does not take all its rows is to fail.
+    pub(super) all_or_nothing: bool,
+}
+
+/// The rows of one pushed statement.
+pub(super) enum Pushed<'a> {
+    /// One row, or a change of a table without a key.
+    One(&'a Entry),
+    /// Many rows.
+    Set(&'a RowSet<'a>),
+}
+
+impl<'a> Pushed<'a> {
+    /// The rows, without those of tables that have no key.
+    pub(super) fn rows(&self) -> Vec<&'a RowChange> {
+        match self {
+            Self::One(entry) => entry.row().into_iter().collect(),
+            Self::Set(set) => set.rows.clone(),
+        }
+    }
+
+    /// `schema.table`.
+    pub(super) fn label(&self) -> String {
+        match self {
+            Self::One(Entry::Row(row)) => row.target.map.label(),
+            Self::One(Entry::WholeRow(row)) => row.target.map.label(),
+            Self::Set(set) => set.target.map.label(),
+        }
+    }
+
+    /// The table that rows are copied into.
+    pub(super) fn copied_into(&self) -> Option<&'a Arc<Target>> {
+        match self {
+            Self::Set(set) if set.kind == Kind::Copy => Some(set.target),
+            _ => None,
+        }
+    }
+
+    /// Every row was taken, as the statement's row count says.
+    pub(super) fn is_taken(&self, outcome: &Outcome) -> bool {
+        outcome.affected >= self.rows().len() as u64
+    }
+}
+
+impl Pusher<'_, '_> {
+    /// Pushes what must hold before the statements of a plan; gives how many statements that took.
+    ///
+    /// Guarded statements know nothing of rows that are kept aside: a table must have none, and get
+    /// none before this transaction ends.
+    pub(super) fn guards(
+        &mut self,
+        plan: &Plan<'_>,
+        entries: &[Entry],
+    ) -> Result<usize, ApplyError> {
+        let mut count = self.refuse_shadows(entries)?;
+        for target in plan.inserted_into() {
+            count += push_insert_lock(self.batch, target)
+                .map_err(|source| ApplyError::target(source, Some(target.map.label())))?;
+        }
+        Ok(count)
+    }
+
+    fn refuse_shadows(&mut self, entries: &[Entry]) -> Result<usize, ApplyError> {
+        let rows = entries.iter().filter_map(Entry::row);
+        let tables: BTreeSet<u32> = rows
+            .filter(|row| row.target.has_rivals())
+            .map(|row| row.target.map.table.oid)
+            .collect();
+        if tables.is_empty() {
+            return Ok(0);
+        }
+        let oids: Vec<String> = tables.iter().map(u32::to_string).collect();
+        let array = params::array_literal(oids.iter().map(|oid| Some(oid.as_bytes())));
+        let sql = "select mmrepl.refuse_shadows($1)".into();
+        let pushed = self.batch.push(&sql, &[Some(array.as_slice())]);
+        pushed.map_err(|source| ApplyError::target(source, None))?;
+        Ok(1)
+    }
+
+    /// Pushes the statements of a plan, in its order.
+    pub(super) fn plan<'p>(&mut self, plan: &'p Plan<'p>) -> Result<Vec<Pushed<'p>>, ApplyError> {
+        let mut pushed = Vec::new();
+        for set in &plan.first {
+            self.set(set, &mut pushed)?;
+        }
+        for (entry, kind) in &plan.singles {
+            self.one(entry, kind.as_ref())?;
+            pushed.push(Pushed::One(entry));
+        }
+        for set in &plan.last {
+            self.set(set, &mut pushed)?;
+        }
+        Ok(pushed)
+    }
+
+    /// Pushes one statement for the set, or one for each row where that is cheaper.
+    fn set<'p>(
+        &mut self,
+        set: &'p RowSet<'p>,
+        pushed: &mut Vec<Pushed<'p>>,
+    ) -> Result<(), ApplyError> {
+        let failed = |source| ApplyError::target(source, Some(set.target.map.label()));
+        let sql = || set.target.set(&set.kind);
+        if set.kind == Kind::Copy {
+            let copied = self.batch.push_copy(&sql(), &copy_text(set));
+            copied.map_err(failed)?;
+            pushed.push(Pushed::Set(set));
+        } else if set.pays() {
+            let arrays = arrays_of(set, self.floors);
+            let sql = checked(self.all_or_nothing, set.target, sql(), Expected::AsGiven);
+            self.batch.push_binary(&sql, &arrays).map_err(failed)?;
+            pushed.push(Pushed::Set(set));
+        } else {
+            for entry in &set.entries {
+                self.one(entry, Some(&set.kind))?;
+                pushed.push(Pushed::One(entry));
+            }
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, entry: &Entry, kind: Option<&Kind>) -> Result<(), ApplyError> {
+        let (done, target) = match (entry, kind) {
+            (Entry::Row(row), Some(kind)) => (self.row(row, kind), &row.target),
+            (Entry::WholeRow(change), _) => (push_whole_row(self.batch, change), &change.target),
+            (Entry::Row(_), None) => return Ok(()),
+        };
+        done.map_err(|source| ApplyError::target(source, Some(target.map.label())))
+    }
+
+    fn row(&mut self, row: &RowChange, kind: &Kind) -> Result<(), WireError> {
+        let (strict, rank) = (self.all_or_nothing, rank_text(row));
+        let (sql, parameters) = match (kind, &row.op) {
+            (Kind::Insert, RowOp::Put(put)) => (
+                Arc::clone(row.target.sql(Statement::InsertNew)),
+                written(&row.target, &put.values),
+            ),
+            (Kind::Update(columns, how), RowOp::Put(put)) => {
+                let mut parameters = match how {
+                    UpdateGuard::Older => guarded(self.floors, row, row.since),
+                    _ => keyed(row),
+                };
+                let value = |index: &usize| params::value(&put.values.0[*index]);
+                parameters.extend(columns.iter().map(value));
+                (row.target.update(columns, *how), parameters)
+            }
+            _ => {
+                let mut parameters = guarded(self.floors, row, row.time);
+                if row.target.versions().is_in_row() {
+                    parameters.push(rank.as_ref().map(String::as_bytes));
+                }
+                let sql = row.target.sql(Statement::DeleteOlder);
+                (Arc::clone(sql), parameters)
+            }
+        };
+        let sql = checked(strict, &row.target, sql, Expected::One);
+        self.batch.push(&sql, &parameters)
+    }
+}
+
+/// The statement, failing where it leaves a row out if that is asked for.
+fn checked(all_or_nothing: bool, target: &Target, sql: Sql, expected: Expected) -> Sql {
+    if all_or_nothing {
+        target.taking_all(&sql, expected)
+    } else {
+        sql
+    }
+}
+
+/// One array of times for each floor, where the statement has a guard with floors.
+fn floor_arrays(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
+    let versions = set.target.versions();
+    let stamp = |time, seen| (versions.floor_time(time), seen);
+    match set.kind {
+        Kind::Delete => floors.arrays(set.rows.iter().map(|row| stamp(row.time, &row.seen))),
+        Kind::Update(_, UpdateGuard::SameWriter) | Kind::Insert | Kind::Copy => Vec::new(),
+        Kind::Update(..) => floors.arrays(set.rows.iter().map(|row| stamp(row.since, &row.seen))),
+    }
+}
+
+/// The parameters of a statement for many rows: the floors, then an array for each column.
+fn arrays_of(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
+    let mut arrays = floor_arrays(set, floors);
+    if set.kind != Kind::Insert {
+        let keys = set.rows.first().map_or(0, |row| row.key.len());
+        let key = |index: usize| {
+            set.rows
+                .iter()
+                .map(move |row| Some(row.key[index].as_ref()))
+        };
+        arrays.extend((0..keys).map(|index| text_array(key(index))));
+    }
+    if matches!(set.kind, Kind::Delete) && set.target.versions().is_in_row() {
+        let texts: Vec<Option<String>> = set.rows.iter().map(|row| rank_text(row)).collect();
+        let texts = texts.iter().map(|text| text.as_ref().map(String::as_bytes));
+        arrays.push(text_array(texts));
+    }
+    let columns: Vec<usize> = match &set.kind {
+        Kind::Delete => vec![],
+        Kind::Update(columns, _) => columns.clone(),
+        Kind::Insert | Kind::Copy => set.target.map.written().collect(),
+    };
+    let value = |index: usize| {
+        set.rows.iter().map(move |row| match &row.op {
+            RowOp::Put(put) => params::value(&put.values.0[index]),
+            RowOp::Delete(_) => None,
+        })
+    };
+    arrays.extend(columns.into_iter().map(|index| text_array(value(index))));
+    arrays
+}
+
+/// The update that writes what the source sent, and the columns it takes as parameters.
+pub(super) fn update_of(target: &Target, put: &Put, how: UpdateGuard) -> (Sql, Vec<usize>) {
+    let sent = |index: usize| put.values.0[index] != Value::Unchanged;
+    let columns = sql::updated_columns(&target.map, sent);
+    (target.update(&columns, how), columns)
+}
+
+/// The floors of a change made at `time` and its key, the first parameters of guarded statements.
+fn guarded<'a>(
+    floors: &'a mut Floors,
+    row: &'a RowChange,
+    time: CommitTime,
+) -> Vec<Option<&'a [u8]>> {
+    let floors = floors.texts(row.target.versions().floor_time(time), &row.seen);
+    let mut parameters: Vec<_> = floors.iter().map(|text| Some(text.as_bytes())).collect();
+    parameters.extend(keyed(row));
+    parameters
+}
+
+/// The version that a change's row carries, as the server reads it.
+fn rank_text(row: &RowChange) -> Option<String> {
+    row.rank.as_ref().map(ToString::to_string)
+}
+
+/// Pushes the statement that leaves the tombstone of a delete, with the delete's own version.
+pub(super) fn push_tombstone(batch: &mut Batch<'_>, row: &RowChange) -> Result<(), WireError> {
+    push_tombstone_of(batch, row, rank_text(row).as_deref())
+}
+
+/// The same with this version.
+pub(super) fn push_tombstone_of(
+    batch: &mut Batch<'_>,
+    row: &RowChange,
+    version: Option<&str>,
+) -> Result<(), WireError> {
+    let mut parameters = keyed(row);
+    if row.target.versions().is_in_row() {
+        parameters.push(version.map(str::as_bytes));
+    }
+    batch.push(row.target.sql(Statement::LeaveTombstone), &parameters)
+}
+
+/// The key, the first parameters of statements by key.
+pub(super) fn keyed(row: &RowChange) -> Vec<Option<&[u8]>> {
+    row.key.iter().map(|value| Some(value.as_ref())).collect()
+}
+
+/// The values of the columns that an insert writes.
+pub(super) fn written<'a>(target: &Target, values: &'a Tuple) -> Vec<Option<&'a [u8]>> {
+    let columns = target.map.columns.iter().zip(&values.0);
+    columns
+        .filter(|(column, _)| column.written)
+        .map(|(_, value)| params::value(value))
+        .collect()
+}
+
+/// Pushes one change of a table without a key.
+pub(super) fn push_whole_row(
+    batch: &mut Batch<'_>,
+    change: &WholeRowChange,
+) -> Result<(), WireError> {
+    let target = &change.target;
+    match (&change.old, &change.new) {
+        (None, Some(new)) => batch.push(target.sql(Statement::Insert), &written(target, new)),
+        (Some(old), None) => batch.push(target.sql(Statement::DeleteWhole), &written(target, old)),
+        (Some(old), Some(new)) => {
+            let mut parameters = written(target, new);
+            parameters.extend(written(target, old));
+            batch.push(target.sql(Statement::UpdateWhole), &parameters)
+        }
+        (None, None) => Ok(()),
+    }
+}

@@ -1,0 +1,194 @@
+//! Applying with an answer to each step: what a group that is sent ahead cannot do.
+//!
+//! Rows that need a look are settled, what passes is retried in place, what fails together is
+//! applied in its own order.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::applying::Applying;
+use super::error::LinkError;
+use super::window::Group;
+use crate::apply::ApplyError;
+use crate::assemble::Piece;
+use crate::error::{RetryClass, Retryable};
+use crate::status::model::LinkState;
+
+/// How long to wait between two looks at the target's clock.
+const CLOCK_POLL: Duration = Duration::from_millis(20);
+/// In-place retries of a transient error before the link reconnects.
+const RETRIES_MAX: u32 = 10;
+
+impl Applying {
+    /// Applies whole transactions: together, and when that fails one by one in their own order.
+    pub(super) async fn group(&mut self, mut pieces: Vec<Piece>) -> Result<(), LinkError> {
+        self.monitor
+            .set_oldest_unapplied(pieces.first().map(|piece| piece.header.commit_time));
+        let mut in_order = pieces.iter().any(|piece| self.must_go_in_order(piece));
+        let started = Instant::now();
+        while !pieces.is_empty() {
+            let begun = Instant::now();
+            let result = if in_order {
+                self.applier.apply_in_order(&pieces[0]).await
+            } else {
+                self.applier.apply_group(&pieces).await
+            };
+            match result {
+                Ok(committed) => {
+                    let done = if in_order { 1 } else { pieces.len() };
+                    pieces.drain(..done);
+                    self.retries.reset();
+                    self.note(committed);
+                    self.pace(begun.elapsed());
+                }
+                Err(error) => {
+                    in_order |= self.recover(error, in_order, started).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies one part of a large transaction, whose earlier parts are gone from memory: an error
+    /// ends the link, which then starts again from the target's position.
+    pub(super) async fn part(&mut self, piece: Piece) -> Result<(), LinkError> {
+        let mut in_order = self.must_go_in_order(&piece);
+        let started = Instant::now();
+        self.monitor
+            .set_oldest_unapplied(Some(piece.header.commit_time));
+        loop {
+            match self.applier.apply_part(&piece, in_order).await {
+                Ok(committed) => {
+                    self.in_large = piece.end.is_none();
+                    self.note(committed);
+                    return Ok(());
+                }
+                Err(error) if piece.first && mends_in_place(&error) => {
+                    self.recover(error, in_order, started).await?;
+                }
+                Err(error) => {
+                    if second_try_may_help(&error) && !in_order {
+                        self.lessons.in_order_until = piece.header.final_lsn;
+                        if piece.first {
+                            in_order = self.recover(error, in_order, started).await?;
+                            continue;
+                        }
+                    }
+                    return Err(self.failed(error));
+                }
+            }
+        }
+    }
+
+    fn must_go_in_order(&self, piece: &Piece) -> bool {
+        piece.header.final_lsn <= self.lessons.in_order_until
+    }
+
+    /// It failed before, when it was sent ahead or step by step.
+    pub(super) fn must_go_step_by_step(&self, piece: &Piece) -> bool {
+        piece.header.final_lsn <= self.lessons.step_by_step_until || self.must_go_in_order(piece)
+    }
+
+    /// A part of a large transaction was refused, whose earlier parts are gone from memory: the
+    /// link starts again from the target's position, and then goes step by step.
+    pub(super) fn large_refused(&mut self, error: ApplyError, refused: &Group) -> LinkError {
+        let ends = refused.pieces.iter().map(|piece| piece.header.final_lsn);
+        let ends = ends.max().unwrap_or_default();
+        if second_try_may_help(&error) {
+            self.lessons.in_order_until = ends;
+        } else {
+            self.lessons.step_by_step_until = ends;
+        }
+        self.failed(error)
+    }
+
+    /// Rolls back and decides how to go on: true means "in order", an error means not at all.
+    async fn recover(
+        &mut self,
+        error: ApplyError,
+        in_order: bool,
+        started: Instant,
+    ) -> Result<bool, LinkError> {
+        self.applier
+            .rollback()
+            .await
+            .map_err(|source| self.failed(source))?;
+        if refuses_values(&error) {
+            self.applier.forget_tables();
+        }
+        match error {
+            ApplyError::ClockBehind { micros } => {
+                self.wait_for_clock(micros, started).await.map(|()| false)
+            }
+            // The same rows again, without copying them.
+            ApplyError::CopyRefused { .. } => Ok(false),
+            ApplyError::PositionMoved => Err(self.failed(error)),
+            // In order, everything before the change that fails still gets through.
+            error if !in_order && !passes_by_itself(&error) => Ok(true),
+            // In order, a duplicate is one that a local writer has made just now.
+            error if error.retry_class() == RetryClass::Transient || is_duplicate(&error) => {
+                self.monitor.add_retry();
+                self.window.set_rows_max(self.window.rows_max() / 2);
+                if self.retries.attempts() >= RETRIES_MAX {
+                    return Err(self.failed(error));
+                }
+                sleep(self.retries.next_delay()).await;
+                Ok(false)
+            }
+            error => Err(self.failed(error)),
+        }
+    }
+
+    /// The target's clock is `micros` behind the commit time of the next change. A clock that is
+    /// too far behind is not waited for: that would take as long, for every change.
+    async fn wait_for_clock(&mut self, micros: i64, started: Instant) -> Result<(), LinkError> {
+        let link = &self.options.link;
+        let allowed = self.options.max_clock_skew;
+        let behind = Duration::from_micros(micros.max(1).unsigned_abs());
+        if behind > allowed || started.elapsed() > allowed {
+            return Err(LinkError::clock_skew(link, behind, allowed));
+        }
+        let reason = format!(
+            "the clock of {} is {} ms behind the commit time of the next change from {}; waiting until it has passed",
+            link.to,
+            behind.as_millis().max(1),
+            link.from
+        );
+        self.monitor.set_state(LinkState::Waiting, Some(reason));
+        sleep(CLOCK_POLL).await;
+        Ok(())
+    }
+}
+
+/// Errors of the first part of a large transaction after which it can be begun again at once.
+fn mends_in_place(error: &ApplyError) -> bool {
+    matches!(
+        error,
+        ApplyError::ClockBehind { .. } | ApplyError::CopyRefused { .. }
+    )
+}
+
+/// Errors that the same statements may not meet again.
+fn passes_by_itself(error: &ApplyError) -> bool {
+    error.retry_class() == RetryClass::Transient && !matches!(error, ApplyError::Overtaken)
+}
+
+/// Errors that a replay in the source's own order may not meet: a unique value that moved between
+/// rows, a row that a local transaction deleted meanwhile.
+fn second_try_may_help(error: &ApplyError) -> bool {
+    matches!(error, ApplyError::Overtaken) || refuses_values(error)
+}
+
+/// A constraint of the target does not let a row be there (class 23).
+fn refuses_values(error: &ApplyError) -> bool {
+    error
+        .sqlstate()
+        .is_some_and(|state| state.starts_with("23"))
+}
+
+/// Another row has the same unique value (23505), or one that an exclusion constraint does not let
+/// be there beside it (23P01).
+fn is_duplicate(error: &ApplyError) -> bool {
+    matches!(error.sqlstate(), Some("23505" | "23P01"))
+}

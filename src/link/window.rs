@@ -1,0 +1,169 @@
+//! What is on its way to the target: the group being filled, and groups sent but not answered. Pure.
+//!
+//! A lone transaction goes out at once. While something is on its way, whole transactions gather
+//! until they are a full group, and full groups follow one another without waiting for answers. So
+//! a quiet link answers as fast as it can, a busy one sends few large groups, and the way to a
+//! distant target is filled.
+
+use std::collections::VecDeque;
+use std::mem;
+
+use tokio::time::Instant;
+
+use super::queue::{Charge, Waiting};
+use crate::apply::Sent;
+use crate::assemble::Piece;
+use crate::commit_time::CommitTime;
+
+/// Most rows in one target transaction made of several source transactions.
+pub const GROUP_ROWS_MAX: usize = 2_000;
+/// Most wire bytes in one such transaction.
+const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Most full groups on their way: at 100 ms there and back still 160,000 rows a second.
+const GROUPS_IN_FLIGHT_MAX: usize = 8;
+/// Most transactions on their way where each is a target transaction of its own.
+const TRANSACTIONS_IN_FLIGHT_MAX: usize = 256;
+/// Most wire bytes on their way; a group may go beyond.
+const BYTES_IN_FLIGHT_MAX: usize = 6 * 1024 * 1024;
+
+/// Whole transactions for one target transaction, or a part of a large one.
+#[derive(Default)]
+pub(super) struct Group {
+    /// In the order of the stream.
+    pub pieces: Vec<Piece>,
+    /// Their share of the queue.
+    pub charge: Charge,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Group {
+    /// A part of a large transaction, or a transaction that ends one.
+    pub(super) fn is_part(&self) -> bool {
+        self.pieces.iter().any(|piece| !is_whole(piece))
+    }
+
+    fn add(&mut self, waiting: Waiting) {
+        let (piece, share) = waiting.split();
+        self.rows += piece.changes.len();
+        self.bytes += piece.bytes;
+        self.pieces.push(piece);
+        self.charge.add(share);
+    }
+}
+
+/// A group that was sent.
+pub(super) struct Flight {
+    /// What was sent.
+    pub group: Group,
+    /// How to ask for the answer.
+    pub sent: Sent,
+    /// When it was sent.
+    pub since: Instant,
+}
+
+/// The group being filled and those on their way.
+pub(super) struct Window {
+    merge: bool,
+    rows_max: usize,
+    filling: Group,
+    /// What comes next does not fit in.
+    closed: bool,
+    flights: VecDeque<Flight>,
+    bytes: usize,
+}
+
+impl Window {
+    /// `merge`: several source transactions may share a target transaction.
+    pub(super) fn new(merge: bool) -> Self {
+        Self {
+            merge,
+            rows_max: GROUP_ROWS_MAX,
+            filling: Group::default(),
+            closed: false,
+            flights: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Adds a piece to the group being filled; gives it back where it must wait for the next.
+    pub(super) fn add(&mut self, waiting: Waiting) -> Option<Waiting> {
+        let filling = &self.filling;
+        let joins = self.merge && is_whole(&waiting.piece) && !filling.is_part();
+        if !filling.pieces.is_empty() && !joins {
+            self.closed = true;
+            return Some(waiting);
+        }
+        self.filling.add(waiting);
+        None
+    }
+
+    /// Nothing more fits into the group being filled.
+    pub(super) fn is_full(&self) -> bool {
+        let filling = &self.filling;
+        let large = filling.rows >= self.rows_max || filling.bytes >= GROUP_BYTES_MAX;
+        !filling.pieces.is_empty() && (!self.merge || self.closed || large || filling.is_part())
+    }
+
+    /// The group being filled, if it is to go now.
+    pub(super) fn next(&mut self) -> Option<Group> {
+        let most = if self.merge {
+            GROUPS_IN_FLIGHT_MAX
+        } else {
+            TRANSACTIONS_IN_FLIGHT_MAX
+        };
+        let room = self.flights.len() < most && self.bytes < BYTES_IN_FLIGHT_MAX;
+        let goes = self.flights.is_empty() || (self.is_full() && room);
+        if !goes || self.filling.pieces.is_empty() {
+            return None;
+        }
+        self.closed = false;
+        Some(mem::take(&mut self.filling))
+    }
+
+    /// A group was sent.
+    pub(super) fn sent(&mut self, flight: Flight) {
+        self.bytes += flight.group.bytes;
+        self.flights.push_back(flight);
+    }
+
+    /// The oldest that is on its way.
+    pub(super) fn land(&mut self) -> Option<Flight> {
+        let flight = self.flights.pop_front()?;
+        self.bytes -= flight.group.bytes;
+        Some(flight)
+    }
+
+    /// Something is on its way.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.flights.is_empty()
+    }
+
+    /// Nothing is on its way or about to go.
+    pub(super) fn is_idle(&self) -> bool {
+        self.flights.is_empty() && self.filling.pieces.is_empty()
+    }
+
+    /// When the oldest transaction here was committed on the source.
+    pub(super) fn oldest(&self) -> Option<CommitTime> {
+        let sent = self.flights.iter().map(|flight| &flight.group);
+        let mut groups = sent.chain(std::iter::once(&self.filling));
+        let first = groups.find_map(|group| group.pieces.first());
+        first.map(|piece| piece.header.commit_time)
+    }
+
+    /// How many rows a group may have from now on.
+    pub(super) fn set_rows_max(&mut self, rows: usize) {
+        self.rows_max = rows.clamp(1, GROUP_ROWS_MAX);
+    }
+
+    /// How many rows a group may have.
+    pub(super) fn rows_max(&self) -> usize {
+        self.rows_max
+    }
+}
+
+/// A transaction that is all in one piece.
+pub(super) fn is_whole(piece: &Piece) -> bool {
+    piece.first && piece.end.is_some()
+}
