@@ -45,20 +45,18 @@ pub(crate) fn document(results: &Results) -> String {
         + "\n"
 }
 
-/// Joins tables that have the same head.
+/// Joins tables that have the same head; sentences under them come last.
 fn one_table(tables: &str) -> String {
-    let mut head = Vec::new();
-    let mut text = String::new();
-    for line in tables.lines() {
-        let is_head = head.len() < 2;
-        if is_head {
-            head.push(line);
-        }
-        if is_head || !head.contains(&line) {
-            text = text + line + "\n";
-        }
-    }
-    text
+    let (rows, others): (Vec<&str>, Vec<&str>) = tables
+        .lines()
+        .filter(|line| !line.is_empty())
+        .partition(|line| line.starts_with('|'));
+    let head: Vec<&str> = rows.iter().copied().take(2).collect();
+    let first = rows.iter().take(2);
+    let others = others.iter().flat_map(|line| ["", line]);
+    let body = rows.iter().skip(2).filter(|line| !head.contains(line));
+    let lines: Vec<&str> = first.chain(body).copied().chain(others).collect();
+    lines.join("\n")
 }
 
 fn measured_on(results: &Results) -> String {

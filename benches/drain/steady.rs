@@ -24,6 +24,8 @@ use crate::side_of;
 const RATE: u64 = 500;
 /// Rates that are tried, one after the other, until one is too high.
 const RATES: [u64; 8] = [1000, 2000, 4000, 6000, 8000, 12_000, 16_000, 24_000];
+/// Writers. They commit to the disk as usual: what is not flushed there is not sent either.
+const CLIENTS: &str = "16";
 /// Rows that are followed per second, at most about.
 const FOLLOWED: u64 = 500;
 
@@ -41,12 +43,11 @@ const TRIGGER: &str = "
 type Moments = Vec<(u64, u64)>;
 
 /// One rate.
-struct Load<'a> {
+struct Load {
     rate: u64,
     seconds: u64,
     /// One in so many rows is followed.
     every: u64,
-    options: &'a str,
 }
 
 /// Measures what is wanted.
@@ -81,12 +82,6 @@ async fn climb(
             rate: *rate,
             seconds: settings.seconds,
             every: (rate / FOLLOWED).max(1),
-            // Where the writers' own waiting for the disk is not what is asked for.
-            options: if part == "rate" {
-                "-c synchronous_commit=off"
-            } else {
-                ""
-            },
         };
         let plan = Plan {
             engines: &[engine],
@@ -104,7 +99,7 @@ async fn climb(
     }
 }
 
-impl Load<'_> {
+impl Load {
     /// Writes at this rate, and looks when the rows arrive.
     async fn run(&self, rig: &Rig) -> Steady {
         let lane = &rig.lanes[0];
@@ -146,9 +141,9 @@ impl Load<'_> {
         let file = script.path().display().to_string();
         let (rate, seconds) = (self.rate.to_string(), self.seconds.to_string());
         let load = [
-            "-R", &rate, "-T", &seconds, "-c", "8", "-M", "prepared", "-f", &file,
+            "-R", &rate, "-T", &seconds, "-c", CLIENTS, "-M", "prepared", "-f", &file,
         ];
-        pgbench::tps(&pgbench::run(source, self.options, &load).await)
+        pgbench::tps(&pgbench::run(source, "", &load).await)
     }
 
     /// When the followed rows were committed; the first tenth is left out.
