@@ -13,6 +13,8 @@ mod copying;
 mod crossing;
 mod custom;
 #[cfg(feature = "failpoints")]
+mod equivalence;
+#[cfg(feature = "failpoints")]
 mod failpoints;
 mod harness;
 mod histories;
