@@ -125,6 +125,8 @@ pub struct Oddities {
     pub shadows: i64,
     /// Columns that CHECK constraints look at: table, column and constraint.
     pub checked_columns: Vec<(String, String, String)>,
+    /// Generated columns that are not stored (18 and newer): table and column.
+    pub virtual_columns: Vec<(String, String)>,
     /// Triggers that fire for applied rows too: table and trigger.
     pub always_triggers: Vec<(String, String)>,
     /// Sequences that fill columns of unique indexes.

@@ -165,6 +165,7 @@ pub(super) async fn oddities(
         blocking_unique,
         shadows: shadows(client).await?,
         checked_columns: checked_columns(client, &oids).await?,
+        virtual_columns: virtual_columns(client, &oids).await?,
         always_triggers: always_triggers(client, &oids).await?,
         sequences: sequences(client, &oids).await?,
         partitions_unkeyed: tables.iter().filter(unkeyed).map(Table::readable).collect(),
@@ -253,6 +254,26 @@ async fn checked_columns(
     let found = |row: &tokio_postgres::Row| {
         let table = crate::catalog::names::readable(row.get(0), row.get(1));
         (table, row.get(2), row.get(3))
+    };
+    Ok(rows.iter().map(found).collect())
+}
+
+async fn virtual_columns(
+    client: &Client,
+    oids: &[u32],
+) -> Result<Vec<(String, String)>, CatalogError> {
+    let sql = "
+        select n.nspname::text, c.relname::text, a.attname::text
+        from pg_catalog.pg_attribute a
+        join pg_catalog.pg_class c on c.oid = a.attrelid
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        where a.attgenerated = 'v' and not a.attisdropped and a.attrelid = any($1)
+        order by 1, 2, a.attnum";
+    let rows = client.query(sql, &[&oids]).await;
+    let rows = rows.map_err(CatalogError::query("list generated columns"))?;
+    let found = |row: &tokio_postgres::Row| {
+        let table = crate::catalog::names::readable(row.get(0), row.get(1));
+        (table, row.get(2))
     };
     Ok(rows.iter().map(found).collect())
 }

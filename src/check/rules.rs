@@ -24,8 +24,26 @@ pub(super) fn check(config: &Config, facts: &NodeFacts) -> Vec<Problem> {
         let rule = rules.of(&table.schema, &table.name, table.key.is_some());
         problems.extend(column(facts, table, rule));
         problems.extend(unique(facts, table, rule));
+        problems.extend(unsent(facts, table, rule));
     }
     problems
+}
+
+/// From PostgreSQL 18 on, a column that is generated and not stored makes every UPDATE and DELETE of
+/// a published table with a full replica identity fail.
+fn unsent(facts: &NodeFacts, table: &Table, rule: &Rule) -> Option<Problem> {
+    let label = table.readable();
+    let mut columns = facts.oddities.virtual_columns.iter();
+    let (_, column) = columns.find(|(of, _)| *of == label)?;
+    let by_key = table.key.as_ref().is_some_and(|key| !key.deferrable);
+    let full = table.replica_identity == 'f' || rule.is_in_row() || !by_key;
+    full.then(|| {
+        let what = format!(
+            "{label} must send whole old rows, and PostgreSQL 18 refuses every update and delete then, because column {column} is generated and not stored"
+        );
+        let fix = format!("make {column} stored, drop it, or exclude {label}");
+        Problem::error(&facts.name, what).fix(fix)
+    })
 }
 
 fn without_key(facts: &NodeFacts, table: &Table, rule: &Rule) -> Problem {

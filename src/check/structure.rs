@@ -72,7 +72,9 @@ fn missing_tables(nodes: &[NodeFacts]) -> Vec<Problem> {
 fn columns(source: &NodeFacts, table: &Table, target: &NodeFacts, there: &Table) -> Vec<Problem> {
     let name = table.readable();
     let mut problems = Vec::new();
-    for column in table.columns.iter().filter(|column| !column.generated) {
+    // From 18 on, generated columns are sent as well.
+    let sent = |column: &&Column| !column.generated || is_published(source, &name, column);
+    for column in table.columns.iter().filter(sent) {
         // mmrepl adds its own where they are missing.
         let ours = [COUNT_COLUMN, VECTOR_COLUMN, STATE_COLUMN, KNOWN_COLUMN]
             .contains(&column.name.as_str());
@@ -97,6 +99,13 @@ fn columns(source: &NodeFacts, table: &Table, target: &NodeFacts, there: &Table)
     problems
 }
 
+/// Whether the values of a generated column are sent: from 18 on, where they are stored.
+fn is_published(source: &NodeFacts, table: &str, column: &Column) -> bool {
+    let mut unstored = source.oddities.virtual_columns.iter();
+    let stored = !unstored.any(|(of, name)| of == table && *name == column.name);
+    stored && source.server.major() >= 18
+}
+
 /// Only a warning: rows from the other side fit, and the link that carries the column waits for it.
 fn missing(source: &NodeFacts, table: &str, column: &Column, target: &NodeFacts) -> Problem {
     let what = format!(
@@ -119,6 +128,9 @@ fn differs(
     other: &Column,
 ) -> Option<Problem> {
     let quoted = crate::catalog::names::ident(&column.name);
+    if column.generated && other.generated {
+        return None;
+    }
     if other.generated {
         let what = format!(
             "column {} of {table} is generated here but written on {}",

@@ -48,7 +48,8 @@ pub(super) struct NodeRow {
 /// The publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PublicationState {
-    /// Whether it publishes all four actions, through the partition root, of listed tables.
+    /// Whether it publishes all four actions, through the partition root, of listed tables, and
+    /// (from 18 on) stored generated columns.
     pub(super) as_wanted: bool,
 }
 

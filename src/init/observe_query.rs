@@ -129,7 +129,8 @@ pub(super) async fn publication(
 ) -> Result<Option<PublicationState>, CatalogError> {
     let sql = "select pubviaroot and pubinsert and pubupdate and pubdelete and pubtruncate
                       and not puballtables
-               from pg_catalog.pg_publication where pubname = $1";
+                      and coalesce(to_jsonb(p) ->> 'pubgencols', 's') = 's'
+               from pg_catalog.pg_publication p where pubname = $1";
     let row = client.query_opt(sql, &[&name]).await;
     let row = row.map_err(CatalogError::query("read the publication"))?;
     Ok(row.map(|row| PublicationState {

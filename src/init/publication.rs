@@ -9,6 +9,9 @@ use crate::catalog::table::Table;
 /// may be partitioned differently.
 const OPTIONS: &str =
     "publish = 'insert, update, delete, truncate', publish_via_partition_root = true";
+/// From 18 on an UPDATE of a table with a full replica identity and a stored generated column is
+/// refused where that column is not published (manual 29.6, 18).
+const WITH_GENERATED: &str = ", publish_generated_columns = stored";
 
 /// How many tables one transaction adds: each keeps a lock until its end, and a server has room for
 /// 64 locks per connection by default (`max_locks_per_transaction`).
@@ -17,10 +20,15 @@ pub(super) const TABLES_PER_TRANSACTION: usize = 100;
 /// The statement that makes the publication or mends its options.
 pub(super) fn make(state: &NodeState) -> Option<String> {
     let name = ident(PUBLICATION);
+    let more = if state.server.major() >= 18 {
+        WITH_GENERATED
+    } else {
+        ""
+    };
     match &state.publication {
-        None => Some(format!("create publication {name} with ({OPTIONS})")),
+        None => Some(format!("create publication {name} with ({OPTIONS}{more})")),
         Some(publication) if publication.as_wanted => None,
-        Some(_) => Some(format!("alter publication {name} set ({OPTIONS})")),
+        Some(_) => Some(format!("alter publication {name} set ({OPTIONS}{more})")),
     }
 }
 

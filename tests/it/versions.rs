@@ -1,8 +1,8 @@
 //! Rules that decide by a version kept in the row.
 
-use crate::on_every_major;
 use crate::support::wait::ensure;
 use crate::support::{Cluster, ClusterOptions, LIMIT, wait_until};
+use crate::{on_every_major, on_majors};
 
 /// `t` under a rule, on two nodes.
 fn options(majors: &[u32], rule: &str) -> ClusterOptions {
@@ -515,4 +515,40 @@ async fn a_table_may_change_its_rule() {
     assert_eq!(cluster.east().value(ours).await, "0");
     let identity = "select relreplident::text from pg_class where relname = 't'";
     assert_eq!(cluster.west().value(identity).await, "d");
+}
+
+/// Whole old rows hold generated columns too, which 18 wants published.
+async fn generated_columns_do_not_stop_updates(majors: &[u32]) {
+    let schema = "create table t (id int primary key, v text,
+        twice text generated always as (v || v) stored)";
+    for rule in [CLOCK, "strategy = \"manual\""] {
+        let cluster = Cluster::running_with(options(majors, rule), schema).await;
+        cluster.wait_streaming().await;
+        let write = "insert into t values (1, 'a'), (2, 'b'), (3, 'c')";
+        cluster.write_on(cluster.east(), write).await;
+        let write = "update t set v = 'west' where id < 3; delete from t where id = 3";
+        cluster.write_on(cluster.west(), write).await;
+        let all = "select string_agg(twice, ' ' order by id) from t";
+        assert_eq!(cluster.east().value(all).await, "westwest westwest");
+    }
+}
+on_every_major!(
+    generated_columns_are_no_obstacle,
+    super::generated_columns_do_not_stop_updates
+);
+
+async fn an_unstored_column_is_refused(majors: &[u32]) {
+    let cluster = Cluster::start(options(majors, CLOCK)).await;
+    let schema =
+        "create table t (id int primary key, v text, twice text generated always as (v || v))";
+    cluster.sql_everywhere(schema).await;
+    let said = cluster.mmrepl_fails(&["init"]).await;
+    assert!(said.contains("twice is generated and not stored"), "{said}");
+    cluster
+        .east()
+        .sql("insert into t values (1, 'a'); update t set v = 'b'")
+        .await;
+}
+mod an_unstored_generated_column {
+    super::on_majors!(pg18, super::an_unstored_column_is_refused, 18, 18);
 }
