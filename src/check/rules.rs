@@ -29,8 +29,8 @@ pub(super) fn check(config: &Config, facts: &NodeFacts) -> Vec<Problem> {
     problems
 }
 
-/// From PostgreSQL 18 on, a column that is generated and not stored makes every UPDATE and DELETE of
-/// a published table with a full replica identity fail.
+/// From PostgreSQL 18 on, a column that is generated and not stored makes every UPDATE and DELETE
+/// of a published table with a full replica identity fail.
 fn unsent(facts: &NodeFacts, table: &Table, rule: &Rule) -> Option<Problem> {
     let label = table.readable();
     let mut columns = facts.oddities.virtual_columns.iter();
