@@ -1,4 +1,5 @@
-//! Named crash points between the steps of apply, for tests (cargo feature `failpoints`).
+//! Named crash points between the steps of apply, and a choice between its ways, for tests (cargo
+//! feature `failpoints`).
 //!
 //! `MMREPL_FAILPOINT=after_commit:3` makes the process abort the third time it gets there, as
 //! `kill -9` would: no destructor runs, nothing is flushed.
@@ -38,5 +39,27 @@ pub fn failpoint(name: &'static str) {
     if wanted == name && PASSED.fetch_add(1, Ordering::SeqCst) + 1 == *count {
         eprintln!("failpoint {name} reached {count} times: aborting");
         std::process::abort();
+    }
+}
+
+/// How transactions are applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Groups are not sent ahead.
+    StepByStep,
+    /// Every transaction by itself, every change one by one.
+    InOrder,
+}
+
+/// The way that `MMREPL_APPLY` (`step_by_step`, `in_order`) asks for. Without the feature there is
+/// none.
+pub fn forced_way() -> Option<Way> {
+    if !cfg!(feature = "failpoints") {
+        return None;
+    }
+    match std::env::var("MMREPL_APPLY").ok()?.as_str() {
+        "step_by_step" => Some(Way::StepByStep),
+        "in_order" => Some(Way::InOrder),
+        _ => None,
     }
 }

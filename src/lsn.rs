@@ -17,6 +17,8 @@ pub struct ParseLsnError(String);
 impl Lsn {
     /// The invalid position, "nothing yet".
     pub const ZERO: Self = Self(0);
+    /// Behind every position.
+    pub const MAX: Self = Self(u64::MAX);
 
     /// Wraps the raw 64-bit value of the wire protocol.
     pub const fn new(raw: u64) -> Self {

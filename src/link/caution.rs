@@ -5,6 +5,7 @@
 //! after a refusal the next groups are applied step by step, more of them each time.
 
 use crate::apply::Copies;
+use crate::failpoint::{Way, forced_way};
 use crate::lsn::Lsn;
 
 /// Groups that are applied step by step after a first refusal …
@@ -60,6 +61,19 @@ pub(super) struct Lessons {
     pub copies: Copies,
     /// Whether groups are sent ahead.
     pub caution: Caution,
+}
+
+impl Lessons {
+    /// Nothing yet, but for what a test asks for.
+    pub(super) fn none() -> Self {
+        let mut lessons = Self::default();
+        match forced_way() {
+            Some(Way::StepByStep) => lessons.step_by_step_until = Lsn::MAX,
+            Some(Way::InOrder) => lessons.in_order_until = Lsn::MAX,
+            None => {}
+        }
+        lessons
+    }
 }
 
 #[cfg(test)]

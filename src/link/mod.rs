@@ -102,7 +102,7 @@ pub async fn run(context: LinkContext, stop: CancellationToken) {
     let mut link = Link {
         context,
         stop,
-        lessons: Lessons::default(),
+        lessons: Lessons::none(),
         transient: Backoff::transient(),
         blocked: Backoff::blocked(),
     };

@@ -69,7 +69,8 @@ impl Applying {
                 }
                 Err(error) => {
                     if second_try_may_help(&error) && !in_order {
-                        self.lessons.in_order_until = piece.header.final_lsn;
+                        let failed = piece.header.final_lsn;
+                        self.lessons.in_order_until = failed.max(self.lessons.in_order_until);
                         if piece.first {
                             in_order = self.recover(error, in_order, started).await?;
                             continue;
@@ -95,10 +96,11 @@ impl Applying {
     pub(super) fn large_refused(&mut self, error: ApplyError, refused: &Group) -> LinkError {
         let ends = refused.pieces.iter().map(|piece| piece.header.final_lsn);
         let ends = ends.max().unwrap_or_default();
+        let lessons = &mut self.lessons;
         if second_try_may_help(&error) {
-            self.lessons.in_order_until = ends;
+            lessons.in_order_until = ends.max(lessons.in_order_until);
         } else {
-            self.lessons.step_by_step_until = ends;
+            lessons.step_by_step_until = ends.max(lessons.step_by_step_until);
         }
         self.failed(error)
     }

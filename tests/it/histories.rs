@@ -34,30 +34,35 @@ const APART: [Then; 4] = [
 const ATTEMPT: &str = "create function attempt(statement text) returns void language plpgsql as $$
     begin execute statement; exception when unique_violation then null; end $$;";
 /// All rounds of writing.
-const ROUNDS: usize = APART.len() + 1;
+pub const ROUNDS: usize = APART.len() + 1;
 /// How long nodes may take to become equal once everything is applied.
 const EQUAL_LIMIT: Duration = Duration::from_secs(30);
 
 /// What is played.
 #[derive(Clone, Copy)]
-struct What {
-    place: Place,
-    count: usize,
-    strategy: Strategy,
+pub struct What {
+    /// Where the rows are.
+    pub place: Place,
+    /// How many histories.
+    pub count: usize,
+    /// The rule.
+    pub strategy: Strategy,
     /// What the configuration says instead, where rows merge.
-    merging: Option<&'static str>,
+    pub merging: Option<&'static str>,
 }
 
 /// Counters only; columns decided each by itself, and a counter.
-const MERGING: [&str; 2] = [
+pub const MERGING: [&str; 2] = [
     "strategy = \"hybrid_clock\"\ndelta_columns = [\"count\"]",
     "strategy = \"column_merge\"\ndelta_columns = [\"count\"]",
 ];
 
 /// Where the rows of a history are.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+pub enum Place {
+    /// Each history has a table of its own.
     OwnTable,
+    /// All of them are in one table.
     SharedTable,
 }
 
@@ -213,19 +218,26 @@ impl Written {
 }
 
 /// The cluster under test with a session on each node.
-struct Scene {
-    cluster: Cluster,
+pub struct Scene {
+    /// The cluster.
+    pub cluster: Cluster,
     clients: Vec<Client>,
     histories: Vec<Written>,
-    merging: bool,
+    /// Rows merge.
+    pub merging: bool,
     fresh: u32,
     /// Conflicts wait for a person; this one throws dice.
     by_hand: Option<Rng>,
 }
 
 impl Scene {
-    async fn new(majors: &[u32], what: What, mut rng: Rng) -> Self {
-        let nodes = u8::try_from(majors.len()).expect("three at most");
+    async fn new(majors: &[u32], what: What, rng: Rng) -> Self {
+        Self::on(ClusterOptions::majors(majors), what, rng).await
+    }
+
+    /// Random histories on a cluster that runs, nothing written yet.
+    pub async fn on(options: ClusterOptions, what: What, mut rng: Rng) -> Self {
+        let nodes = u8::try_from(options.majors.len()).expect("three at most");
         let histories: Vec<Written> = (0..what.count)
             .map(|number| Written::random(number, what, nodes, &mut rng))
             .collect();
@@ -243,20 +255,25 @@ impl Scene {
             text
         };
         let rules: String = tables.into_iter().map(rule).collect();
-        let options = ClusterOptions::majors(majors).config(&rules);
-        let cluster = Cluster::running_with(options, &schema).await;
+        let cluster = Cluster::running_with(options.config(&rules), &schema).await;
         cluster.wait_streaming().await;
-        let mut clients = Vec::new();
-        for node in &cluster.nodes {
-            clients.push(node.client().await);
-        }
-        Self {
+        let mut scene = Self {
             cluster,
-            clients,
+            clients: Vec::new(),
             histories,
             merging: what.merging.is_some(),
             fresh: 0,
             by_hand: (what.strategy == Strategy::Manual).then_some(rng),
+        };
+        scene.connect().await;
+        scene
+    }
+
+    /// New sessions, after the servers were away.
+    pub async fn connect(&mut self) {
+        self.clients.clear();
+        for node in &self.cluster.nodes {
+            self.clients.push(node.client().await);
         }
     }
 
@@ -290,7 +307,8 @@ impl Scene {
         }
     }
 
-    async fn write(&mut self, round: usize) {
+    /// Writes what the histories have for a round.
+    pub async fn write(&mut self, round: usize) {
         for own in &self.histories {
             for step in &own.rounds[round] {
                 let Step::Commit(node, writes) = step else {
@@ -333,13 +351,15 @@ impl Scene {
         self.wait_equal(ROUNDS - 1).await;
     }
 
-    async fn wait_equal(&self, round: usize) {
+    /// Waits until all nodes have equal rows.
+    pub async fn wait_equal(&self, round: usize) {
         self.cluster.settle().await;
         let what = format!("nodes to be equal after round {round}");
         wait_until(&what, EQUAL_LIMIT, async || self.compare().await).await;
     }
 
-    async fn rows(&self, node: usize) -> Vec<TextRow> {
+    /// The rows of all histories on one node.
+    pub async fn rows(&self, node: usize) -> Vec<TextRow> {
         let tables: BTreeSet<&str> = self
             .histories
             .iter()

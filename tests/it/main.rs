@@ -12,6 +12,8 @@ mod conflicts;
 mod copying;
 mod crossing;
 #[cfg(feature = "failpoints")]
+mod equivalence;
+#[cfg(feature = "failpoints")]
 mod failpoints;
 mod harness;
 mod histories;

@@ -1,0 +1,180 @@
+//! Every way of applying ends the same: groups sent ahead, groups step by step, and every change by
+//! itself in the source's order.
+//!
+//! Both nodes are written while no daemon runs: conflicts, moved keys and unique values, large
+//! values left out. Then the servers are stopped and their folders copied, so that each way starts
+//! from the very same write-ahead log with the very same commit times.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::histories::{MERGING, Place, ROUNDS, Scene, What};
+use crate::history::Strategy;
+use crate::support::pg::TextRow;
+use crate::support::{ClusterOptions, Rng};
+
+/// What `MMREPL_APPLY` says.
+const WAYS: [&str; 3] = ["ahead", "step_by_step", "in_order"];
+
+/// The deletes that hold. Under a row that is there again an older tombstone may be left, which no
+/// longer says anything: what writes the net change of a key does not delete it in between.
+const TOMBSTONES: &str = "select key, version from mmrepl.tombstone
+    where not exists (select from h where array[id]::text = key) order by 1, 2";
+/// Rows kept aside.
+const SHADOWS: &str = "select relation::regclass, key, vals from mmrepl.shadow order by 1, 2";
+const CONFLICTS: &str = "select source, table_name, key_values, kind, rule, outcome,
+    regexp_replace(local_values::text, '\\.{99,}', '…'), local_node, local_time
+    from mmrepl.conflict order by 1, 2, 3, 4, 5, 6, 7";
+
+/// What one way has left behind.
+#[derive(Debug, PartialEq, Eq)]
+struct Left {
+    rows: Vec<TextRow>,
+    tombstones: Vec<TextRow>,
+    shadows: Vec<TextRow>,
+    conflicts: Vec<TextRow>,
+}
+
+/// Stopped servers, and copies of their folders.
+struct Copies {
+    folders: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Copies {
+    fn take(scene: &mut Scene) -> Self {
+        let mut folders = Vec::new();
+        for name in ["east", "west"] {
+            scene.cluster.server_mut(name).stop();
+            let data = scene.cluster.node(name).server().data_dir();
+            let copy = data.with_file_name("copy");
+            copy_folder(&data, &copy);
+            folders.push((data, copy));
+        }
+        Self { folders }
+    }
+
+    fn put_back(&self) {
+        for (data, copy) in &self.folders {
+            std::fs::remove_dir_all(data).unwrap();
+            copy_folder(copy, data);
+        }
+    }
+}
+
+/// With owners and modes, which a server insists on.
+fn copy_folder(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(
+        status.unwrap().success(),
+        "{} cannot be copied",
+        from.display()
+    );
+}
+
+async fn left(scene: &Scene, node: usize) -> Left {
+    let on = &scene.cluster.nodes[node];
+    // Rows that merge do so write by write or with others of their group: how many records that
+    // makes depends on the groups.
+    let conflicts = if scene.merging { "" } else { CONFLICTS };
+    Left {
+        rows: scene.rows(node).await,
+        tombstones: on.rows(TOMBSTONES).await,
+        shadows: on.rows(SHADOWS).await,
+        conflicts: on.rows(conflicts).await,
+    }
+}
+
+async fn apply(scene: &mut Scene, way: &str) -> Vec<Left> {
+    for name in ["east", "west"] {
+        // The store knows what an earlier way has applied.
+        let _ = std::fs::remove_dir_all(scene.cluster.data_dir(name));
+        scene.cluster.server_mut(name).start().unwrap();
+    }
+    scene.connect().await;
+    scene.cluster.set_daemon_env("MMREPL_APPLY", way);
+    scene.cluster.start_daemons();
+    scene.wait_equal(ROUNDS - 1).await;
+    let left = vec![left(scene, 0).await, left(scene, 1).await];
+    scene.cluster.stop_daemons();
+    for name in ["east", "west"] {
+        scene.cluster.server_mut(name).stop();
+    }
+    left
+}
+
+async fn every_way_ends_the_same(what: What, seed: u64) {
+    let options = ClusterOptions::pair().own_servers();
+    let mut scene = Scene::on(options, what, Rng::from_env(seed)).await;
+    scene.cluster.pause_all().await;
+    scene.write(0).await;
+    scene.cluster.resume_all().await;
+    scene.wait_equal(0).await;
+    scene.cluster.stop_daemons();
+    for round in 1..ROUNDS {
+        scene.write(round).await;
+    }
+    let copies = Copies::take(&mut scene);
+    let first = apply(&mut scene, WAYS[0]).await;
+    for way in &WAYS[1..] {
+        copies.put_back();
+        let other = apply(&mut scene, way).await;
+        for (node, (a, b)) in first.iter().zip(&other).enumerate() {
+            let name = scene.cluster.nodes[node].name;
+            same(&a.rows, &b.rows, &format!("{way}: rows on {name}"));
+            same(
+                &a.tombstones,
+                &b.tombstones,
+                &format!("{way}: tombstones on {name}"),
+            );
+            same(&a.shadows, &b.shadows, &format!("{way}: shadows on {name}"));
+            same(
+                &a.conflicts,
+                &b.conflicts,
+                &format!("{way}: conflicts on {name}"),
+            );
+        }
+    }
+}
+
+fn same(a: &[TextRow], b: &[TextRow], what: &str) {
+    let only = |these: &[TextRow], those: &[TextRow]| -> String {
+        let rows = these.iter().filter(|row| !those.contains(row));
+        rows.take(5).map(line).collect()
+    };
+    assert!(
+        a == b,
+        "{what}: only {}:{}\nonly here:{}",
+        WAYS[0],
+        only(a, b),
+        only(b, a)
+    );
+}
+
+fn line(row: &TextRow) -> String {
+    let values = row.iter().map(|value| value.as_deref().unwrap_or("-"));
+    format!("\n  {}", values.collect::<Vec<_>>().join(" | "))
+}
+
+const fn what(strategy: Strategy, merging: Option<&'static str>) -> What {
+    What {
+        place: Place::SharedTable,
+        count: 120,
+        strategy,
+        merging,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_time() {
+    every_way_ends_the_same(what(Strategy::LastWriteWins, None), 21).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_a_clock_in_the_row() {
+    every_way_ends_the_same(what(Strategy::HybridClock, None), 22).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_rows_that_merge() {
+    every_way_ends_the_same(what(Strategy::HybridClock, Some(MERGING[1])), 23).await;
+}
