@@ -22,7 +22,7 @@ pub struct Migration {
 }
 
 /// Every migration in order.
-pub const MIGRATIONS: [Migration; 8] = [
+pub const MIGRATIONS: [Migration; 9] = [
     Migration {
         number: 1,
         name: "001_base",
@@ -62,6 +62,11 @@ pub const MIGRATIONS: [Migration; 8] = [
         number: 8,
         name: "008_custom",
         sql: include_str!("../migrations/008_custom.sql"),
+    },
+    Migration {
+        number: 9,
+        name: "009_deletes",
+        sql: include_str!("../migrations/009_deletes.sql"),
     },
 ];
 

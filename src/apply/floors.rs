@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::origins::Origins;
-use super::params::time_array;
+use super::params::{time_array, time_binary};
 use crate::commit_time::CommitTime;
 use crate::conflict::Seen;
 use crate::ids::NodeName;
@@ -57,6 +57,12 @@ impl Floors {
             self.texts.extend(self.times.iter().copied().map(text));
         }
         &self.texts
+    }
+
+    /// The same in binary form.
+    pub(super) fn binary(&mut self, time: CommitTime, seen: &Arc<Seen>) -> Vec<Vec<u8>> {
+        let times = self.times(time, seen).iter();
+        times.map(|time| time_binary(*time).to_vec()).collect()
     }
 
     /// The floors of many changes: for each parameter an array in binary form.

@@ -51,9 +51,14 @@ pub(super) fn text_array<'a>(elements: impl Iterator<Item = Option<&'a [u8]>>) -
     binary_array(TEXT_OID, elements, |element| element)
 }
 
+/// A `timestamptz` in binary form.
+pub(super) fn time_binary(time: CommitTime) -> [u8; 8] {
+    time.as_postgres_micros().to_be_bytes()
+}
+
 /// A one-dimensional `timestamptz[]` in binary form.
 pub(super) fn time_array(elements: impl Iterator<Item = CommitTime>) -> Vec<u8> {
-    let micros = elements.map(|time| Some(time.as_postgres_micros().to_be_bytes()));
+    let micros = elements.map(|time| Some(time_binary(time)));
     binary_array(TIMESTAMPTZ_OID, micros, |bytes| bytes)
 }
 

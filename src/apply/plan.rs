@@ -18,6 +18,8 @@ use crate::pgoutput::Value;
 const SET_ROWS_MIN: usize = 5;
 /// More rows than this in one statement make the server choose worse plans.
 const SET_ROWS_MAX: usize = 500;
+/// The plan of a delete by a list of keys does not depend on how many there are.
+const LISTED_ROWS_MAX: usize = 2_000;
 /// A statement's arrays hold at most about this many bytes of values.
 const SET_BYTES_MAX: usize = 1024 * 1024;
 
@@ -26,6 +28,8 @@ const SET_BYTES_MAX: usize = 1024 * 1024;
 pub(super) enum Kind {
     /// Guarded delete.
     Delete,
+    /// Many of them, all with the same floors.
+    DeleteListed,
     /// Guarded update of these columns.
     Update(Vec<usize>, UpdateGuard),
     /// Insert of a row that is not there.
@@ -111,7 +115,7 @@ fn can_batch(row: &RowChange, kind: &Kind) -> bool {
     match kind {
         Kind::Insert | Kind::Copy => true,
         Kind::Update(columns, _) if columns.is_empty() => false,
-        Kind::Update(..) | Kind::Delete => set_sql::can_batch(&row.target.map),
+        Kind::Update(..) | Kind::Delete | Kind::DeleteListed => set_sql::can_batch(&row.target.map),
     }
 }
 
@@ -147,14 +151,19 @@ impl<'a> Plan<'a> {
         } else {
             &mut self.first
         };
+        let (kind, rows_max) = if set.can_be_listed() {
+            (Kind::DeleteListed, LISTED_ROWS_MAX)
+        } else {
+            (set.kind, SET_ROWS_MAX)
+        };
         let (mut rows, mut entries) = (set.rows, set.entries);
         while !rows.is_empty() {
-            let count = take(&rows);
+            let count = take(&rows, rows_max);
             let (rest, left) = (rows.split_off(count), entries.split_off(count));
             list.push(RowSet {
                 rows,
                 entries,
-                ..RowSet::new(set.target, set.kind.clone())
+                ..RowSet::new(set.target, kind.clone())
             });
             (rows, entries) = (rest, left);
         }
@@ -162,9 +171,9 @@ impl<'a> Plan<'a> {
 }
 
 /// How many of the rows fit one statement; at least one.
-fn take(rows: &[&RowChange]) -> usize {
+fn take(rows: &[&RowChange], rows_max: usize) -> usize {
     let mut bytes = 0;
-    let fitting = rows.iter().take(SET_ROWS_MAX).take_while(|row| {
+    let fitting = rows.iter().take(rows_max).take_while(|row| {
         bytes += bytes_of(row);
         bytes <= SET_BYTES_MAX
     });
@@ -186,6 +195,19 @@ impl<'a> RowSet<'a> {
             rows: Vec::new(),
             entries: Vec::new(),
         }
+    }
+
+    /// Whether its rows are deletes that one list of keys can tell, with floors for all of them.
+    fn can_be_listed(&self) -> bool {
+        let Some(first) = self.rows.first() else {
+            return false;
+        };
+        let alike =
+            |row: &&RowChange| row.time == first.time && Arc::ptr_eq(&row.seen, &first.seen);
+        self.kind == Kind::Delete
+            && !self.target.versions().is_in_row()
+            && set_sql::listed_type(&self.target.map).is_some()
+            && self.rows.iter().all(alike)
     }
 
     fn can_be_copied(&self, copies: &mut Copies) -> bool {

@@ -131,7 +131,10 @@ impl Pusher<'_, '_> {
             copied.map_err(failed)?;
             pushed.push(Pushed::Set(set));
         } else if set.pays() {
-            let arrays = arrays_of(set, self.floors);
+            let arrays = match set.kind {
+                Kind::DeleteListed => keys_and_floors(set, self.floors),
+                _ => arrays_of(set, self.floors),
+            };
             let sql = checked(self.all_or_nothing, set.target, sql(), Expected::AsGiven);
             self.batch.push_binary(&sql, &arrays).map_err(failed)?;
             pushed.push(Pushed::Set(set));
@@ -199,8 +202,27 @@ fn floor_arrays(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
     match set.kind {
         Kind::Delete => floors.arrays(set.rows.iter().map(|row| stamp(row.time, &row.seen))),
         Kind::Update(_, UpdateGuard::SameWriter) | Kind::Insert | Kind::Copy => Vec::new(),
+        Kind::DeleteListed => floors_of_all(set, floors),
         Kind::Update(..) => floors.arrays(set.rows.iter().map(|row| stamp(row.since, &row.seen))),
     }
+}
+
+/// The floors that the deletes of a list have in common.
+fn floors_of_all(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
+    let versions = set.target.versions();
+    let floors_of = |row: &&RowChange| floors.binary(versions.floor_time(row.time), &row.seen);
+    set.rows.first().map(floors_of).unwrap_or_default()
+}
+
+/// The parameters of a delete by a list: the keys, then the floors.
+fn keys_and_floors(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
+    let keys = set
+        .rows
+        .iter()
+        .map(|row| row.key.first().map(|key| &key[..]));
+    let mut parameters = vec![text_array(keys)];
+    parameters.extend(floors_of_all(set, floors));
+    parameters
 }
 
 /// The parameters of a statement for many rows: the floors, then an array for each column.
@@ -221,7 +243,7 @@ fn arrays_of(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
         arrays.push(text_array(texts));
     }
     let columns: Vec<usize> = match &set.kind {
-        Kind::Delete => vec![],
+        Kind::Delete | Kind::DeleteListed => vec![],
         Kind::Update(columns, _) => columns.clone(),
         Kind::Insert | Kind::Copy => set.target.map.written().collect(),
     };

@@ -84,6 +84,35 @@ pub(super) fn delete(map: &TableMap, (guard, versions): (&Guard, &Versions)) -> 
     )
 }
 
+/// The type of the one column of the key, where an array can hold its values: arrays of arrays are
+/// arrays of their elements.
+pub(super) fn listed_type(map: &TableMap) -> Option<&str> {
+    let [key] = key_of(map) else { return None };
+    let cast = map.table.column(&key.name)?.cast_type.as_deref()?;
+    (!cast.ends_with("[]")).then_some(cast)
+}
+
+/// Deletes rows by key where there is nothing to decide, the floors being those of all of them.
+/// Parameters: the keys, the floors.
+///
+/// A list is looked up in the index at once, where a join would come back for every key. It is a
+/// query of its own so that the texts are cast once, and not again for every row where the server
+/// reads the whole table instead.
+pub(super) fn delete_listed(map: &TableMap, guard: &Guard) -> String {
+    let array = format!("{}[]", listed_type(map).unwrap_or("text"));
+    let keys = format!("(select $1::text[]::{array})::{array}");
+    let matches = key_of(map).iter().map(|column| {
+        let (name, equality) = (quote(&column.name), &column.equality);
+        format!("t.{name} {equality} any ({keys})")
+    });
+    format!(
+        "delete from {} t where {} and {}",
+        map.table.only(),
+        matches.collect::<Vec<_>>().join(" and "),
+        guard.takes_above("t", |n| format!("${}::timestamptz", n + 1))
+    )
+}
+
 /// Updates `columns` by key. Parameters: the floors (`Older` only), the key's columns, the columns.
 pub(super) fn update(
     map: &TableMap,

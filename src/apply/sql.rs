@@ -79,11 +79,18 @@ impl Guard {
     /// The same with the floors somewhere else.
     pub(super) fn takes_above(&self, alias: &str, floor: impl Fn(usize) -> String) -> String {
         let written = format!("(pg_xact_commit_timestamp_origin({alias}.xmin))");
+        let floors: Vec<String> = (1..=self.floors()).map(&floor).collect();
+        // The time alone is cheaper to ask for than time and origin, and mostly it is enough.
+        let below_all = format!(
+            "not coalesce(pg_xact_commit_timestamp({alias}.xmin) > least({}), false)",
+            floors.join(", ")
+        );
+        let by_source = self.by_source(&written);
+        if self.others.is_empty() {
+            return format!("({below_all} or {by_source})");
+        }
         let above = self.above_floor(&written, floor);
-        format!(
-            "({} or not coalesce({above}, false))",
-            self.by_source(&written)
-        )
+        format!("({below_all} or {by_source} or not coalesce({above}, false))")
     }
 
     /// "What was written at `written` lies above the floor of the node that wrote it".
@@ -354,7 +361,7 @@ pub(super) fn leave_tombstone(map: &TableMap, versions: &Versions) -> String {
     };
     format!(
         "insert into mmrepl.tombstone (relation, key, version) values ({}, {}, {version}::text) \
-         on conflict (relation, key) do update \
+         on conflict (relation, key, bulk) do update \
          set left_at = excluded.left_at, version = excluded.version",
         map.table.oid,
         key_text(map, 1)
@@ -519,7 +526,7 @@ pub(super) fn truncate(maps: &[&TableMap]) -> String {
 pub(super) fn leave_table_tombstone(map: &TableMap, guard: &Guard) -> String {
     format!(
         "insert into mmrepl.tombstone as t (relation, key) values ({}, '') \
-         on conflict (relation, key) do update set left_at = excluded.left_at where {}",
+         on conflict (relation, key, bulk) do update set left_at = excluded.left_at where {}",
         map.table.oid,
         guard.older("t", "$1::timestamptz")
     )

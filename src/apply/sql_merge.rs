@@ -46,7 +46,7 @@ pub(super) fn bury(map: &TableMap) -> String {
     let next = 1 + key_of(map).len();
     format!(
         "insert into mmrepl.tombstone (relation, key, version, image) \
-         values ({}, {}, ${next}::text, ${}::text[]) on conflict (relation, key) do update \
+         values ({}, {}, ${next}::text, ${}::text[]) on conflict (relation, key, bulk) do update \
          set left_at = excluded.left_at, version = excluded.version, image = excluded.image",
         map.table.oid,
         key_text(map, 1),

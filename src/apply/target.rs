@@ -242,6 +242,7 @@ impl Target {
         let guards = (&self.guard, &self.versions);
         let make = || match kind {
             Kind::Delete => set_sql::delete(&self.map, guards),
+            Kind::DeleteListed => set_sql::delete_listed(&self.map, &self.guard),
             Kind::Update(columns, how) => set_sql::update(&self.map, columns, *how, guards),
             Kind::Insert => set_sql::insert(&self.map),
             Kind::Copy => set_sql::copy(&self.map),

@@ -6,7 +6,7 @@
 
 use super::merging::Merging;
 use super::versions::InRow;
-use crate::catalog::key_text::key_expression;
+use crate::catalog::key_text::{KeyForm, key_expression};
 use crate::catalog::names::ident;
 use crate::catalog::table::{Key, KeyColumn, Table};
 
@@ -121,7 +121,11 @@ pub(super) fn of_table(table: &Table, in_row: Option<&InRow>) -> Vec<Wanted> {
     let delete = if table.partitioned {
         Wanted::new("mmrepl_delete", "after delete", " for each row", one)
     } else {
-        let all = format!("mmrepl.leave_tombstones({deleted})");
+        let all = if in_row.is_none() && is_unique_at_once(key) {
+            format!("mmrepl.remember_deletes({deleted})")
+        } else {
+            format!("mmrepl.leave_tombstones({deleted})")
+        };
         let old_rows = " referencing old table as mmrepl_old for each statement";
         Wanted::new("mmrepl_delete", "after delete", old_rows, all)
     };
@@ -131,6 +135,16 @@ pub(super) fn of_table(table: &Table, in_row: Option<&InRow>) -> Vec<Wanted> {
         None => wanted.extend(truncates(table)),
     }
     wanted
+}
+
+/// Whether two rows never have the same key, not even for a moment, and no two keys the same text:
+/// what a type that somebody else defined prints may leave something out.
+fn is_unique_at_once(key: &Key) -> bool {
+    !key.deferrable
+        && key
+            .columns
+            .iter()
+            .all(|column| column.form != KeyForm::Output)
 }
 
 /// Whether the trigger that was there leaves the same versions, whatever else is new.

@@ -89,6 +89,60 @@ async fn equal_keys_leave_one_tombstone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_deletes_leave_one_tombstone_for_each_key() {
+    let cluster = pair(PLAIN).await;
+    cluster.init().await;
+    let east = cluster.east();
+    let fill = "insert into t select n, '' from generate_series(1, 60) n";
+    let kept =
+        "select count(*) || ' ' || count(distinct key) || ' ' || count(*) filter (where bulk)
+        from mmrepl.tombstone";
+    for isolation in ["read committed", "repeatable read"] {
+        // Keys that were deleted before: alone, with others, in this transaction, and not at all.
+        let again = format!("{fill} on conflict do nothing");
+        east.sql("truncate mmrepl.tombstone").await;
+        for sql in [
+            fill,
+            "delete from t where id = 1",
+            "delete from t where id > 30",
+        ] {
+            east.sql(sql).await;
+        }
+        east.sql(&again).await;
+        let client = east.client().await;
+        let sql = format!(
+            "begin isolation level {isolation}; delete from t where id < 30; {again};
+             delete from t; commit"
+        );
+        crate::support::pg::execute(&client, &sql).await;
+        let wanted = match isolation {
+            "read committed" => "60 60 60",
+            // There the place beside the one for many is taken, whatever is in that.
+            _ => "90 60 30",
+        };
+        assert_eq!(east.value(kept).await, wanted, "{isolation}");
+    }
+}
+
+/// A snapshot of the whole transaction does not show tombstones that came later.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_deletes_under_an_old_snapshot_meet_no_tombstone() {
+    let cluster = pair(PLAIN).await;
+    cluster.init().await;
+    let east = cluster.east();
+    let old = east.client().await;
+    let begin = "begin isolation level repeatable read; select count(*) from t";
+    crate::support::pg::execute(&old, begin).await;
+    let fill = "insert into t select n, '' from generate_series(1, 60) n";
+    east.sql(fill).await;
+    east.sql("delete from t").await;
+    let same = format!("{fill}; delete from t; commit");
+    crate::support::pg::execute(&old, &same).await;
+    let kept = "select count(*) || ' ' || count(distinct key) from mmrepl.tombstone";
+    assert_eq!(east.value(kept).await, "120 60");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn changing_a_key_leaves_a_tombstone_and_nothing_else_does() {
     let cluster = pair(SHAPES).await;
     cluster.init().await;
