@@ -228,9 +228,11 @@ impl Applying {
     /// A group that was sent ahead was refused, and everything behind it is void: all of it once
     /// more, step by step.
     async fn again(&mut self, error: ApplyError, refused: Group) -> Result<(), LinkError> {
-        if !matches!(error, ApplyError::ClockBehind { .. }) {
-            self.lessons.caution.refused();
+        match error {
+            ApplyError::ClockBehind { .. } => self.lessons.caution.too_early(),
+            _ => self.lessons.caution.refused(),
         }
+        self.ahead = false;
         let gave_up = self.applier.rollback().await;
         gave_up.map_err(|source| self.failed(source))?;
         self.in_large = false;

@@ -41,6 +41,11 @@ impl Caution {
         self.taken = 0;
     }
 
+    /// A group came before the target's clock had passed it, as the next ones may.
+    pub(super) fn too_early(&mut self) {
+        self.left = self.left.max(PAUSE_MIN);
+    }
+
     /// A group was taken.
     pub(super) fn taken(&mut self) {
         self.taken += 1;
@@ -101,6 +106,15 @@ mod tests {
         }
         assert_eq!(step_by_step(&mut caution), PAUSE_MAX);
         assert_eq!(step_by_step(&mut caution), 0);
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_is_no_reason_for_longer_pauses() {
+        let mut caution = Caution::default();
+        for _ in 0..20 {
+            caution.too_early();
+        }
+        assert_eq!(step_by_step(&mut caution), PAUSE_MIN);
     }
 
     #[test]
