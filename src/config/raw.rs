@@ -7,7 +7,7 @@ use crate::conflict::RECORDED_PER_MINUTE;
 
 /// Every key of the file; a test holds `mmrepl.example.toml` against it.
 #[cfg(test)]
-pub(super) const KEYS: [&str; 14] = [
+pub(super) const KEYS: [&str; 15] = [
     "name",
     "dsn",
     "admin",
@@ -22,6 +22,7 @@ pub(super) const KEYS: [&str; 14] = [
     "node_priority",
     "version_column",
     "delta_columns",
+    "streaming",
 ];
 
 /// The whole file. Not `Debug`: a DSN may hold a password.
@@ -35,6 +36,8 @@ pub(super) struct RawConfig {
     pub(super) tables: RawTables,
     #[serde(default)]
     pub(super) conflict: RawConflict,
+    #[serde(default)]
+    pub(super) apply: RawApply,
 }
 
 /// `[cluster]`.
@@ -68,6 +71,19 @@ impl Default for RawTables {
             include: vec!["public.*".to_owned()],
             exclude: Vec::new(),
         }
+    }
+}
+
+/// `[apply]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawApply {
+    pub(super) streaming: bool,
+}
+
+impl Default for RawApply {
+    fn default() -> Self {
+        Self { streaming: true }
     }
 }
 

@@ -23,9 +23,11 @@ mod progress;
 mod queue;
 mod reader;
 mod reading;
+mod running;
 mod stepwise;
 mod window;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -47,6 +49,7 @@ use applying::{ApplyOptions, Applying, Ended};
 use caution::Lessons;
 use connect::Ready;
 use reader::Reader;
+use running::Running;
 
 pub use error::LinkError;
 pub use history::HistoryError;
@@ -76,6 +79,8 @@ pub struct LinkContext {
     pub rules: Rules,
     /// How long to wait for the target's clock.
     pub max_clock_skew: Duration,
+    /// Whether large transactions are applied while they are running on the source.
+    pub streaming: bool,
     /// Conflicts recorded per table and minute before only a sample is.
     pub recorded_per_minute: u64,
     /// What the daemon remembers.
@@ -131,10 +136,33 @@ impl Link {
                 continue;
             }
             // Boxed: a large future, and its frame is needed once per connection only.
-            if let Err(error) = Box::pin(self.stream()).await {
-                self.back_off(&error).await;
+            match Box::pin(self.stream()).await {
+                Err(error) if self.streams() && error.is_about_streaming() => {
+                    self.give_up_streaming(&error);
+                }
+                Err(error) => self.back_off(&error).await,
+                Ok(()) => {}
             }
         }
+    }
+
+    /// Whether transactions are asked for while they are still running. With more than two nodes
+    /// another link may delete what such a transaction is about to insert, and see nothing of it.
+    fn streams(&self) -> bool {
+        let wanted = self.context.streaming && self.context.nodes.len() == 2;
+        wanted && self.lessons.patience.is_over()
+    }
+
+    /// The next connection asks for transactions once they are committed.
+    fn give_up_streaming(&mut self, error: &LinkError) {
+        let pause = self.lessons.patience.gave_up();
+        let message = format!(
+            "a transaction still running on {} is applied once it is committed there, and others for {} s: {error}",
+            self.context.source.name,
+            pause.as_secs()
+        );
+        tracing::info!(link = %self.context.link, "{message}");
+        self.context.monitor.notice(message);
     }
 
     async fn wait_while_paused(&self) {
@@ -157,7 +185,7 @@ impl Link {
         let interrupted = self.interruption();
         let ready = tokio::select! {
             () = interrupted.cancelled() => return Ok(()),
-            ready = connect::connect(&self.context) => ready?,
+            ready = connect::connect(&self.context, self.streams()) => ready?,
         };
         tracing::info!(link = %self.context.link, from = %ready.begun.source_end, "streaming");
         self.context.monitor.add_reconnect();
@@ -190,6 +218,12 @@ impl Link {
         let (confirmed_tx, confirmed_rx) = watch::channel(Lsn::ZERO);
         let (sender, receiver) = queue::queue();
         let context = &self.context;
+        let assembler = Assembler::new(piece_limits(), OriginFilter::DropAll);
+        let assembler = if ready.streaming {
+            assembler.passing_on()
+        } else {
+            assembler
+        };
         let reader = Reader::new(
             (
                 context.source.name.clone(),
@@ -197,7 +231,7 @@ impl Link {
                 ready.seen,
             ),
             ready.stream,
-            Assembler::new(piece_limits(), OriginFilter::DropAll),
+            assembler,
             sender,
             (confirmed_rx, monitor.clone()),
         );
@@ -209,10 +243,11 @@ impl Link {
             confirmed_tx,
         );
         let lessons = std::mem::take(&mut self.lessons);
+        let running = Running::new(context.clone(), Arc::clone(&ready.target_control));
         let mut applying = Applying::new(
-            (ready.applier, self.options(), lessons),
-            receiver,
-            durable_tx,
+            (ready.applier, running),
+            (self.options(ready.streaming, &lessons), lessons),
+            (receiver, durable_tx),
             monitor,
             (ready.begun, ready.goal),
         );
@@ -229,11 +264,12 @@ impl Link {
         result
     }
 
-    fn options(&self) -> ApplyOptions {
+    fn options(&self, streaming: bool, lessons: &Lessons) -> ApplyOptions {
         ApplyOptions {
             link: self.context.link.clone(),
             merge: self.context.nodes.len() == 2,
             max_clock_skew: self.context.max_clock_skew,
+            waits_to_ask: !streaming && self.context.streaming && !lessons.patience.is_over(),
         }
     }
 
@@ -279,7 +315,7 @@ async fn drive(
     tokio::pin!(saving);
     let result = tokio::select! {
         ended = applying.run(interrupted) => match ended {
-            Ok(Ended::Stopped) => Ok(()),
+            Ok(Ended::Stopped | Ended::MayAskForRunning) => Ok(()),
             // The queue was closed by the reader, which knows why.
             Ok(Ended::SourceGone) => joined((&mut reading).await),
             Err(error) => Err(error),

@@ -156,12 +156,18 @@ impl Reader {
         (at, sent_at): (Lsn, CommitTime),
         payload: Bytes,
     ) -> Result<bool, LinkError> {
-        let message = pgoutput::decode(payload, false).map_err(|source| LinkError::Decode {
+        let in_stream = self.assembler.in_stream();
+        let message = pgoutput::decode(payload, in_stream).map_err(|source| LinkError::Decode {
             node: self.source.clone(),
             source,
         })?;
-        if let Message::Begin { commit_time, .. } = message {
-            self.behind = sent_at.micros_since(commit_time) > BACKLOG_MICROS;
+        match message {
+            Message::Begin { commit_time, .. } => {
+                self.behind = sent_at.micros_since(commit_time) > BACKLOG_MICROS;
+            }
+            Message::StreamStart { .. } => self.behind = true,
+            Message::StreamStop => self.behind = false,
+            _ => {}
         }
         self.assembler.source_had_seen(self.seen.at(at));
         let assembled = self
@@ -173,6 +179,10 @@ impl Reader {
             })?;
         match assembled {
             Assembled::Piece(piece) => self.enqueue_all(piece).await,
+            Assembled::RunningEnded(end) => {
+                self.queue.ended(end);
+                Ok(true)
+            }
             Assembled::Skipped { end } => {
                 self.nothing_up_to(end.end_lsn);
                 Ok(true)
