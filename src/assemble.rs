@@ -16,11 +16,11 @@
 //! - With [`Assembler::passing_on`] the changes of one streamed transaction at a time leave as they
 //!   come, in pieces that know no commit yet, and its end by itself ([`RunningEnd`]). What cannot be
 //!   followed that way, such as a part that is rolled back, is an error: without streaming it can.
-//! - Other streamed transactions come before anybody knows how they end, mixed with others, with their
-//!   subtransactions numbered. They are kept in memory within a byte budget; a rolled back
-//!   subtransaction takes exactly its own changes with it. What a streamed transaction says about
-//!   tables counts for itself only until it commits, which is also how the server keeps count of
-//!   what it has told (`streamed_txns` in pgoutput.c).
+//! - Other streamed transactions, which come before anybody knows how they end, mixed with others
+//!   and with their subtransactions numbered, are kept in memory within a byte budget; a rolled
+//!   back subtransaction takes exactly its own changes with it.
+//! - What a streamed transaction says about tables counts for itself only until it commits, which
+//!   is also how the server keeps count of what it has told (`streamed_txns` in pgoutput.c).
 //!
 //! Values are slices of the buffers they were read into. A piece that waits keeps those
 //! buffers alive whole, so the reader's buffer size, not only `bytes`, bounds what is held.
@@ -443,7 +443,7 @@ impl Assembler {
                 seen: Arc::clone(&self.seen),
             })),
             Kept::All(finished) => {
-                self.state = State::Draining(finished);
+                self.state = State::Draining(*finished);
                 Ok(self.pending().map_or(Assembled::Nothing, Assembled::Piece))
             }
         }

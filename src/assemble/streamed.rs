@@ -244,11 +244,8 @@ impl Streams {
         } else if streamed.runs.is_empty() {
             Kept::Nothing
         } else {
-            Kept::All(Finished::new(
-                header,
-                (end, Arc::clone(seen)),
-                streamed.runs,
-            ))
+            let end = (end, Arc::clone(seen));
+            Kept::All(Box::new(Finished::new(header, end, streamed.runs)))
         };
         Ok((streamed.described, kept))
     }
@@ -261,7 +258,7 @@ pub(super) enum Kept {
     /// It has been passed on.
     PassedOn,
     /// All of it.
-    All(Finished),
+    All(Box<Finished>),
 }
 
 impl Run {

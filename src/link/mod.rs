@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::assemble::{Assembler, OriginFilter, PieceLimits};
@@ -137,7 +138,7 @@ impl Link {
             }
             // Boxed: a large future, and its frame is needed once per connection only.
             match Box::pin(self.stream()).await {
-                Err(error) if self.streams() && error.is_about_streaming() => {
+                Err(error) if self.asks_for_running() && error.is_about_streaming() => {
                     self.give_up_streaming(&error);
                 }
                 Err(error) => self.back_off(&error).await,
@@ -146,16 +147,20 @@ impl Link {
         }
     }
 
-    /// Whether transactions are asked for while they are still running. With more than two nodes
+    /// Whether transactions are to be applied while they are still running. With more than two nodes
     /// another link may delete what such a transaction is about to insert, and see nothing of it.
-    fn streams(&self) -> bool {
-        let wanted = self.context.streaming && self.context.nodes.len() == 2;
-        wanted && self.lessons.patience.is_over()
+    fn wants_running(&self) -> bool {
+        self.context.streaming && self.context.nodes.len() == 2
+    }
+
+    /// Whether they are asked for now.
+    fn asks_for_running(&self) -> bool {
+        self.wants_running() && self.lessons.patience.is_over(Instant::now())
     }
 
     /// The next connection asks for transactions once they are committed.
     fn give_up_streaming(&mut self, error: &LinkError) {
-        let pause = self.lessons.patience.gave_up();
+        let pause = self.lessons.patience.gave_up(Instant::now());
         let message = format!(
             "a transaction still running on {} is applied once it is committed there, and others for {} s: {error}",
             self.context.source.name,
@@ -183,14 +188,15 @@ impl Link {
     /// Connects and streams until stopped, paused or failed.
     async fn stream(&mut self) -> Result<(), LinkError> {
         let interrupted = self.interruption();
+        let asked = self.asks_for_running();
         let ready = tokio::select! {
             () = interrupted.cancelled() => return Ok(()),
-            ready = connect::connect(&self.context, self.streams()) => ready?,
+            ready = connect::connect(&self.context, asked) => ready?,
         };
         tracing::info!(link = %self.context.link, from = %ready.begun.source_end, "streaming");
         self.context.monitor.add_reconnect();
         self.transient.reset();
-        let result = Box::pin(self.stream_from(ready, &interrupted)).await;
+        let result = Box::pin(self.stream_from((ready, asked), &interrupted)).await;
         interrupted.cancel();
         result
     }
@@ -210,7 +216,7 @@ impl Link {
 
     async fn stream_from(
         &mut self,
-        ready: Ready,
+        (ready, asked): (Ready, bool),
         interrupted: &CancellationToken,
     ) -> Result<(), LinkError> {
         let monitor = self.context.monitor.clone();
@@ -246,7 +252,7 @@ impl Link {
         let running = Running::new(context.clone(), Arc::clone(&ready.target_control));
         let mut applying = Applying::new(
             (ready.applier, running),
-            (self.options(ready.streaming, &lessons), lessons),
+            (self.options(asked), lessons),
             (receiver, durable_tx),
             monitor,
             (ready.begun, ready.goal),
@@ -264,12 +270,12 @@ impl Link {
         result
     }
 
-    fn options(&self, streaming: bool, lessons: &Lessons) -> ApplyOptions {
+    fn options(&self, asked: bool) -> ApplyOptions {
         ApplyOptions {
             link: self.context.link.clone(),
             merge: self.context.nodes.len() == 2,
             max_clock_skew: self.context.max_clock_skew,
-            waits_to_ask: !streaming && self.context.streaming && !lessons.patience.is_over(),
+            waits_to_ask: self.wants_running() && !asked,
         }
     }
 

@@ -42,15 +42,15 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// Whether to ask for them now.
-    pub(super) fn is_over(&self) -> bool {
-        self.until.is_none_or(|until| until <= Instant::now())
+    /// Whether to ask for them.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| until <= now)
     }
 
     /// One was given up; gives for how long none is asked for.
-    pub(super) fn gave_up(&mut self) -> Duration {
+    pub(super) fn gave_up(&mut self, now: Instant) -> Duration {
         self.pause = (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
-        self.until = Some(Instant::now() + self.pause);
+        self.until = Some(now + self.pause);
         self.pause
     }
 
@@ -254,20 +254,20 @@ impl Applying {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn giving_up_makes_for_longer_and_longer_pauses() {
+    #[test]
+    fn giving_up_makes_for_longer_and_longer_pauses() {
+        let now = Instant::now();
         let mut patience = Patience::default();
-        assert!(patience.is_over());
-        assert_eq!(patience.gave_up(), PAUSE_MIN);
-        assert!(!patience.is_over());
-        patience.over().await;
-        assert!(patience.is_over());
-        assert_eq!(patience.gave_up(), 2 * PAUSE_MIN);
+        assert!(patience.is_over(now));
+        assert_eq!(patience.gave_up(now), PAUSE_MIN);
+        assert!(!patience.is_over(now));
+        assert!(patience.is_over(now + PAUSE_MIN));
+        assert_eq!(patience.gave_up(now), 2 * PAUSE_MIN);
         for _ in 0..20 {
-            patience.gave_up();
+            patience.gave_up(now);
         }
-        assert_eq!(patience.gave_up(), PAUSE_MAX);
+        assert_eq!(patience.gave_up(now), PAUSE_MAX);
         patience.committed();
-        assert_eq!(patience.gave_up(), PAUSE_MIN);
+        assert_eq!(patience.gave_up(now), PAUSE_MIN);
     }
 }
