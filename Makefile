@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Tests mostly wait for servers, so more of them run at once than there are cores.
 export RUST_TEST_THREADS ?= 4
 
-.PHONY: all demo demo-script test soak bench compare servers fmt lint clean
+.PHONY: all demo demo-script test soak bench micro compare servers fmt lint clean
 
 all:
 	$(CARGO) build --release
@@ -32,9 +32,15 @@ soak: servers
 		--nocapture chaos:: pgbench:: large:: \
 		back_and_forth_edits_are_no_conflict::pg18 every_concurrent_edit_is_recorded::pg18
 
-# The same backlogs through the server's own subscription and through mmrepl, side by side.
+# The same backlogs through the server's own subscription, pglogical and mmrepl, then latency, rates, a slow
+# network and conflicts: hours; benches/drain/main.rs says how to run a part. ARGS=--write replaces the document.
 bench: servers
-	$(CARGO) bench --bench drain
+	tools/pglogical.sh
+	$(CARGO) bench --bench drain -- $(ARGS)
+
+# The daemon's own work without servers, and what it allocates.
+micro:
+	$(CARGO) bench --bench micro
 
 # The same conflicts through subscriptions, pglogical and mmrepl. ARGS=--write replaces the document.
 compare: servers

@@ -14,8 +14,8 @@
 //!   [`OriginFilter::DropAll`] it is skipped whole, though the tables it describes are remembered:
 //!   the server describes each only once.
 //! - With [`Assembler::passing_on`] the changes of one streamed transaction at a time leave as they
-//!   come, in pieces that know no commit yet, and its end by itself ([`RunningEnd`]). What cannot be
-//!   followed that way, such as a part that is rolled back, is an error: without streaming it can.
+//!   come, in pieces that know no commit yet, and its end by itself ([`RunningEnd`]). What cannot
+//!   be followed that way (a part that is rolled back) is an error: without streaming it can.
 //! - Other streamed transactions, which come before anybody knows how they end, mixed with others
 //!   and with their subtransactions numbered, are kept in memory within a byte budget; a rolled
 //!   back subtransaction takes exactly its own changes with it.

@@ -22,7 +22,7 @@ pub struct Migration {
 }
 
 /// Every migration in order.
-pub const MIGRATIONS: [Migration; 7] = [
+pub const MIGRATIONS: [Migration; 8] = [
     Migration {
         number: 1,
         name: "001_base",
@@ -57,6 +57,11 @@ pub const MIGRATIONS: [Migration; 7] = [
         number: 7,
         name: "007_pipeline",
         sql: include_str!("../migrations/007_pipeline.sql"),
+    },
+    Migration {
+        number: 8,
+        name: "008_custom",
+        sql: include_str!("../migrations/008_custom.sql"),
     },
 ];
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Adds pglogical to Debian's PostgreSQL 15 where that is possible, for `make compare`, which does
-# without it otherwise. Safe to run again.
+# Adds pglogical to Debian's PostgreSQL 15 where that is possible, for `make compare` and `make
+# bench`, which do without it otherwise. Safe to run again.
 set -u
 
 [ -e /usr/lib/postgresql/15/lib/pglogical.so ] && exit 0

@@ -5,24 +5,25 @@ use std::process::{Child, Command, Stdio};
 
 use mmrepl::local::{self, Guard};
 
-use super::Side;
-
-/// East and west as `mmrepl` knows them.
+/// The nodes of a cluster as `mmrepl` knows them.
 pub(crate) struct Cluster {
     dir: PathBuf,
 }
 
+/// The program; another build may be given, to compare the two.
+pub(crate) fn binary() -> PathBuf {
+    let given = std::env::var_os("MMREPL_BENCH_BINARY");
+    given.map_or_else(|| env!("CARGO_BIN_EXE_mmrepl").into(), PathBuf::from)
+}
+
 impl Cluster {
-    /// Writes the configuration into `dir`; `more` is put at its end.
-    pub(crate) fn new(dir: &Path, (east, west): (&Side, &Side), more: &str) -> Self {
-        let node = |name: &str, side: &Side| {
+    /// Writes the configuration into `dir`: nodes with the way to them; `more` is put at its end.
+    pub(crate) fn new(dir: &Path, nodes: &[(&str, String)], more: &str) -> Self {
+        let node = |(name, dsn): &(&str, String)| {
             let port = local::free_port().expect("a free port");
-            format!(
-                "[[node]]\nname = \"{name}\"\ndsn = \"{}\"\nadmin = \"127.0.0.1:{port}\"\n",
-                side.dsn()
-            )
+            format!("[[node]]\nname = \"{name}\"\ndsn = \"{dsn}\"\nadmin = \"127.0.0.1:{port}\"\n")
         };
-        let nodes = node("east", east) + &node("west", west);
+        let nodes: String = nodes.iter().map(node).collect();
         let cluster = Self {
             dir: dir.to_owned(),
         };
@@ -37,10 +38,7 @@ impl Cluster {
 
     /// `mmrepl` with this configuration.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        // Another build may be given, to compare the two.
-        let given = std::env::var("MMREPL_BENCH_BINARY");
-        let binary = given.unwrap_or_else(|_| env!("CARGO_BIN_EXE_mmrepl").to_owned());
-        let mut command = Command::new(binary);
+        let mut command = Command::new(binary());
         command.env("MMREPL_CONFIG", self.config()).args(arguments);
         command
     }

@@ -34,6 +34,11 @@ impl Side {
         self.server.dsn("postgres")
     }
 
+    /// Where its server listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.server.port()
+    }
+
     pub(crate) async fn run(&self, sql: &str) {
         let done = self.client.batch_execute(sql).await;
         assert!(done.is_ok(), "{sql}: {done:?}");

@@ -21,8 +21,9 @@ pub(crate) struct MmreplLinks {
 
 impl MmreplLinks {
     /// `rule` is put into the configuration.
-    pub(crate) fn start(dir: &Path, sides: (&Side, &Side), rule: &str) -> Self {
-        let cluster = Cluster::new(dir, sides, rule);
+    pub(crate) fn start(dir: &Path, (east, west): (&Side, &Side), rule: &str) -> Self {
+        let nodes = [("east", east.dsn()), ("west", west.dsn())];
+        let cluster = Cluster::new(dir, &nodes, rule);
         cluster.run(&["init"]);
         Self {
             _daemons: ["east", "west"].map(|node| cluster.start_daemon(node)),

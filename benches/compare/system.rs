@@ -4,7 +4,7 @@ use std::path::Path;
 
 use mmrepl::local::{ServerBinaries, ServerOptions, find_any, find_major};
 
-use crate::common::Side;
+use crate::common::{Side, pglogical};
 use crate::mmrepl_links::MmreplLinks;
 use crate::pair::wait_for;
 use crate::server_log::LINE_PREFIX;
@@ -48,7 +48,7 @@ pub(crate) fn find_all() -> (Vec<System>, Vec<String>) {
             "Skipped: subscriptions in both directions need PostgreSQL {ORIGIN_SINCE} or newer."
         ));
     }
-    match find_pglogical() {
+    match pglogical::find() {
         Some(binaries) => add(Kind::Pglogical, "pglogical", &binaries),
         None => skipped.push(
             "Skipped: pglogical is not installed (Debian package postgresql-15-pglogical)."
@@ -57,16 +57,6 @@ pub(crate) fn find_all() -> (Vec<System>, Vec<String>) {
     }
     add(Kind::Mmrepl, "mmrepl", &binaries);
     (systems, skipped)
-}
-
-/// Debian's servers are the ones its package adds pglogical to.
-fn find_pglogical() -> Option<ServerBinaries> {
-    let dirs = (14..=18)
-        .rev()
-        .map(|major| format!("/usr/lib/postgresql/{major}"));
-    let has_it = |dir: &String| Path::new(dir).join("lib/pglogical.so").is_file();
-    dirs.filter(has_it)
-        .find_map(|dir| ServerBinaries::at(&Path::new(&dir).join("bin")))
 }
 
 impl System {
@@ -108,7 +98,7 @@ impl System {
     ) -> Option<MmreplLinks> {
         match self.kind {
             Kind::Native => native(sides).await,
-            Kind::Pglogical => pglogical(sides).await,
+            Kind::Pglogical => both_ways(sides).await,
             Kind::Mmrepl => return Some(MmreplLinks::start(dir, sides, rule)),
         }
         None
@@ -138,9 +128,9 @@ async fn native((east, west): (&Side, &Side)) {
     }
 }
 
-async fn pglogical((east, west): (&Side, &Side)) {
+async fn both_ways((east, west): (&Side, &Side)) {
     for (side, name) in [(east, "east"), (west, "west")] {
-        allow_output_plugin(side).await;
+        pglogical::allow_output_plugin(side).await;
         let node = format!("select pglogical.create_node('{name}', '{}')", side.dsn());
         side.run("create extension pglogical").await;
         side.run(&node).await;
@@ -157,17 +147,5 @@ async fn pglogical((east, west): (&Side, &Side)) {
         side.run(&subscribe).await;
         let status = "select status from pglogical.show_subscription_status('compare')";
         wait_for(side, status, "replicating").await;
-    }
-}
-
-/// Newest minor versions have a list of the libraries that a slot may name.
-async fn allow_output_plugin(side: &Side) {
-    let known = "select count(*)::text from pg_settings where name = 'output_plugin_libraries'";
-    if side.value(known).await == "1" {
-        side.run(
-            "alter system set output_plugin_libraries = pgoutput, test_decoding, pglogical_output",
-        )
-        .await;
-        side.run("select pg_reload_conf()").await;
     }
 }

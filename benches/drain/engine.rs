@@ -1,61 +1,90 @@
 //! Who applies the backlog.
 
-use std::time::Duration;
+use serde::{Deserialize, Serialize};
 
-use crate::pair::Pair;
+use crate::common::{Side, pglogical};
+use crate::rig::wait_for;
 
-/// How often is asked whether everything has arrived.
-const POLL: Duration = Duration::from_millis(5);
-
-/// The two sides of the comparison.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The sides of the comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Engine {
     /// The server's own subscription, as it comes.
     Native,
-    /// The daemon of east.
+    /// The extension, where it is installed.
+    Pglogical,
+    /// The daemon of the source.
     Mmrepl,
+    /// The same in a cluster of three: each source transaction is one target transaction.
+    OneToOne,
 }
 
 impl Engine {
-    pub(crate) async fn set_up(self, pair: &mut Pair) {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
-            Self::Native => {
-                pair.east
-                    .run("create publication bench for all tables")
-                    .await;
-                // By hand, so that the subscription starts disabled with its slot in place.
-                pair.east
-                    .run("select pg_create_logical_replication_slot('bench', 'pgoutput')")
-                    .await;
-                let create = format!(
-                    "create subscription bench connection '{}' publication bench
-                     with (create_slot = false, slot_name = bench,
-                        copy_data = false, enabled = false)",
-                    pair.east.dsn()
-                );
-                pair.west.run(&create).await;
-            }
-            Self::Mmrepl => pair.init(),
+            Self::Native => "native",
+            Self::Pglogical => "pglogical",
+            Self::Mmrepl => "mmrepl",
+            Self::OneToOne => "mmrepl, one to one",
         }
     }
 
-    pub(crate) async fn switch_on(self, pair: &mut Pair) {
+    pub(crate) const fn is_mmrepl(self) -> bool {
+        matches!(self, Self::Mmrepl | Self::OneToOne)
+    }
+
+    /// Makes a subscription of `target`, switched on, that reaches the source by `dsn`.
+    pub(crate) async fn subscribe(self, source: &Side, target: &Side, dsn: &str) {
         match self {
-            Self::Native => pair.west.run("alter subscription bench enable").await,
-            Self::Mmrepl => pair.start_daemon(),
+            Self::Native => subscription(source, target, dsn).await,
+            Self::Pglogical => pglogical_subscription(source, target, dsn).await,
+            Self::Mmrepl | Self::OneToOne => {}
         }
     }
 
-    pub(crate) async fn switch_off(self, pair: &mut Pair) {
+    /// How a subscription is started again, or stopped.
+    pub(crate) fn switch(self, on: bool) -> String {
+        let word = if on { "enable" } else { "disable" };
         match self {
-            Self::Native => {
-                pair.west.run("alter subscription bench disable").await;
-                let active = "select count(*)::text from pg_replication_slots where active";
-                while pair.east.value(active).await != "0" {
-                    tokio::time::sleep(POLL).await;
-                }
-            }
-            Self::Mmrepl => pair.stop_daemon(),
+            Self::Pglogical => format!("select pglogical.alter_subscription_{word}('bench', true)"),
+            _ => format!("alter subscription bench {word}"),
         }
     }
+}
+
+async fn subscription(source: &Side, target: &Side, dsn: &str) {
+    // Without mmrepl's own tables, which are in another schema.
+    let tables = "select string_agg(oid::regclass::text, ', ') from pg_class
+         where relkind = 'r' and relnamespace = 'public'::regnamespace";
+    let tables = source.value(tables).await;
+    let publish = format!("create publication bench for table {tables}");
+    source.run(&publish).await;
+    let create = format!(
+        "create subscription bench connection '{dsn}' publication bench with (copy_data = false)"
+    );
+    target.run(&create).await;
+}
+
+async fn pglogical_subscription(source: &Side, target: &Side, dsn: &str) {
+    pglogical::allow_output_plugin(source).await;
+    for (side, name, dsn) in [(source, "east", dsn), (target, "west", &target.dsn())] {
+        side.run("create extension pglogical").await;
+        let node = format!("select pglogical.create_node('{name}', '{dsn}')");
+        side.run(&node).await;
+    }
+    // Only tables with a key may be in the set that takes updates.
+    let add = "select pglogical.replication_set_add_table(
+            case when exists (select from pg_index where indrelid = c.oid and indisprimary)
+                then 'default' else 'default_insert_only' end, c.oid)
+         from pg_class c where relkind = 'r' and relnamespace = 'public'::regnamespace";
+    source.run(add).await;
+    let subscribe = format!(
+        "select pglogical.create_subscription('bench', '{dsn}',
+            replication_sets := '{{default,default_insert_only}}',
+            synchronize_structure := false, synchronize_data := false)"
+    );
+    target.run(&subscribe).await;
+    // Its worker makes the slot: what is written before does not go over.
+    let status = "select status from pglogical.show_subscription_status('bench')";
+    wait_for(target, status, |status| status == "replicating").await;
 }

@@ -1,115 +1,89 @@
-//! `make bench`: the same backlog drained by the server's own subscription and by mmrepl.
+//! `make bench`: the same backlogs drained by the server's own subscription, by pglogical and by
+//! mmrepl; then latency, the highest rate, a slow network, and conflicts.
 //!
-//! For every workload and repetition each engine gets a fresh pair of real servers, a backlog is
-//! written while the engine is off, the engine is switched on, and the time until the target has
-//! everything is taken. The tables must be equal afterwards. Ratios are of runs side by side.
+//! One source has a target for each engine. A backlog is written while all engines are off; then
+//! one after the other is switched on, and the time until its target has everything is taken. So
+//! all of them read the same WAL. The tables must be equal afterwards.
 //!
-//! `MMREPL_BENCH_ROWS` (200000), `MMREPL_BENCH_RUNS` (3), `MMREPL_BENCH_MAJOR` (any found) and
-//! `MMREPL_BENCH_ONLY` (a workload's name) change what is run.
+//! Everything measured is kept in target/bench/results.jsonl, from which the document is made: runs
+//! may be spread over several invocations. With `--write` the result replaces docs/performance.md.
+//!
+//! | variable | |
+//! |---|---|
+//! | `MMREPL_BENCH_ONLY` | the beginnings of parts' names, such as `w1,w4`; see below |
+//! | `MMREPL_BENCH_MAJOR` | such as `15,18`; by default the newest, and the one with pglogical |
+//! | `MMREPL_BENCH_RUNS` | 3 |
+//! | `MMREPL_BENCH_ROWS` | the same for all workloads instead of their own sizes |
+//! | `MMREPL_BENCH_SCALE` | of pgbench, 10 |
+//! | `MMREPL_BENCH_SECONDS` | of writing at a fixed rate, 20 |
+//! | `MMREPL_BENCH_RESUME` | 1: only the runs that this build lacks |
+//! | `MMREPL_BENCH_BINARY` | another build of mmrepl |
+//!
+//! Parts: `w1` to `w6` (backlogs), `single/w1` … (one to one), `rtt/w1` … and `rtt/network` (far
+//! apart), `steady`, `rate`, `conflicts`; `none` only makes the document.
 #![allow(clippy::print_stdout, missing_docs)]
 
 #[path = "../common/mod.rs"]
 mod common;
+mod conflicts;
+mod drain;
 mod engine;
-mod pair;
+mod machine;
+mod micro;
+mod network;
+mod pgbench;
+mod plot;
 mod process;
+#[allow(clippy::unwrap_used, clippy::panic, dead_code, unreachable_pub)]
+#[path = "../../tests/support/proxy.rs"]
+mod proxy;
+mod report;
+mod results;
+mod rig;
+mod settings;
+mod steady;
+mod summary;
+mod tables;
 mod workload;
 
-use engine::Engine;
-use pair::{Cost, Pair};
-use workload::{WORKLOADS, Workload};
+use mmrepl::local::{ServerBinaries, find_any, find_major};
 
-/// One measured drain.
-struct Run {
-    seconds: f64,
-    cost: Cost,
-}
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(default)
-}
+use common::{Side, pglogical};
+use results::Results;
+use settings::Settings;
 
 #[tokio::main]
 async fn main() {
-    let (rows, runs) = (
-        setting("MMREPL_BENCH_ROWS", 200_000),
-        setting("MMREPL_BENCH_RUNS", 3),
-    );
-    let only = std::env::var("MMREPL_BENCH_ONLY").unwrap_or_default();
-    println!("{rows} rows, median of {runs} runs, servers on this machine, fsync off");
-    println!(
-        "| workload | PostgreSQL | native s | mmrepl s | ratio | mmrepl rows/s \
-         | native: walsender, worker CPU s | mmrepl: walsender, daemon, backend CPU s | peak MiB |"
-    );
-    println!("|---|---|---|---|---|---|---|---|---|");
-    for workload in WORKLOADS
-        .iter()
-        .filter(|workload| workload.name.starts_with(&only))
-    {
-        compare(workload, rows, runs).await;
+    let settings = Settings::read();
+    let mut results = Results::read();
+    for binaries in binaries(&settings) {
+        drain::measure(&settings, &binaries, &mut results).await;
+        steady::measure(&settings, &binaries, &mut results).await;
+        network::measure(&settings, &binaries, &mut results).await;
+        conflicts::measure(&settings, &binaries, &mut results).await;
+    }
+    println!("{}", report::document(&results));
+    if std::env::args().any(|argument| argument == "--write") {
+        report::write_all(&results);
     }
 }
 
-async fn compare(workload: &Workload, rows: u64, runs: u64) {
-    let mut native = Vec::new();
-    let mut ours = Vec::new();
-    let mut version = String::new();
-    for _ in 0..runs {
-        for (engine, results) in [(Engine::Native, &mut native), (Engine::Mmrepl, &mut ours)] {
-            let mut pair = Pair::start().await;
-            version = pair.version().await;
-            results.push(drain(&mut pair, engine, workload, rows).await);
+/// The servers that are measured.
+fn binaries(settings: &Settings) -> Vec<ServerBinaries> {
+    let found = |major: &u32| find_major(*major).expect("server binaries: run `make servers`");
+    let mut all: Vec<ServerBinaries> = settings.majors.iter().map(found).collect();
+    if all.is_empty() {
+        all.extend(pglogical::find());
+        let newest = find_any().expect("server binaries: run `make servers`");
+        if all.iter().all(|binaries| binaries.major != newest.major) {
+            all.push(newest);
         }
     }
-    let (theirs, mine) = (
-        median(&native, |run| run.seconds),
-        median(&ours, |run| run.seconds),
-    );
-    #[allow(clippy::cast_precision_loss)] // row counts are far below 2^52
-    let rate = rows as f64 / mine;
-    println!(
-        "| {} | {version} | {theirs:.2} | {mine:.2} | {:.2}× | {rate:.0} | {:.2}, {:.2} \
-         | {:.2}, {:.2}, {:.2} | {:.0} |",
-        workload.name,
-        theirs / mine,
-        median(&native, |run| run.cost.walsender),
-        median(&native, |run| run.cost.apply),
-        median(&ours, |run| run.cost.walsender),
-        median(&ours, |run| run.cost.daemon),
-        median(&ours, |run| run.cost.apply),
-        median(&ours, |run| run.cost.daemon_peak_mib),
-    );
+    all
 }
 
-fn median(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
-    let mut values: Vec<f64> = runs.iter().map(of).collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-async fn drain(pair: &mut Pair, engine: Engine, workload: &Workload, rows: u64) -> Run {
-    pair.everywhere(workload.schema).await;
-    pair.everywhere("create table done (step int primary key)")
-        .await;
-    engine.set_up(pair).await;
-    engine.switch_on(pair).await;
-    pair.east.run(&workload.before(rows)).await;
-    pair.east.run("insert into done values (1)").await;
-    pair.wait_for_step(1).await;
-    engine.switch_off(pair).await;
-    pair.east.run(&workload.backlog(rows)).await;
-    pair.east.run("insert into done values (2)").await;
-    engine.switch_on(pair).await;
-    // Not counted: a subscription may wait 5 s before it is started again, a daemon must connect.
-    pair.wait_for_stream().await;
-    let before = pair.cost().await;
-    let started = std::time::Instant::now();
-    pair.wait_for_step(2).await;
-    let seconds = started.elapsed().as_secs_f64();
-    let cost = pair.cost().await.since(&before);
-    pair.assert_equal(workload.table).await;
-    Run { seconds, cost }
+/// The version of a server, without its packager's additions.
+async fn side_of(side: &Side) -> String {
+    side.value("select split_part(current_setting('server_version'), ' ', 1)")
+        .await
 }

@@ -4,6 +4,9 @@
 const TICKS: f64 = 100.0;
 
 fn read(pid: &str, file: &str) -> String {
+    if pid.is_empty() {
+        return String::new();
+    }
     std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default()
 }
 
@@ -16,7 +19,8 @@ pub(crate) fn cpu_seconds(pid: &str) -> f64 {
         .skip(11)
         .take(2)
         .filter_map(|t| t.parse::<f64>().ok())
-        .sum();
+        // A sum of nothing would be -0.
+        .fold(0.0, |sum, t| sum + t);
     ticks / TICKS
 }
 

@@ -5,9 +5,9 @@
 //! while the target writes another, and a distant target is kept busy by several. Three things make
 //! that safe:
 //!
-//! - Each statement fails unless it takes every row it was given (`sql_ahead`), and with it the whole
-//!   transaction. Nothing that needs a look is committed without one: the group is then applied
-//!   again step by step (`rows`, `settle`).
+//! - Each statement fails unless it takes every row it was given (`sql_ahead`), and with it the
+//!   whole transaction. Nothing that needs a look is committed without one: the group is then
+//!   applied again step by step (`rows`, `settle`).
 //! - After a failure the server skips the rest of the batch, and refuses later batches while the
 //!   failed transaction is open: `begin` is not accepted there.
 //! - A commit may itself fail and leave no transaction open. So each transaction moves the position

@@ -60,10 +60,19 @@ impl Applier {
         rows: impl Iterator<Item = (&'a RowChange, &'a Local)>,
     ) -> Result<bool, ApplyError> {
         let tables = tables_to_lock(rows);
-        for oid in &tables {
+        self.keep_inserts_away(&tables).await?;
+        Ok(!tables.is_empty())
+    }
+
+    /// Waits for inserts of others into these tables, and lets none begin.
+    pub(super) async fn keep_inserts_away(
+        &mut self,
+        tables: &BTreeSet<u32>,
+    ) -> Result<(), ApplyError> {
+        for oid in tables {
             self.run_one(&lock("pg_advisory_xact_lock", *oid), &[], None)
                 .await?;
         }
-        Ok(!tables.is_empty())
+        Ok(())
     }
 }

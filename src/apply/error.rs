@@ -36,6 +36,36 @@ pub enum ApplyError {
         /// What the server said.
         source: WireError,
     },
+    /// The function of rule `custom` failed.
+    #[error("{table}: function {function}(jsonb, jsonb, jsonb): {source}")]
+    Function {
+        /// `schema.table` of the row.
+        table: String,
+        /// `schema.name`.
+        function: String,
+        /// What the server said.
+        source: Box<WireError>,
+    },
+    /// It returned something else than a row of the table with the same key.
+    #[error(
+        "{table}: function {function}(jsonb, jsonb, jsonb) returned {what}: mend it on every node, the link goes on by itself"
+    )]
+    BadResult {
+        /// `schema.table` of the row.
+        table: String,
+        /// `schema.name`.
+        function: String,
+        /// What is wrong with the result.
+        what: String,
+    },
+    /// A write without all its columns, where they are needed.
+    #[error(
+        "the source does not send whole old rows of {table}: run `mmrepl init`, it sets REPLICA IDENTITY FULL"
+    )]
+    NotWhole {
+        /// `schema.table` of the row.
+        table: String,
+    },
     /// The source could not be asked for an unchanged large value.
     #[error("cannot read a large value of {table} from the source: {source}")]
     Fetch {
@@ -123,6 +153,9 @@ impl ApplyError {
             | Self::Catalog { table, .. }
             | Self::CopyRefused { table, .. }
             | Self::KeyMissing { table }
+            | Self::Function { table, .. }
+            | Self::BadResult { table, .. }
+            | Self::NotWhole { table }
             | Self::NotShown { table }
             | Self::Map(
                 MapError::NoTable { table, .. }
@@ -142,8 +175,12 @@ impl Retryable for ApplyError {
     fn retry_class(&self) -> RetryClass {
         match self {
             Self::Target { source, .. } | Self::Fetch { source, .. } => source.retry_class(),
+            Self::Function { source, .. } => source.retry_class(),
             Self::Catalog { source, .. } => source.retry_class(),
-            Self::Map(_) | Self::KeyMissing { .. } => RetryClass::Definite,
+            Self::Map(_)
+            | Self::KeyMissing { .. }
+            | Self::BadResult { .. }
+            | Self::NotWhole { .. } => RetryClass::Definite,
             Self::ClockBehind { .. }
             | Self::Overtaken
             | Self::Untaken
@@ -158,6 +195,7 @@ impl Retryable for ApplyError {
             Self::Target { source, .. }
             | Self::Fetch { source, .. }
             | Self::CopyRefused { source, .. } => source.sqlstate(),
+            Self::Function { source, .. } => source.sqlstate(),
             Self::Catalog { source, .. } => source.sqlstate(),
             _ => None,
         }

@@ -28,6 +28,7 @@
 mod ahead;
 mod copy;
 mod crossing;
+mod custom;
 mod decide;
 mod error;
 mod fetch;
@@ -50,9 +51,11 @@ mod rows;
 mod running;
 mod set_sql;
 mod settle;
+mod settle_custom;
 mod settle_merging;
 mod sql;
 mod sql_ahead;
+mod sql_custom;
 mod sql_merge;
 mod sql_record;
 mod sql_unique;
@@ -78,6 +81,7 @@ pub use transaction::{Applier, Committed, Counts};
 /// Not an interface to rely on.
 #[doc(hidden)]
 pub mod pure {
+    pub use super::custom::{Taken, of_change, take};
     pub use super::decide::{Attempt, Decision, attempt, decide};
     pub use super::group::{
         Entry, GroupBuilder, Put, RowChange, RowOp, Segment, Stamp, WholeRowChange, entries_of,

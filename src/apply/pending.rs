@@ -10,7 +10,7 @@ use super::push::keyed;
 use super::sql::key_text;
 use super::target::Statement;
 use crate::commit_time::CommitTime;
-use crate::conflict::{Local, Rank, Rule, Version};
+use crate::conflict::{Local, Rank, Version};
 use crate::ids::NodeName;
 use crate::wire::{Batch, WireError};
 
@@ -20,10 +20,7 @@ pub(super) fn rival(row: &RowChange, local: &Local, target: &NodeName) -> Versio
     if let Some(version) = held.filter_map(|held| held.version.clone()).max() {
         return version;
     }
-    let nodes = match row.target.versions().rule() {
-        Rule::Manual(nodes) => nodes.as_slice(),
-        _ => &[],
-    };
+    let nodes = row.target.versions().rule().places().unwrap_or_default();
     let known = local.known();
     let writer = known.as_ref().and_then(|known| known.writer(nodes));
     let (time, node) = writer.unwrap_or((CommitTime::default(), target));

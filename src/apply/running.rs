@@ -8,8 +8,8 @@
 //!
 //! - A row that the source wrote itself, or whose version is unknown, is older in any case.
 //! - A row that the source had seen when it made the change is older than the change: the source
-//!   applied it only after its own clock had passed that row's time. A clock that was set back since
-//!   would show in the end, when the commit time is known: then it must lie above all that was seen
+//!   applied it only after its own clock had passed that row's time. A clock that was set back
+//!   since shows in the end, when the commit time is known: it must lie above all that was seen
 //!   ([`Applier::commit_running`]).
 //! - The same holds for the deletes that an insert meets. Once the row is there, or its key is
 //!   taken, nobody can delete it before this transaction ends.

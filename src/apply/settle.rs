@@ -85,6 +85,10 @@ impl Applier {
         let (merging, rows): (Vec<&RowChange>, Vec<&'a RowChange>) =
             rows.iter().copied().partition(merges);
         Box::pin(self.settle_merging(&merging)).await?;
+        let custom = |row: &&RowChange| row.target.versions().rule().custom().is_some();
+        let (custom, rows): (Vec<&RowChange>, Vec<&'a RowChange>) =
+            rows.iter().copied().partition(custom);
+        Box::pin(self.settle_custom(&custom)).await?;
         if rows.is_empty() {
             return Ok(Vec::new());
         }
@@ -257,7 +261,7 @@ impl Applier {
     }
 }
 
-fn push(batch: &mut Batch<'_>, row: &RowChange, act: &Act) -> Result<(), WireError> {
+pub(super) fn push(batch: &mut Batch<'_>, row: &RowChange, act: &Act) -> Result<(), WireError> {
     let target = &row.target;
     match act {
         Act::Overwrite(put) => {
@@ -300,7 +304,11 @@ fn push(batch: &mut Batch<'_>, row: &RowChange, act: &Act) -> Result<(), WireErr
 }
 
 /// Ends the conflicts that waited for a decision about writes which this one knows.
-fn supersede(batch: &mut Batch<'_>, row: &RowChange, act: &Act) -> Result<(), WireError> {
+pub(super) fn supersede(
+    batch: &mut Batch<'_>,
+    row: &RowChange,
+    act: &Act,
+) -> Result<(), WireError> {
     let known = match act {
         Act::JoinDeletes(known) => Some(known),
         _ => row.rank.as_ref(),

@@ -9,6 +9,7 @@ use super::plan::Kind;
 use super::set_sql;
 use super::sql::{self, Guard, UpdateGuard};
 use super::sql_ahead::{self, Expected};
+use super::sql_custom;
 use super::sql_merge;
 use super::sql_record;
 use super::sql_unique::{self, Look};
@@ -47,6 +48,18 @@ pub enum Statement {
     Pend,
     /// End the records that wait, where a write knows what they wait for.
     Supersede,
+    /// A row as the function of rule `custom` sees it.
+    Image,
+    /// Call that function.
+    CallFunction,
+    /// What it returned, as a row of the table.
+    FunctionResult,
+    /// The siblings of a key.
+    Siblings,
+    /// Forget the siblings of a key.
+    DropSiblings,
+    /// Keep a sibling.
+    KeepSibling,
     /// Delete one row by all its values.
     DeleteWhole,
     /// Replace one row by all its values.
@@ -138,9 +151,7 @@ impl Target {
             Statement::DeleteOlder => sql::delete_older_row(map, guard, versions),
             Statement::Delete => sql::delete_decided(map),
             Statement::SeeRow => sql::see_row(map, versions),
-            Statement::LockRow if versions.merging().is_some() => {
-                sql_merge::lock_row(map, versions)
-            }
+            Statement::LockRow if versions.looks_whole() => sql_merge::lock_row(map, versions),
             Statement::LockRow => format!("{} for update", sql::see_row(map, versions)),
             Statement::Tombstones if versions.merging().is_some() => {
                 sql_merge::lock_tombstones(map)
@@ -155,6 +166,15 @@ impl Target {
             }
             Statement::Pend => pending::pend(map),
             Statement::Supersede => pending::supersede(map),
+            Statement::Image => sql_custom::image(map, versions),
+            Statement::CallFunction => {
+                let custom = versions.rule().custom();
+                custom.map_or_else(String::new, |custom| sql_custom::call(map, custom))
+            }
+            Statement::FunctionResult => sql_custom::result(map),
+            Statement::Siblings => sql_custom::siblings(map),
+            Statement::DropSiblings => sql_custom::drop_siblings(map),
+            Statement::KeepSibling => sql_custom::keep_sibling(map),
             Statement::DeleteWhole => sql::delete_whole(map),
             Statement::UpdateWhole => sql::update_whole(map),
             Statement::PushAside => sql_unique::push_aside(map),

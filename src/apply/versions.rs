@@ -92,10 +92,15 @@ impl Versions {
     /// The version of the delete of the key that a row had before it `moved`. What moved has a
     /// version above its old one, which will do, unless versions say what is known of one key.
     pub fn of_move(&self, old: Option<&Tuple>, moved: Option<&Rank>) -> Option<Rank> {
-        match self.rule {
-            Rule::Manual(_) => self.of_delete(old, None),
-            _ => moved.cloned(),
+        match self.rule.places() {
+            Some(_) => self.of_delete(old, None),
+            None => moved.cloned(),
         }
+    }
+
+    /// Whether the whole row is looked at before it is written.
+    pub(super) fn looks_whole(&self) -> bool {
+        self.merging.is_some() || self.rule.custom().is_some()
     }
 
     /// How rows merge, where they do.

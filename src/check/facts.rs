@@ -26,10 +26,38 @@ pub struct NodeFacts {
     pub rights: Rights,
     /// Things about tables that deserve a word.
     pub oddities: Oddities,
+    /// The functions that decide under rule `custom`, in the order of their tables.
+    pub functions: Vec<Function>,
     /// The node that `mmrepl.node` says this server is, where it was set up before.
     pub here: Option<String>,
     /// Slots and origins of this cluster that exist already.
     pub ours: Ours,
+}
+
+/// A function that decides, as the server has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// `schema.table` that it decides about.
+    pub table: String,
+    /// `schema.name`, ready for SQL.
+    pub name: String,
+    /// The schema, ready for SQL.
+    pub schema: String,
+    /// Nothing where the server does not have it.
+    pub found: Option<FoundFunction>,
+}
+
+/// What a function is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundFunction {
+    /// Its result type; with a word before it where it returns a set or is no plain function.
+    pub returns: String,
+    /// Whether it is declared to depend on more than its arguments and the database.
+    pub is_volatile: bool,
+    /// Whether the role may call it.
+    pub may_call: bool,
+    /// A hash of its body.
+    pub body: String,
 }
 
 /// A server's clock against this machine's.
@@ -131,6 +159,7 @@ pub async fn gather(
     let clock = query::clock(client).await?;
     let rights = query::rights(client, &server, &tables).await?;
     let oddities = query::oddities(client, config, &tables).await?;
+    let functions = super::functions::gather(config, client).await?;
     Ok(NodeFacts {
         name: node.name.clone(),
         target: node.dsn.describe(),
@@ -141,6 +170,7 @@ pub async fn gather(
         clock,
         rights,
         oddities,
+        functions,
     })
 }
 

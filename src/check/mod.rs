@@ -8,6 +8,7 @@ mod clock;
 mod counters;
 pub mod facts;
 mod facts_query;
+mod functions;
 mod rights;
 mod rules;
 mod sequences;
@@ -96,6 +97,7 @@ pub fn judge(config: &Config, nodes: &[NodeFacts]) -> Vec<Problem> {
     problems.extend(clock::check(config.conflict.max_clock_skew, nodes));
     problems.extend(structure::check(nodes));
     problems.extend(sequences::check(nodes));
+    problems.extend(functions::check(nodes));
     problems.sort_by_key(|problem| problem.severity);
     problems
 }

@@ -35,13 +35,17 @@ fn without_key(facts: &NodeFacts, table: &Table, rule: &Rule) -> Problem {
     Problem::error(&facts.name, what).fix(fix)
 }
 
-/// A row that waits for a person is newer or older than none: it cannot be kept aside.
+/// A row without an order of versions is newer or older than none: it cannot be kept aside.
 fn unique(facts: &NodeFacts, table: &Table, rule: &Rule) -> Option<Problem> {
     let index = &table.uniques.indexes.first()?.index;
-    matches!(rule, Rule::Manual(_)).then(|| {
+    rule.places().map(|_| {
         let label = table.readable();
+        let who = match rule {
+            Rule::Custom(custom) => format!("the function {custom}"),
+            _ => "a person".to_owned(),
+        };
         let what = format!(
-            "a person decides about the rows of {label}, and {index} makes values unique beside the key: a value taken on two nodes at once stops the link there until one of the rows is changed"
+            "{who} decides about the rows of {label}, and {index} makes values unique beside the key: a value taken on two nodes at once stops the link there until one of the rows is changed"
         );
         let index = crate::catalog::names::ident(index);
         let fix = format!("drop index {index}, or give {label} another strategy");

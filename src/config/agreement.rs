@@ -35,14 +35,14 @@ pub fn difference(here: &str, there: &str, node: &NodeName) -> Option<String> {
     ))
 }
 
-/// Whether the nodes stand in another order than when rows got their versions under `manual`, as a
-/// sentence: the places in those versions would be taken for other nodes'.
+/// Whether the nodes stand in another order than when rows got their versions under `manual` or
+/// `custom`, as a sentence: the places in those versions would be taken for other nodes'.
 pub fn moved_places(before: &str, now: &str) -> Option<String> {
     let (before, now) = (places(before)?, places(now)?);
     let same = before.iter().zip(&now).filter(|(a, b)| a == b).count() == before.len();
     (!same).then(|| {
         format!(
-            "the nodes stand in the file as {}, and the rows of tables under manual have places for {}: keep that order and add new nodes at the end, or run `mmrepl drop` and `mmrepl init` anew",
+            "the nodes stand in the file as {}, and the rows of tables under manual or custom have places for {}: keep that order and add new nodes at the end, or run `mmrepl drop` and `mmrepl init` anew",
             now.join(", "),
             before.join(", ")
         )
@@ -50,10 +50,20 @@ pub fn moved_places(before: &str, now: &str) -> Option<String> {
 }
 
 /// The nodes in the order of their places.
-fn places(text: &str) -> Option<Vec<&str>> {
+fn places<'a>(text: &'a str) -> Option<Vec<&'a str>> {
     let rules = text.lines().filter_map(|line| line.split_once('\t'));
-    let mut nodes = rules.filter_map(|(_, rule)| rule.strip_prefix("manual(")?.strip_suffix(')'));
-    Some(nodes.next()?.split(", ").collect())
+    let of_rule = |rule: &'static str| {
+        move |(_, text): (_, &'a str)| Some(text.strip_prefix(rule)?.split_once(')')?.0)
+    };
+    let mut nodes = rules.clone().filter_map(of_rule("manual("));
+    let mut others = rules.filter_map(of_rule("custom("));
+    Some(
+        nodes
+            .next()
+            .or_else(|| others.next())?
+            .split(", ")
+            .collect(),
+    )
 }
 
 fn table_of(line: &str) -> Option<&str> {
@@ -73,7 +83,7 @@ fn rule_in<'a>(text: &'a str, table: &str) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conflict::Rule;
+    use crate::conflict::{Custom, Rule};
 
     fn rules(default: Rule, tables: &[(&str, Rule)]) -> String {
         let tables = tables
@@ -111,6 +121,14 @@ mod tests {
             let nodes = names.iter().map(|name| name.parse().unwrap()).collect();
             rules(Rule::LastWriteWins, &[("public.t", Rule::Manual(nodes))])
         };
+        let custom = Rule::Custom(Custom {
+            nodes: ["west", "east"].map(|name| name.parse().unwrap()).into(),
+            schema: "app".to_owned(),
+            function: "f".to_owned(),
+        });
+        let before = rules(Rule::LastWriteWins, &[("public.t", custom)]);
+        assert_eq!(moved_places(&before, &manual(&["west", "east"])), None);
+        assert!(moved_places(&before, &manual(&["east", "west"])).is_some());
         let before = manual(&["west", "east"]);
         assert_eq!(moved_places(&before, &before), None);
         assert_eq!(moved_places(&before, &manual(&["west", "east", "a"])), None);

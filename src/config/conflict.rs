@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Config;
-use crate::conflict::{Merge, Rule, Rules};
+use crate::conflict::{Custom, Merge, Rule, Rules};
 use crate::ids::NodeName;
 
 /// The rule that decides which of two versions of a row stays (design: which write wins).
@@ -77,6 +77,8 @@ pub struct TableRule {
     pub node_priority: Option<Vec<NodeName>>,
     /// Columns whose changes add up.
     pub delta_columns: Vec<String>,
+    /// The schema and the name of the function for `custom`.
+    pub function: Option<(String, String)>,
 }
 
 impl TableRule {
@@ -88,6 +90,7 @@ impl TableRule {
             version_column: None,
             node_priority: None,
             delta_columns: Vec::new(),
+            function: None,
         }
     }
 }
@@ -127,8 +130,15 @@ impl Config {
             Strategy::FirstWriteWins => Rule::FirstWriteWins,
             Strategy::NodePriority => Rule::NodePriority(priority.cloned().unwrap_or_else(in_file)),
             Strategy::Manual => Rule::Manual(in_file()),
-            // The others are refused while the file is read.
-            _ => Rule::LastWriteWins,
+            Strategy::Custom => {
+                let (schema, function) = table.function.clone().unwrap_or_default();
+                Rule::Custom(Custom {
+                    nodes: in_file(),
+                    schema,
+                    function,
+                })
+            }
+            Strategy::LastWriteWins => Rule::LastWriteWins,
         }
     }
 }

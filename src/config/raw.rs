@@ -7,7 +7,7 @@ use crate::conflict::RECORDED_PER_MINUTE;
 
 /// Every key of the file; a test holds `mmrepl.example.toml` against it.
 #[cfg(test)]
-pub(super) const KEYS: [&str; 15] = [
+pub(super) const KEYS: [&str; 16] = [
     "name",
     "dsn",
     "admin",
@@ -23,6 +23,7 @@ pub(super) const KEYS: [&str; 15] = [
     "version_column",
     "delta_columns",
     "streaming",
+    "function",
 ];
 
 /// The whole file. Not `Debug`: a DSN may hold a password.
@@ -125,6 +126,7 @@ pub(super) struct RawTableRule {
     pub(super) node_priority: Option<Vec<String>>,
     #[serde(default)]
     pub(super) delta_columns: Vec<String>,
+    pub(super) function: Option<String>,
 }
 
 /// Parses the text; the error names the line and, for an unknown key, the nearest known one.

@@ -65,6 +65,12 @@ impl Pattern {
 
     /// The only table it can match, as `schema.table` without quotes.
     pub fn only_table(&self) -> Option<String> {
+        let (schema, table) = self.only_names()?;
+        Some(format!("{schema}.{table}"))
+    }
+
+    /// The only names it can match: the schema and what is in it.
+    pub(super) fn only_names(&self) -> Option<(String, String)> {
         let text = |glob: &Glob| -> Option<String> {
             let pieces = glob.0.iter().map(|piece| match piece {
                 Piece::Text(text) => Some(text.as_str()),
@@ -72,7 +78,7 @@ impl Pattern {
             });
             pieces.collect()
         };
-        Some(format!("{}.{}", text(&self.schema)?, text(&self.table)?))
+        Some((text(&self.schema)?, text(&self.table)?))
     }
 }
 

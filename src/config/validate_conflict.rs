@@ -19,10 +19,15 @@ pub(super) fn check_conflict(
     );
     let history = problems.keep("conflict.history", parse_duration(&raw.history));
     let tombstones = problems.keep("conflict.tombstones", parse_duration(&raw.tombstones));
-    check_strategy("conflict.strategy", raw.strategy, problems);
     if raw.strategy == Strategy::VersionColumn {
         problems.add(
             "conflict.strategy = \"version_column\" needs a column: name it table by table in [[conflict.table]]"
+                .to_owned(),
+        );
+    }
+    if raw.strategy == Strategy::Custom {
+        problems.add(
+            "conflict.strategy = \"custom\" needs a function: name it table by table in [[conflict.table]]"
                 .to_owned(),
         );
     }
@@ -58,26 +63,6 @@ pub(super) fn check_conflict(
     })
 }
 
-/// Words for rules that this version does not have are reserved.
-fn check_strategy(key: &str, strategy: Strategy, problems: &mut Problems) {
-    let known = match strategy {
-        Strategy::LastWriteWins
-        | Strategy::VersionColumn
-        | Strategy::HybridClock
-        | Strategy::FirstWriteWins
-        | Strategy::NodePriority
-        | Strategy::ColumnMerge
-        | Strategy::Manual => true,
-        Strategy::Custom => false,
-    };
-    if !known {
-        problems.add(format!(
-            "{key} = \"{}\" is not in this version; use \"last_write_wins\"",
-            strategy.as_str()
-        ));
-    }
-}
-
 /// Every node once.
 fn check_priority(
     key: &str,
@@ -108,7 +93,6 @@ fn check_rule(rule: RawTableRule, nodes: &[Node], problems: &mut Problems) -> Ta
         problems.add(format!("{} must be one table without *", key("name")));
     }
     let strategy = rule.strategy;
-    check_strategy(&key("strategy"), strategy, problems);
     let meaningless = |part: &str| {
         let key = key(part);
         format!(
@@ -122,6 +106,14 @@ fn check_rule(rule: RawTableRule, nodes: &[Node], problems: &mut Problems) -> Ta
             key("version_column")
         )),
         (Some(_), false) => problems.add(meaningless("version_column")),
+        _ => {}
+    }
+    match (&rule.function, strategy == Strategy::Custom) {
+        (None, true) => problems.add(format!(
+            "{} is missing: name the function that decides, as schema.name",
+            key("function")
+        )),
+        (Some(_), false) => problems.add(meaningless("function")),
         _ => {}
     }
     if rule.node_priority.is_some() && strategy != Strategy::NodePriority {
@@ -138,13 +130,27 @@ fn check_rule(rule: RawTableRule, nodes: &[Node], problems: &mut Problems) -> Ta
         problems.add(format!("{} names {twice} twice", key("delta_columns")));
     }
     let given = rule.node_priority.as_deref();
+    let function = rule.function.as_deref();
     TableRule {
+        function: function.and_then(|name| check_function(&key("function"), name, problems)),
         node_priority: check_priority(&key("node_priority"), given, nodes, problems),
         name: table.unwrap_or(rule.name),
         strategy,
         version_column: rule.version_column,
         delta_columns: rule.delta_columns,
     }
+}
+
+/// Written as tables are.
+fn check_function(key: &str, name: &str, problems: &mut Problems) -> Option<(String, String)> {
+    let pattern = name.parse::<Pattern>().ok();
+    let names = pattern.as_ref().and_then(Pattern::only_names);
+    if names.is_none() {
+        problems.add(format!(
+            "{key} must be schema.name, without arguments; names that contain a dot or * go in double quotes"
+        ));
+    }
+    names
 }
 
 /// A length of time with its unit: `10s`, `500ms`, `30d`.
@@ -199,6 +205,8 @@ mod tests {
         assert_eq!(rule(text, "l"), "last_write_wins");
         let by_hand = "[[conflict.table]]\nname = \"public.m\"\nstrategy = \"manual\"\n";
         assert_eq!(rule(by_hand, "m"), "manual(east, west)");
+        let by_function = "[[conflict.table]]\nname = \"public.m\"\nstrategy = \"custom\"\nfunction = \"app.f\"\n";
+        assert_eq!(rule(by_function, "m"), "custom(east, west) by app.f");
         let priority = parse("strategy = \"node_priority\"")
             .unwrap()
             .rules()
@@ -221,6 +229,16 @@ mod tests {
         assert!(problem(&table("delta_columns = [\"n\"]")).contains("needs strategy ="));
         let twice = "strategy = \"column_merge\"\ndelta_columns = [\"n\", \"n\"]";
         assert!(problem(&table(twice)).contains("names n twice"));
-        assert!(problem("strategy = \"custom\"").contains("not in this version"));
+        let custom = "strategy = \"custom\"\n";
+        assert!(problem(custom).contains("needs a function"));
+        assert!(problem(&table(custom)).contains("function is missing"));
+        assert!(problem(&table("function = \"public.f\"")).contains("has no meaning under last"));
+        for bad in ["f", "public.*", "public.f(jsonb)x y"] {
+            let text = format!("{custom}function = \"{bad}\"");
+            assert!(
+                problem(&table(&text)).contains("must be schema.name"),
+                "{bad}"
+            );
+        }
     }
 }

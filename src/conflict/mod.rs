@@ -81,6 +81,10 @@
 //!
 //! Two deletes leave nothing to choose: the tombstone stands for both, and knows what both knew.
 //!
+//! Under the rule `custom` versions are the same, but a function of the user decides at once, on
+//! each node. It sees all writes that did not know of each other, always in one order. See
+//! [`Siblings`] and the essay of its module.
+//!
 //! This module is pure: no clock, no server, no I/O.
 
 mod concurrency;
@@ -92,6 +96,7 @@ mod rank;
 mod resolve;
 mod rule;
 mod sample;
+mod siblings;
 pub mod unique;
 mod version;
 
@@ -103,7 +108,9 @@ pub use merge_state::MergeState;
 pub use rank::{BadRank, Rank};
 pub use resolve::{Incoming, Local, Standing, Verdict, Write, resolve, standing};
 pub use rule::{
-    COUNT_COLUMN, KNOWN_COLUMN, Merge, Rule, Rules, STATE_COLUMN, VECTOR_COLUMN, delete_clock,
+    COUNT_COLUMN, Custom, KNOWN_COLUMN, Merge, Rule, Rules, STATE_COLUMN, VECTOR_COLUMN,
+    delete_clock,
 };
 pub use sample::{RECORDED_PER_MINUTE, SAMPLED_ONE_IN, Sampler};
+pub use siblings::{Sibling, Siblings};
 pub use version::{Held, Tie, Version};

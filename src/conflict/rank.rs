@@ -212,12 +212,26 @@ impl Rank {
 
     /// When and by which of `nodes` the write was made, of which this is the version.
     pub fn writer<'a>(&self, nodes: &'a [NodeName]) -> Option<(CommitTime, &'a NodeName)> {
-        let (place, micros) = self
-            .places()
-            .iter()
-            .enumerate()
-            .max_by_key(|(_, at)| **at)?;
-        Some((CommitTime::from_unix_micros(*micros), nodes.get(place)?))
+        let (place, micros) = self.greatest()?;
+        Some((CommitTime::from_unix_micros(micros), nodes.get(place)?))
+    }
+
+    /// Of a row that was there before anything was known.
+    pub fn knowing_nothing() -> Self {
+        Self::of_places(Vec::new())
+    }
+
+    /// The greatest place and what stands there.
+    fn greatest(&self) -> Option<(usize, i64)> {
+        let places = self.places().iter().copied().enumerate();
+        places.max_by_key(|(_, at)| *at)
+    }
+
+    /// Whether both were written by one node, this one later.
+    pub(super) fn follows(&self, other: &Self) -> bool {
+        let (own, others) = (self.greatest(), other.greatest());
+        own.zip(others)
+            .is_some_and(|(own, other)| own.0 == other.0 && own.1 > other.1)
     }
 
     fn of_places(places: Vec<i64>) -> Self {

@@ -13,7 +13,7 @@ pub const COUNT_COLUMN: &str = "mmrepl_version";
 /// its rule while changes under the old one are under way.
 pub const VECTOR_COLUMN: &str = "mmrepl_versions";
 
-/// The column of `manual`: what a write knew of each node. Its places are in the order of the file.
+/// The column of `manual` and `custom`: what a write knew of each node, in the order of the file.
 pub const KNOWN_COLUMN: &str = "mmrepl_known";
 /// The column in which rows that merge keep their clocks (`MergeState`).
 pub const STATE_COLUMN: &str = "mmrepl_merge";
@@ -38,8 +38,28 @@ pub enum Rule {
     /// What knows the other replaces it; between the others a person decides. These are the nodes
     /// in the order of the file.
     Manual(Vec<NodeName>),
+    /// What knows the other replaces it; of the others a function makes one row.
+    Custom(Custom),
     /// Neither alone: see `Image`.
     Merge(Merge),
+}
+
+/// A function of the user that makes one row of two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Custom {
+    /// The nodes in the order of the file.
+    pub nodes: Vec<NodeName>,
+    /// The schema of the function.
+    pub schema: String,
+    /// The function: `(a jsonb, b jsonb, meta jsonb) returns jsonb`.
+    pub function: String,
+}
+
+impl fmt::Display for Custom {
+    /// `public.merge_orders`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.function)
+    }
 }
 
 /// What of two versions of a row survives.
@@ -60,6 +80,7 @@ impl Rule {
             Self::FirstWriteWins => "first_write_wins",
             Self::NodePriority(_) => "node_priority",
             Self::Manual(_) => "manual",
+            Self::Custom(_) => "custom",
             Self::Merge(merge) if merge.by_column => "column_merge",
             Self::HybridClock | Self::Merge(_) => "hybrid_clock",
         }
@@ -72,7 +93,7 @@ impl Rule {
             Self::VersionColumn(name) => Some(name),
             Self::HybridClock | Self::FirstWriteWins | Self::Merge(_) => Some(COUNT_COLUMN),
             Self::NodePriority(_) => Some(VECTOR_COLUMN),
-            Self::Manual(_) => Some(KNOWN_COLUMN),
+            Self::Manual(_) | Self::Custom(_) => Some(KNOWN_COLUMN),
         }
     }
 
@@ -81,7 +102,7 @@ impl Rule {
         match self {
             Self::LastWriteWins | Self::VersionColumn(_) => None,
             Self::HybridClock | Self::FirstWriteWins | Self::Merge(_) => Some("bigint"),
-            Self::NodePriority(_) | Self::Manual(_) => Some("bigint[]"),
+            Self::NodePriority(_) | Self::Manual(_) | Self::Custom(_) => Some("bigint[]"),
         }
     }
 
@@ -100,6 +121,22 @@ impl Rule {
         }
     }
 
+    /// The nodes that have a place in the versions, where these say what a write knew.
+    pub fn places(&self) -> Option<&[NodeName]> {
+        match self {
+            Self::Manual(nodes) | Self::Custom(Custom { nodes, .. }) => Some(nodes),
+            _ => None,
+        }
+    }
+
+    /// The function that decides, where one does.
+    pub const fn custom(&self) -> Option<&Custom> {
+        match self {
+            Self::Custom(custom) => Some(custom),
+            _ => None,
+        }
+    }
+
     /// Whether rows carry their version.
     pub const fn is_in_row(&self) -> bool {
         !matches!(self, Self::LastWriteWins)
@@ -109,7 +146,7 @@ impl Rule {
     pub const fn tie(&self) -> Tie {
         match self {
             Self::FirstWriteWins => Tie::Earlier,
-            Self::Manual(_) => Tie::Known,
+            Self::Manual(_) | Self::Custom(_) => Tie::Known,
             _ => Tie::Later,
         }
     }
@@ -133,27 +170,32 @@ impl Rule {
             })),
             Self::FirstWriteWins => Some(Rank::of_count(counted)),
             Self::NodePriority(nodes) => Some(Rank::edited_by(deleted, by, nodes)),
-            Self::Manual(nodes) => Some(Rank::written_by(deleted, by, nodes, clock)),
+            Self::Manual(nodes) | Self::Custom(Custom { nodes, .. }) => {
+                Some(Rank::written_by(deleted, by, nodes, clock))
+            }
         }
     }
 }
 
 impl fmt::Display for Rule {
-    /// `version_column(version)`, `node_priority(east, west)`: all that must agree between nodes.
+    /// `version_column(v)`, `custom(east, west) by public.f`: all that must agree between nodes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
         match self {
             Self::VersionColumn(column) => write!(f, "({column})"),
-            Self::NodePriority(nodes) | Self::Manual(nodes) => {
-                let names: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
-                write!(f, "({})", names.join(", "))
-            }
+            Self::NodePriority(nodes) | Self::Manual(nodes) => write!(f, "({})", listed(nodes)),
+            Self::Custom(custom) => write!(f, "({}) by {custom}", listed(&custom.nodes)),
             Self::Merge(merge) if !merge.counters.is_empty() => {
                 write!(f, " adding up {}", merge.counters.join(", "))
             }
             _ => Ok(()),
         }
     }
+}
+
+fn listed(nodes: &[NodeName]) -> String {
+    let names: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
+    names.join(", ")
 }
 
 /// The rule of every table.

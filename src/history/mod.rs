@@ -4,6 +4,7 @@
 //! `migrations/`. A conflict between two nodes is decided on both, so it stands in both histories,
 //! each time from the view of the node that decided.
 
+mod lost;
 mod model;
 pub mod prune;
 mod read;

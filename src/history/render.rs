@@ -80,6 +80,7 @@ pub fn show(conflict: &Conflict) -> String {
     let outcome = match conflict.outcome.as_str() {
         "applied" => "the incoming write won",
         "pending" => "what was there stays until a person decides",
+        "merged" if conflict.rule == "custom" => "the function made one row of both",
         "merged" => "parts of both stayed",
         _ => "what was there stayed",
     };

@@ -3,6 +3,7 @@
 use postgres_protocol::escape::{escape_identifier as quote, escape_literal as literal};
 use tokio_postgres::Client;
 
+use super::lost::lost_values;
 use super::model::{Column, Conflict, ConflictId};
 use super::{HistoryError, one};
 use crate::catalog::table::{Table, load_table};
@@ -92,7 +93,7 @@ fn statements(
         return Ok(vec![(insert(id, table, row)?, "inserted")]);
     }
     let mut statements = Vec::new();
-    if let Some(update) = update(conflict, table, row)? {
+    if let Some(update) = update(conflict, table, &lost_values(conflict))? {
         statements.push((update, "updated"));
     }
     // Where a row is there already and no column can be set, there is nothing to insert either.

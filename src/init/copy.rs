@@ -154,6 +154,22 @@ pub(super) async fn shadows(
     pipe((source, target), (&read, &write), what).await
 }
 
+/// Copies the writes that a function has made one row of; see `conflict::Siblings`.
+pub(super) async fn siblings(
+    source: &Session,
+    target: &Session,
+    (from, to): (&Table, &Table),
+) -> Result<u64, InitError> {
+    let what = format!("copy concurrent writes of {}", from.readable());
+    let columns = "key, node, version, names, vals";
+    let read = format!(
+        "copy (select {}, {columns} from mmrepl.sibling where relation = {}) to stdout",
+        to.oid, from.oid
+    );
+    let write = format!("copy mmrepl.sibling (relation, {columns}) from stdin");
+    pipe((source, target), (&read, &write), what).await
+}
+
 async fn pipe(
     (source, target): (&Session, &Session),
     (read, write): (&str, &str),
@@ -169,8 +185,8 @@ async fn pipe(
     sink.finish().await.map_err(to())
 }
 
-/// The memory of deletes that the emptied tables left, and their rows kept aside: the copy begins
-/// without.
+/// The memory of deletes that the emptied tables left, their rows kept aside and their concurrent
+/// writes: the copy begins without.
 pub(super) async fn forget_deletes(target: &Session, tables: &[&Table]) -> Result<(), InitError> {
     let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
     let sql = "delete from mmrepl.tombstone where relation = any($1)";
@@ -179,5 +195,8 @@ pub(super) async fn forget_deletes(target: &Session, tables: &[&Table]) -> Resul
     let sql = "delete from mmrepl.shadow where relation = any($1)";
     let done = target.client.execute(sql, &[&oids]).await;
     done.map_err(InitError::server(target.name(), "forget rows kept aside"))?;
+    let sql = "delete from mmrepl.sibling where relation = any($1)";
+    let done = target.client.execute(sql, &[&oids]).await;
+    done.map_err(InitError::server(target.name(), "forget concurrent writes"))?;
     Ok(())
 }

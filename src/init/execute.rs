@@ -452,6 +452,7 @@ pub(super) async fn copy_in_transaction(
     for from in there {
         if let Some(to) = tables[1].get(&from.id()) {
             rows += copy::shadows(source, target, (from, to)).await?;
+            copy::siblings(source, target, (from, to)).await?;
         }
     }
     Ok((count, rows))

@@ -204,7 +204,7 @@ fn migrate_step(state: &NodeState) -> Option<Step> {
     })
 }
 
-/// Versions under `manual` have a place for each node, in the order of the file.
+/// Versions under `manual` and `custom` have a place for each node, in the order of the file.
 fn check_places(config: &Config, states: &[NodeState]) -> Result<(), InitError> {
     let ours = rules_text(&config.rules());
     let before = states.iter().flat_map(|state| &state.nodes);

@@ -3,7 +3,7 @@
 use super::merging::Merging;
 use crate::catalog::names::{ident, literal};
 use crate::catalog::table::Table;
-use crate::conflict::Rule;
+use crate::conflict::{Custom, Rule};
 use crate::ids::NodeName;
 
 /// How a table keeps versions on one node.
@@ -13,7 +13,7 @@ pub(super) struct InRow {
     /// `"mmrepl_version"`.
     column: String,
     type_name: String,
-    /// For `node_priority` and `manual`: this node's place, from 1, and how many there are.
+    /// Where versions have a place for each node: this one's, from 1, and how many there are.
     place: (usize, usize),
     node: NodeName,
     merging: Option<Merging>,
@@ -26,7 +26,9 @@ impl InRow {
         let own_type = || table.column(name).map(|column| column.type_name.clone());
         let added = rule.added_type().map(str::to_owned);
         let place = match rule {
-            Rule::NodePriority(nodes) | Rule::Manual(nodes) => {
+            Rule::NodePriority(nodes)
+            | Rule::Manual(nodes)
+            | Rule::Custom(Custom { nodes, .. }) => {
                 let place = nodes.iter().position(|name| name == node);
                 (place.map_or(0, |place| place + 1), nodes.len())
             }
@@ -66,7 +68,7 @@ impl InRow {
             }
             Rule::FirstWriteWins => format!("(coalesce(d.{column}, 0) + 1)::text"),
             Rule::NodePriority(_) => format!("{}::text", self.edited(&format!("d.{column}"))),
-            Rule::Manual(_) => {
+            Rule::Manual(_) | Rule::Custom(_) => {
                 let deleted = self.written(&format!("d.{column}"), "mmrepl.delete_clock()");
                 format!("{deleted}::text")
             }
@@ -79,7 +81,7 @@ impl InRow {
         let version = format!("n.{}::text", self.column);
         match self.rule {
             Rule::Merge(_) => format!("{version} || {}", self.by_this_node()),
-            Rule::Manual(_) => {
+            Rule::Manual(_) | Rule::Custom(_) => {
                 let left = self.written(&format!("d.{}", self.column), "null");
                 format!("{left}::text")
             }
@@ -117,7 +119,7 @@ impl InRow {
                 let call = format!("mmrepl.keep_edits('{place}', '{places}')");
                 (BOTH, row(), call)
             }
-            Rule::Manual(_) => {
+            Rule::Manual(_) | Rule::Custom(_) => {
                 let (place, places) = self.place;
                 let call = format!("mmrepl.keep_known('{place}', '{places}')");
                 (BOTH, row(), call)
@@ -139,7 +141,7 @@ impl InRow {
         let deleted = match self.rule {
             Rule::Merge(_) => "split_part(x.version, ' ', 1)::bigint".to_owned(),
             // Another rule may have left it.
-            Rule::Manual(_) => {
+            Rule::Manual(_) | Rule::Custom(_) => {
                 format!("(case when x.version like '{{%' then x.version::{type_name} end)")
             }
             _ => format!("x.version::{type_name}"),
@@ -152,7 +154,7 @@ impl InRow {
                 "case when coalesce(d.{column} <= {deleted}, true) then {} end",
                 self.edited(&deleted)
             ),
-            Rule::Manual(_) => format!(
+            Rule::Manual(_) | Rule::Custom(_) => format!(
                 "case when not mmrepl.knows(d.{column}, {deleted}) \
                  or d.{column}[{0}] <= ({deleted})[{0}] then {1} end",
                 self.place.0,
@@ -173,15 +175,16 @@ impl InRow {
     /// The function that keeps the version of a row that gets another key, where it is another.
     pub(super) fn keeper_of_moved(&self) -> Option<String> {
         let (place, places) = self.place;
-        matches!(self.rule, Rule::Manual(_))
-            .then(|| format!("mmrepl.know_anew('{place}', '{places}')"))
+        self.rule
+            .places()
+            .map(|_| format!("mmrepl.know_anew('{place}', '{places}')"))
     }
 
     /// Whether deletes need the clock.
     pub(super) fn has_clock(&self) -> bool {
         matches!(
             self.rule,
-            Rule::HybridClock | Rule::Merge(_) | Rule::Manual(_)
+            Rule::HybridClock | Rule::Merge(_) | Rule::Manual(_) | Rule::Custom(_)
         )
     }
 }

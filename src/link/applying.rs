@@ -1,5 +1,5 @@
 //! The applying side of a link: takes pieces from the queue, sends them on in groups (`window`),
-//! takes note of the answers, and goes back to one step at a time (`stepwise`) where one is refused.
+//! takes note of the answers, and goes one step at a time (`stepwise`) where a group is refused.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -147,8 +147,9 @@ impl Link {
         }
     }
 
-    /// Whether transactions are to be applied while they are still running. With more than two nodes
-    /// another link may delete what such a transaction is about to insert, and see nothing of it.
+    /// Whether transactions are to be applied while they are still running. With more than two
+    /// nodes another link may delete what such a transaction is about to insert, and see nothing of
+    /// it.
     fn wants_running(&self) -> bool {
         self.context.streaming && self.context.nodes.len() == 2
     }

@@ -4,9 +4,10 @@
 //! Whatever is unusual about it makes the link give it up: the second session rolls back, and for a
 //! while transactions are asked for once they are committed. That costs time and nothing else.
 //!
-//! The second session holds its rows until the source commits. A local writer that waits for one of
-//! them may itself hold what the ordinary session needs, which no server can see; so while a running
-//! transaction is open, the ordinary session waits for locks only a moment, and then it is given up.
+//! The second session holds its rows until the source commits. A local writer that waits for one
+//! of them may itself hold what the ordinary session needs, a circle that no server can see. So while
+//! a running transaction is open, the ordinary session waits for a lock only a moment; then the
+//! running one is given up.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What is on its way to the target: the group being filled, and groups sent but not answered. Pure.
+//! What is on its way to the target: the group being filled, and groups not answered yet. Pure.
 //!
 //! A lone transaction goes out at once. While something is on its way, whole transactions gather
 //! until they are a full group, and full groups follow one another without waiting for answers. So

@@ -23,7 +23,8 @@ const TOMBSTONES: &str = "select key, version from mmrepl.tombstone
 /// Rows kept aside.
 const SHADOWS: &str = "select relation::regclass, key, vals from mmrepl.shadow order by 1, 2";
 const CONFLICTS: &str = "select source, table_name, key_values, kind, rule, outcome,
-    regexp_replace(local_values::text, '\\.{99,}', '…'), local_node, local_time from mmrepl.conflict order by 1, 2, 3, 4, 5, 6, 7";
+    regexp_replace(local_values::text, '\\.{99,}', '…'), local_node, local_time
+    from mmrepl.conflict order by 1, 2, 3, 4, 5, 6, 7";
 
 /// What one way has left behind.
 #[derive(Debug, PartialEq, Eq)]

@@ -33,6 +33,13 @@ const APART: [Then; 4] = [
 /// A statement that makes a duplicate does nothing.
 const ATTEMPT: &str = "create function attempt(statement text) returns void language plpgsql as $$
     begin execute statement; exception when unique_violation then null; end $$;";
+/// For rule `custom`: neither associative nor commutative, nor does it keep every row.
+const MADE_OF: &str = "create function made_of(a jsonb, b jsonb, meta jsonb) returns jsonb
+    language sql immutable as $$
+    with made as (select pg_catalog.md5(concat_ws('/', a ->> 'small', '-', b ->> 'small')) as small)
+    select case when small < 'e' then pg_catalog.jsonb_build_object('small', small,
+        'id', coalesce(a, b) -> 'id', 'large', coalesce(b, a) -> 'large', 'count', 0) end
+    from made $$;";
 /// All rounds of writing.
 pub const ROUNDS: usize = APART.len() + 1;
 /// How long nodes may take to become equal once everything is applied.
@@ -75,6 +82,7 @@ fn names_of(strategy: Strategy) -> (&'static str, &'static str) {
         Strategy::FirstWriteWins => ("first_write_wins", "mmrepl_version"),
         Strategy::NodePriority => ("node_priority", "mmrepl_versions"),
         Strategy::Manual => ("manual", "mmrepl_known"),
+        Strategy::Custom => ("custom", "mmrepl_known"),
     }
 }
 
@@ -120,7 +128,7 @@ impl Written {
                   version numeric, taken int, count int not null default 0);
              alter table {name} alter column large set storage external;"
         );
-        if !self.merging && self.strategy != Strategy::Manual {
+        if !self.merging && !self.strategy.is_by_knowledge() {
             let _ = write!(
                 sql,
                 "create unique index if not exists {name}_taken on {name} (taken);"
@@ -243,7 +251,8 @@ impl Scene {
             .collect();
         let created = histories.iter().enumerate();
         let created = created.map(|(number, own)| own.create(number));
-        let schema: String = std::iter::once(ATTEMPT.to_owned()).chain(created).collect();
+        let functions = [ATTEMPT, MADE_OF].map(str::to_owned);
+        let schema: String = functions.into_iter().chain(created).collect();
         let tables: BTreeSet<&str> = histories.iter().map(|own| own.table.as_str()).collect();
         let rule = |table: &str| {
             let rule = format!("strategy = \"{}\"", names_of(what.strategy).0);
@@ -251,6 +260,9 @@ impl Scene {
             let mut text = format!("[[conflict.table]]\nname = \"public.{table}\"\n{rule}\n");
             if what.strategy == Strategy::VersionColumn {
                 text.push_str("version_column = \"version\"\n");
+            }
+            if what.strategy == Strategy::Custom {
+                text.push_str("function = \"public.made_of\"\n");
             }
             text
         };
@@ -505,6 +517,21 @@ async fn two_nodes_end_equal_by_hand() {
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_end_equal_by_hand() {
     play(3, (Place::OwnTable, 12), 20, Strategy::Manual).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_end_equal_by_function() {
+    play(2, (Place::OwnTable, 25), 23, Strategy::Custom).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_end_equal_in_one_table_by_function() {
+    play(2, (Place::SharedTable, 40), 24, Strategy::Custom).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_end_equal_by_function() {
+    play(3, (Place::SharedTable, 20), 25, Strategy::Custom).await;
 }
 
 async fn merge(nodes: usize, (place, count): (Place, usize), seed: u64) {

@@ -11,6 +11,7 @@ mod clocks;
 mod conflicts;
 mod copying;
 mod crossing;
+mod custom;
 #[cfg(feature = "failpoints")]
 mod equivalence;
 #[cfg(feature = "failpoints")]

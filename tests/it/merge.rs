@@ -361,6 +361,37 @@ async fn the_history_says_merged() {
     assert!(shown.contains("merged"), "{shown}");
 }
 
+/// Of two writes that both won in part, what each lost comes back, and nothing else is touched.
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_values_of_a_merge_are_restored() {
+    for node in ["east", "west"] {
+        let cluster = start(pair(BOTH)).await;
+        cluster.write_on(cluster.west(), FILL).await;
+        cluster
+            .write_apart(
+                "update stock set note = 'e', place = 'pe', on_hand = on_hand + 1 where id = 1",
+                "update stock set note = 'w', on_hand = on_hand + 2 where id = 1",
+            )
+            .await;
+        assert_eq!(
+            stock(&cluster).await.split(' ').next().unwrap(),
+            "1:13:5.00:w:pe"
+        );
+        let number = cluster
+            .node(node)
+            .value("select id from mmrepl.conflict")
+            .await;
+        let id = format!("{node}-{number}");
+        cluster.mmrepl_ok(&["conflicts", "restore", &id]).await;
+        cluster.wait_equal().await;
+        assert_eq!(
+            stock(&cluster).await.split(' ').next().unwrap(),
+            "1:13:5.00:e:pe",
+            "restored on {node}"
+        );
+    }
+}
+
 /// What cannot add up is refused before anything is changed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_column_that_cannot_add_up_is_refused() {

@@ -148,7 +148,7 @@ impl<'a> Applying<'a> {
             }
             for entry in entries_of(change, self.target, &made(time)).unwrap() {
                 let row = entry.row().unwrap();
-                if self.strategy == Strategy::Manual {
+                if self.strategy.is_by_knowledge() {
                     self.settle(row)?;
                 } else {
                     self.settle_unique(row, time)?;
@@ -290,6 +290,9 @@ impl<'a> Applying<'a> {
     /// `Applier::settle`.
     fn settle(&mut self, row: &RowChange) -> Result<(), RolledBack> {
         let key = key_of(row);
+        if self.strategy == Strategy::Custom {
+            return self.settle_custom(row);
+        }
         let local = self.local(key);
         let source = &self.names[usize::from(self.source)];
         match (decide(row, &local, source), &row.op) {

@@ -19,6 +19,8 @@ const DECISIONS_MAX: usize = 500;
 struct Made {
     key: usize,
     version: Kept,
+    node: u8,
+    values: Option<Values>,
     past: BTreeSet<usize>,
 }
 
@@ -37,10 +39,37 @@ impl Pasts {
         known.flat_map(|made| made.past.iter().copied()).collect()
     }
 
-    pub(crate) fn add(&mut self, key: usize, befores: &[Kept], version: Kept) {
+    pub(crate) fn add(
+        &mut self,
+        key: usize,
+        befores: &[Kept],
+        (version, node, values): (Kept, u8, Option<Values>),
+    ) {
         let known = befores.iter().flat_map(|before| self.of(key, *before));
         let past = known.chain([self.0.len()]).collect();
-        self.0.push(Made { key, version, past });
+        self.0.push(Made {
+            key,
+            version,
+            node,
+            values,
+            past,
+        });
+    }
+
+    /// The writes of a key that no other write of it knew: node, values.
+    pub(crate) fn strangers(&self, key: usize) -> Vec<(u8, Option<Values>)> {
+        let own = || {
+            self.0
+                .iter()
+                .enumerate()
+                .filter(|(_, made)| made.key == key)
+        };
+        let is_known =
+            |index: usize| own().any(|(other, made)| other != index && made.past.contains(&index));
+        let strangers = own().filter(|(index, _)| !is_known(*index));
+        strangers
+            .map(|(_, made)| (made.node, made.values))
+            .collect()
     }
 
     /// Versions say exactly what was known.
@@ -127,11 +156,13 @@ impl Cluster {
         let version = own.state.version(key);
         if !changes.is_empty() {
             own.log(made.0, changes);
-            self.pasts.add(key, &[before, waits.known], version);
+            let values = own.state.values()[key];
+            self.pasts
+                .add(key, &[before, waits.known], (version, node, values));
         }
     }
 
-    fn all_equal(&self) -> Result<(), String> {
+    pub(crate) fn all_equal(&self) -> Result<(), String> {
         self.pasts.check()?;
         let first = &self.nodes[0].state;
         let known =

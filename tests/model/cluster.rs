@@ -22,7 +22,7 @@ static NODE_NAMES: LazyLock<Vec<NodeName>> =
     LazyLock::new(|| NAMES.iter().map(|name| name.parse().unwrap()).collect());
 
 /// By rule, source, size of the cluster (two nodes, more) and replica identity (default, full).
-type Targets = [[[[Arc<Target>; 2]; 2]; 3]; 6];
+type Targets = [[[[Arc<Target>; 2]; 2]; 3]; 7];
 
 static TARGETS: LazyLock<Targets> = LazyLock::new(|| {
     Strategy::ALL.map(|strategy| {
@@ -120,9 +120,9 @@ impl Cluster {
         let effects =
             self.nodes[usize::from(node)].commit((time, node), writes, table, &mut self.fresh);
         for effect in effects {
-            if self.strategy == Strategy::Manual {
-                let (key, _, version) = effect;
-                self.pasts.add(key, &[before[key]], version);
+            if self.strategy.is_by_knowledge() {
+                let (key, values, version) = effect;
+                self.pasts.add(key, &[before[key]], (version, node, values));
                 before[key] = version;
             }
             self.remember((time, node), effect);
@@ -224,6 +224,9 @@ impl Cluster {
         self.deliver_all();
         if self.strategy == Strategy::Manual {
             return self.end_by_hand();
+        }
+        if self.strategy == Strategy::Custom {
+            return self.end_by_function();
         }
         (0..self.nodes.len()).for_each(|node| self.bring_back(node));
         let wanted = self.admitted();

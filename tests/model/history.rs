@@ -51,18 +51,26 @@ pub enum Strategy {
     NodePriority,
     /// By what each write knew; a person decides between the others.
     Manual,
+    /// By what each write knew; a function makes one row of the others.
+    Custom,
 }
 
 impl Strategy {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::LastWriteWins,
         Self::VersionColumn,
         Self::HybridClock,
         Self::FirstWriteWins,
         Self::NodePriority,
         Self::Manual,
+        Self::Custom,
     ];
+
+    /// Whether versions say what a write knew. No row is kept aside then.
+    pub fn is_by_knowledge(self) -> bool {
+        matches!(self, Self::Manual | Self::Custom)
+    }
 
     /// Whether rows carry their version; then the stream has whole old rows.
     pub fn is_in_row(self) -> bool {

@@ -7,6 +7,7 @@
 
 mod applying;
 mod aside;
+mod by_function;
 mod by_hand;
 mod cluster;
 mod exhaustive;

@@ -73,6 +73,14 @@ pub(crate) struct Pending {
     pub(crate) known: Kept,
 }
 
+/// A write that is kept beside what a function made of it and others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Beside {
+    /// Nothing of a delete.
+    pub(crate) values: Option<Values>,
+    pub(crate) known: Kept,
+}
+
 /// What a server's tables hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
@@ -85,6 +93,8 @@ pub(crate) struct State {
     pub(crate) positions: [usize; 3],
     /// What waits for a person, by key and source.
     pub(crate) pending: [[Option<Pending>; 3]; KEY_COUNT],
+    /// Writes that did not know of each other, by key: one for each node.
+    pub(crate) siblings: [[Option<Beside>; 3]; KEY_COUNT],
 }
 
 impl State {
@@ -328,7 +338,7 @@ impl Act<'_> {
             }
             Write::Take(key, value) => {
                 // Where no row is kept aside, a duplicate would stop the link.
-                let taken = if self.strategy == Strategy::Manual {
+                let taken = if self.strategy.is_by_knowledge() {
                     0
                 } else {
                     u16::from(value)
@@ -416,7 +426,7 @@ impl Act<'_> {
 
     fn rekey(&self, state: &mut State, from: usize, to: usize) -> Option<Change> {
         let before = state.rows[from].filter(|_| state.rows[to].is_none())?;
-        let by_knowledge = self.strategy == Strategy::Manual;
+        let by_knowledge = self.strategy.is_by_knowledge();
         let moved = Row {
             version: if by_knowledge {
                 Some(versions::knowing(None, self.made))

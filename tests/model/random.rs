@@ -88,6 +88,16 @@ fn three_nodes_end_equal_under_manual() {
 }
 
 #[test]
+fn two_nodes_end_equal_under_custom() {
+    many(2, Strategy::Custom);
+}
+
+#[test]
+fn three_nodes_end_equal_under_custom() {
+    many(3, Strategy::Custom);
+}
+
+#[test]
 fn three_nodes_end_equal_under_node_priority() {
     many(3, Strategy::NodePriority);
 }

@@ -1,6 +1,6 @@
 //! What the triggers of each rule do, stated once more, without the product's code.
 
-use mmrepl::conflict::{COUNT_COLUMN, KNOWN_COLUMN, Rank, Rule, VECTOR_COLUMN};
+use mmrepl::conflict::{COUNT_COLUMN, Custom, KNOWN_COLUMN, Rank, Rule, VECTOR_COLUMN};
 use mmrepl::pgoutput::Value;
 
 use crate::history::{NAMES, Strategy};
@@ -27,6 +27,11 @@ pub(crate) fn rule(strategy: Strategy) -> Rule {
                 .collect(),
         ),
         Strategy::Manual => Rule::Manual(NAMES.iter().map(|name| name.parse().unwrap()).collect()),
+        Strategy::Custom => Rule::Custom(Custom {
+            nodes: NAMES.iter().map(|name| name.parse().unwrap()).collect(),
+            schema: "public".to_owned(),
+            function: "f".to_owned(),
+        }),
     }
 }
 
@@ -35,7 +40,7 @@ pub(crate) fn column(strategy: Strategy) -> &'static str {
         Strategy::LastWriteWins | Strategy::VersionColumn => "version",
         Strategy::HybridClock | Strategy::FirstWriteWins => COUNT_COLUMN,
         Strategy::NodePriority => VECTOR_COLUMN,
-        Strategy::Manual => KNOWN_COLUMN,
+        Strategy::Manual | Strategy::Custom => KNOWN_COLUMN,
     }
 }
 
@@ -45,7 +50,9 @@ pub(crate) fn print(strategy: Strategy, kept: Kept) -> Value {
         return Value::Null;
     };
     let text = match strategy {
-        Strategy::NodePriority | Strategy::Manual => format!("{{{first},{second},{third}}}"),
+        Strategy::NodePriority | Strategy::Manual | Strategy::Custom => {
+            format!("{{{first},{second},{third}}}")
+        }
         _ => first.to_string(),
     };
     Value::Text(text.into())
@@ -132,7 +139,7 @@ pub(crate) fn written(
         },
         Strategy::FirstWriteWins => Some(one(first(before) + 1)),
         Strategy::NodePriority => Some(counted(before, node)),
-        Strategy::Manual => Some(knowing(before, (time, node))),
+        Strategy::Manual | Strategy::Custom => Some(knowing(before, (time, node))),
     }
 }
 
@@ -144,7 +151,7 @@ pub(crate) fn deleted(strategy: Strategy, (time, node): (i64, u8), row: Kept) ->
         Strategy::HybridClock => Some(one(time.max(first(row) + 1))),
         Strategy::FirstWriteWins => Some(one(first(row) + 1)),
         Strategy::NodePriority => Some(counted(row, node)),
-        Strategy::Manual => Some(knowing(row, (time, node))),
+        Strategy::Manual | Strategy::Custom => Some(knowing(row, (time, node))),
     }
 }
 
@@ -153,8 +160,14 @@ pub(crate) fn lifted(strategy: Strategy, node: u8, row: Kept, tombstone: Kept) -
     match strategy {
         Strategy::LastWriteWins => None,
         Strategy::VersionColumn => row.max(tombstone),
-        Strategy::Manual if knows(row, tombstone) && is_later(row, tombstone, node) => row,
-        Strategy::Manual => Some(knowing(Some(joined(row, tombstone)), (0, node))),
+        Strategy::Manual | Strategy::Custom
+            if knows(row, tombstone) && is_later(row, tombstone, node) =>
+        {
+            row
+        }
+        Strategy::Manual | Strategy::Custom => {
+            Some(knowing(Some(joined(row, tombstone)), (0, node)))
+        }
         _ if row > tombstone => row,
         Strategy::HybridClock | Strategy::FirstWriteWins => Some(one(first(tombstone) + 1)),
         Strategy::NodePriority => Some(counted(tombstone, node)),

@@ -1,0 +1,145 @@
+//! The functions that decide under rule `custom`: there, callable, and the same on every node.
+
+use tokio_postgres::Client;
+
+use super::Problem;
+use super::facts::{FoundFunction, Function, NodeFacts};
+use crate::catalog::CatalogError;
+use crate::catalog::names::{ident, readable};
+use crate::config::Config;
+
+/// What a function takes, as SQL names it.
+const ARGUMENTS: &str = "(jsonb, jsonb, jsonb)";
+
+const FIND: &str = "
+select case when p.prokind <> 'f' then 'no function but '
+            when p.proretset then 'a set of ' else '' end
+       || pg_catalog.format_type(p.prorettype, null),
+       p.provolatile = 'v',
+       pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
+       and pg_catalog.has_schema_privilege(n.oid, 'USAGE'),
+       pg_catalog.md5(coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc))
+from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+where n.nspname = $1 and p.proname = $2
+  and p.proargtypes = pg_catalog.format('%1$s %1$s %1$s',
+          'pg_catalog.jsonb'::pg_catalog.regtype::pg_catalog.oid)::pg_catalog.oidvector";
+
+/// Asks a server for the functions of the file.
+pub(super) async fn gather(
+    config: &Config,
+    client: &Client,
+) -> Result<Vec<Function>, CatalogError> {
+    let rules = config.rules();
+    let customs = rules.tables.iter();
+    let customs = customs.filter_map(|(table, rule)| Some((table, rule.custom()?)));
+    let mut functions = Vec::new();
+    for (table, custom) in customs {
+        let row = client
+            .query_opt(FIND, &[&custom.schema, &custom.function])
+            .await
+            .map_err(CatalogError::query("read the functions that decide"))?;
+        functions.push(Function {
+            table: table.clone(),
+            name: readable(&custom.schema, &custom.function),
+            schema: ident(&custom.schema),
+            found: row.map(|row| FoundFunction {
+                returns: row.get(0),
+                is_volatile: row.get(1),
+                may_call: row.get(2),
+                body: row.get(3),
+            }),
+        });
+    }
+    Ok(functions)
+}
+
+/// Judges each node by itself, then compares it with the first that has the function.
+pub(super) fn check(nodes: &[NodeFacts]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for facts in nodes {
+        for function in &facts.functions {
+            let first = nodes.iter().find_map(|other| {
+                let there = other.functions.iter();
+                let mut there = there.filter(|own| own.name == function.name);
+                Some((other, there.find_map(|own| own.found.as_ref())?))
+            });
+            match &function.found {
+                None => problems.push(missing(facts, function, first.map(|(node, _)| node))),
+                Some(found) => {
+                    problems.extend(unfit(facts, function, found));
+                    problems.extend(differs(facts, function, found, first));
+                }
+            }
+        }
+    }
+    problems
+}
+
+fn missing(facts: &NodeFacts, function: &Function, there: Option<&NodeFacts>) -> Problem {
+    let (name, table) = (&function.name, &function.table);
+    let what =
+        format!("function {name}{ARGUMENTS}, which decides about {table}, does not exist here");
+    let fix = match there {
+        Some(other) => format!(
+            "create it as it is on {}: select pg_get_functiondef('{}{ARGUMENTS}'::regprocedure)",
+            other.name,
+            name.replace('\'', "''")
+        ),
+        None => format!(
+            "create function {name}(a jsonb, b jsonb, meta jsonb) returns jsonb …, on every node"
+        ),
+    };
+    Problem::error(&facts.name, what).fix(fix)
+}
+
+fn unfit(facts: &NodeFacts, function: &Function, found: &FoundFunction) -> Vec<Problem> {
+    let (name, table) = (&function.name, &function.table);
+    let mut problems = Vec::new();
+    if found.returns != "jsonb" {
+        let what = format!(
+            "{name}{ARGUMENTS}, which decides about {table}, is {}: it must return jsonb",
+            match found.returns.strip_prefix("no function but ") {
+                Some(_) => "no plain function".to_owned(),
+                None => format!("a function that returns {}", found.returns),
+            }
+        );
+        let fix = format!("drop function {name}{ARGUMENTS}, and create it anew, on every node");
+        problems.push(Problem::error(&facts.name, what).fix(fix));
+    }
+    if !found.may_call {
+        let what = format!("the role may not call {name}{ARGUMENTS}, which decides about {table}");
+        let (schema, user) = (&function.schema, ident(&facts.server.user));
+        let fix = format!(
+            "grant usage on schema {schema} to {user}; grant execute on function {name}{ARGUMENTS} to {user}"
+        );
+        problems.push(Problem::error(&facts.name, what).fix(fix));
+    }
+    if found.is_volatile {
+        let what = format!(
+            "{name}{ARGUMENTS}, which decides about {table}, is declared VOLATILE: it must make the same of the same arguments on every node, whenever it is called"
+        );
+        let fix = format!("alter function {name}{ARGUMENTS} immutable");
+        problems.push(Problem::warning(&facts.name, what).fix(fix));
+    }
+    problems
+}
+
+fn differs(
+    facts: &NodeFacts,
+    function: &Function,
+    found: &FoundFunction,
+    first: Option<(&NodeFacts, &FoundFunction)>,
+) -> Option<Problem> {
+    let (other, _) = first.filter(|(_, there)| there.body != found.body)?;
+    let (name, table) = (&function.name, &function.table);
+    let what = format!(
+        "{name}{ARGUMENTS}, which decides about {table}, has another body here than on {}: nodes that decide differently do not end equal",
+        other.name
+    );
+    let fix = format!(
+        "create or replace it as on {}: select pg_get_functiondef('{}{ARGUMENTS}'::regprocedure)",
+        other.name,
+        name.replace('\'', "''")
+    );
+    Some(Problem::warning(&facts.name, what).fix(fix))
+}
