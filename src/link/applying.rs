@@ -156,7 +156,7 @@ impl Applying {
                     self.land().await?;
                 }
                 answered = self.running.answered(), if running => {
-                    answered.map_err(|source| LinkError::running(source.to_string()))?;
+                    answered.map_err(|source| self.running_failed(source))?;
                     self.land_running().await?;
                 }
                 () = self.lessons.patience.over(), if idle && self.options.waits_to_ask => {

@@ -63,6 +63,10 @@ const PIECE_ROWS_MAX: usize = 1_000;
 /// … and this many wire bytes (a single row may be larger).
 const PIECE_BYTES_MAX: usize = 1024 * 1024;
 
+/// Most memory for transactions that are still running on the source while another one is being
+/// applied.
+const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// What a link needs to know.
 #[derive(Clone)]
 pub struct LinkContext {
@@ -227,7 +231,7 @@ impl Link {
         let context = &self.context;
         let assembler = Assembler::new(piece_limits(), OriginFilter::DropAll);
         let assembler = if ready.streaming {
-            assembler.passing_on()
+            assembler.with_stream_budget(KEPT_BYTES_MAX).passing_on()
         } else {
             assembler
         };

@@ -5,9 +5,9 @@
 //! while transactions are asked for once they are committed. That costs time and nothing else.
 //!
 //! The second session holds its rows until the source commits. A local writer that waits for one
-//! of them may itself hold what the ordinary session needs, a circle that no server can see. So while
-//! a running transaction is open, the ordinary session waits for a lock only a moment; then the
-//! running one is given up.
+//! of them may itself hold what the ordinary session needs, a circle that no server can see. So
+//! while a running transaction is open, the ordinary session waits for a lock only a moment; then
+//! the running one is given up.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -138,8 +138,10 @@ impl Running {
     }
 }
 
-fn gave_up(error: &ApplyError) -> LinkError {
-    LinkError::running(error.to_string())
+/// The connection is gone, or the server goes away: that says nothing about the transaction.
+fn is_lost(error: &ApplyError) -> bool {
+    let lost = |state: &str| state.starts_with("08") || state.starts_with("57");
+    matches!(error, ApplyError::Target { .. }) && error.sqlstate().is_none_or(lost)
 }
 
 /// The ordinary session waited too long for a lock.
@@ -173,7 +175,7 @@ impl Applying {
         }
         let session = self.running.session()?;
         let sent = session.send_running(&piece).await;
-        let sent = sent.map_err(|error| gave_up(&error))?;
+        let sent = sent.map_err(|error| self.running_failed(error))?;
         self.running.parts.push_back((sent, charge));
         self.show_running(&piece);
         Ok(())
@@ -193,7 +195,7 @@ impl Applying {
         };
         let session = self.running.session()?;
         let done = session.collect(sent).await;
-        done.map_err(|error| gave_up(&error))?;
+        done.map_err(|error| self.running_failed(error))?;
         self.done(charge);
         Ok(())
     }
@@ -211,8 +213,8 @@ impl Applying {
         let position = self.applier.position();
         let session = self.running.session()?;
         let committed = session.commit_running(header, end, (position, seen)).await;
-        let committed = committed.map_err(|error| gave_up(&error))?;
-        self.applier.moved_by(session);
+        let committed = committed.map_err(|error| self.running_failed(error))?;
+        self.applier.moved_by(self.running.session()?);
         self.running.closed();
         self.lessons.patience.committed();
         self.note(Some(committed));
@@ -225,7 +227,7 @@ impl Applying {
         loop {
             let session = self.running.session()?;
             let behind = session.clock_behind(header.commit_time).await;
-            let behind = behind.map_err(|error| gave_up(&error))?;
+            let behind = behind.map_err(|error| self.running_failed(error))?;
             if behind < 0 {
                 return Ok(());
             }
@@ -239,9 +241,20 @@ impl Applying {
         }
         let session = self.running.session()?;
         let rolled_back = session.abort_running().await;
-        rolled_back.map_err(|error| gave_up(&error))?;
+        rolled_back.map_err(|error| self.running_failed(error))?;
         self.running.closed();
         self.limit_lock_waits(connect::LOCK_TIMEOUT).await
+    }
+
+    /// What an error of the second session means for the link.
+    pub(super) fn running_failed(&self, source: ApplyError) -> LinkError {
+        if !is_lost(&source) {
+            return LinkError::running(source.to_string());
+        }
+        LinkError::Apply {
+            node: self.options.link.to.clone(),
+            source,
+        }
     }
 
     /// How long the ordinary session waits for a lock; nothing is on its way there.

@@ -236,6 +236,68 @@ async fn a_daemon_that_is_killed_begins_again() {
     assert_eq!(given_up(&cluster).await, 0);
 }
 
+/// Crashes of daemons and servers at every stage of large transactions, and a rollback in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_killed_each_is_there_once() {
+    let mut cluster = cluster_with(ClusterOptions::pair().durable()).await;
+    cluster.allow_error("57P0");
+    for round in 0..8 {
+        let insert = format!(
+            "insert into t select g + {round} * 10000, 'new' from generate_series(10001, 13000) g;
+             update t set n = n + 1 where id <= 3000"
+        );
+        let client = begin(&cluster, &insert).await;
+        wait_running(&cluster, 4000).await;
+        cluster
+            .east()
+            .sql("update t set n = n + 1 where id = 9000")
+            .await;
+        match round % 4 {
+            0 => {
+                cluster.take_daemon("east").kill9();
+                cluster.start_daemon("east");
+            }
+            1 => {
+                cluster.server_mut("west").kill9();
+                cluster.server_mut("west").start().unwrap();
+            }
+            2 => cluster.server_mut("west").restart().unwrap(),
+            _ => {}
+        }
+        let end = if round == 5 { "rollback" } else { "commit" };
+        pg::execute(&client, end).await;
+        if round == 3 {
+            cluster.server_mut("east").kill9();
+            cluster.server_mut("east").start().unwrap();
+        }
+        cluster.wait_equal().await;
+        cluster.wait_streaming().await;
+    }
+    let sums = "select (select sum(n) from t where id <= 3000),
+        (select count(*) from t where id > 10000), (select n from t where id = 9000)";
+    let sums = cluster.west().rows(sums).await;
+    let expected = ["21000", "21000", "8"].map(|text| Some(text.to_owned()));
+    assert_eq!(sums, [expected]);
+}
+
+/// The second one does not fit into memory beside the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn too_much_at_once_is_given_up_in_bounded_memory() {
+    let options = ClusterOptions::pair().own_servers();
+    let mut cluster = cluster_with(options).await;
+    let first = begin(&cluster, NEW).await;
+    wait_running(&cluster, 4000).await;
+    let many = "insert into t select g, repeat('y', 100) from generate_series(100001, 220000) g";
+    let second = begin(&cluster, many).await;
+    wait_given_up(&cluster).await;
+    pg::execute(&second, "commit").await;
+    pg::execute(&first, "commit").await;
+    cluster.wait_equal().await;
+    assert_eq!(cluster.west().value(COUNT_NEW).await, "125000");
+    let peak = cluster.daemon("east").peak_memory_bytes();
+    assert!(peak < 100 * 1024 * 1024, "{peak} bytes");
+}
+
 /// West's writer holds a row that east's small transaction changes, and waits for one that east's
 /// large transaction has written: no server sees that circle.
 #[tokio::test(flavor = "multi_thread")]
@@ -280,4 +342,26 @@ async fn it_can_be_turned_off() {
         "select count(*) from pg_stat_activity where application_name like '%apply running'
         and datname = current_database()";
     assert_eq!(cluster.west().value(sessions).await, "0");
+}
+
+/// The daemon dies just before, and just after, it commits on the target.
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_dies_at_the_commit_applies_it_once() {
+    let mut cluster = cluster_with(ClusterOptions::pair()).await;
+    for point in ["after_apply:1", "after_commit:1"] {
+        cluster.take_daemon("east").kill9();
+        cluster.set_daemon_env("MMREPL_FAILPOINT", point);
+        cluster.start_daemon("east");
+        let client = begin(&cluster, "update t set n = n + 1").await;
+        wait_running(&cluster, 8000).await;
+        pg::execute(&client, "commit").await;
+        let dying = cluster.take_daemon("east");
+        let ended = tokio::task::spawn_blocking(|| dying.wait_end()).await;
+        assert!(!ended.unwrap().success());
+        cluster.clear_daemon_env("MMREPL_FAILPOINT");
+        cluster.start_daemon("east");
+        cluster.wait_equal().await;
+    }
+    assert_eq!(cluster.west().value("select sum(n) from t").await, "18000");
 }
