@@ -27,7 +27,7 @@ mod running;
 mod stepwise;
 mod window;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -40,9 +40,9 @@ use crate::backoff::Backoff;
 use crate::checkpoint::Checkpoints;
 use crate::commit_time::CommitTime;
 use crate::config::Node;
-use crate::conflict::Rules;
+use crate::conflict::{Rules, SeenHistory};
 use crate::error::{RetryClass, Retryable};
-use crate::ids::{ClusterName, LinkName, NodeName};
+use crate::ids::{ClusterName, LinkName, NodeName, SystemId, TimelineId};
 use crate::lsn::Lsn;
 use crate::status::model::{LastError, LinkState};
 use crate::status::monitor::LinkMonitor;
@@ -113,6 +113,7 @@ pub async fn run(context: LinkContext, stop: CancellationToken) {
         context,
         stop,
         lessons: Lessons::none(),
+        remembered: None,
         transient: Backoff::transient(),
         blocked: Backoff::blocked(),
     };
@@ -124,11 +125,16 @@ pub async fn run(context: LinkContext, stop: CancellationToken) {
     probing.abort();
 }
 
+/// A source, and what it had applied from others by each position of its WAL.
+type Remembered = ((SystemId, TimelineId), Arc<Mutex<SeenHistory>>);
+
 struct Link {
     context: LinkContext,
     stop: CancellationToken,
     /// What applying has taught so far.
     lessons: Lessons,
+    /// What the source had applied from others, and which source.
+    remembered: Option<Remembered>,
     transient: Backoff,
     blocked: Backoff,
 }
@@ -228,6 +234,7 @@ impl Link {
         let (durable_tx, durable_rx) = watch::channel(Lsn::ZERO);
         let (confirmed_tx, confirmed_rx) = watch::channel(Lsn::ZERO);
         let (sender, receiver) = queue::queue();
+        let seen = self.remember(&ready);
         let context = &self.context;
         let assembler = Assembler::new(piece_limits(), OriginFilter::DropAll);
         let assembler = if ready.streaming {
@@ -236,11 +243,7 @@ impl Link {
             assembler
         };
         let reader = Reader::new(
-            (
-                context.source.name.clone(),
-                context.cluster.clone(),
-                ready.seen,
-            ),
+            (context.source.name.clone(), context.cluster.clone(), seen),
             ready.stream,
             assembler,
             sender,
@@ -273,6 +276,23 @@ impl Link {
         };
         self.lessons = applying.take_lessons();
         result
+    }
+
+    /// What the source had seen, by position: with what earlier connections to it have learned.
+    fn remember(&mut self, ready: &Ready) -> Arc<Mutex<SeenHistory>> {
+        let source = (
+            ready.identity.source_system_id,
+            ready.identity.source_timeline,
+        );
+        let mut seen = ready.seen.clone();
+        if let Some((known, earlier)) = &self.remembered
+            && *known == source
+        {
+            seen = seen.after(&earlier.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        let seen = Arc::new(Mutex::new(seen));
+        self.remembered = Some((source, Arc::clone(&seen)));
+        seen
     }
 
     fn options(&self, asked: bool) -> ApplyOptions {
