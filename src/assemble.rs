@@ -13,11 +13,14 @@
 //! - A transaction that carries an Origin message was applied here, not written here. With
 //!   [`OriginFilter::DropAll`] it is skipped whole, though the tables it describes are remembered:
 //!   the server describes each only once.
-//! - Streamed transactions come before anybody knows how they end, mixed with others, with their
-//!   subtransactions numbered. They are kept in memory within a byte budget; a rolled back
-//!   subtransaction takes exactly its own changes with it. What a streamed transaction says about
-//!   tables counts for itself only until it commits, which is also how the server keeps count of
-//!   what it has told (`streamed_txns` in pgoutput.c).
+//! - With [`Assembler::passing_on`] the changes of one streamed transaction at a time leave as they
+//!   come, in pieces that know no commit yet, and its end by itself ([`RunningEnd`]). What cannot
+//!   be followed that way (a part that is rolled back) is an error: without streaming it can.
+//! - Other streamed transactions, which come before anybody knows how they end, mixed with others
+//!   and with their subtransactions numbered, are kept in memory within a byte budget; a rolled
+//!   back subtransaction takes exactly its own changes with it.
+//! - What a streamed transaction says about tables counts for itself only until it commits, which
+//!   is also how the server keeps count of what it has told (`streamed_txns` in pgoutput.c).
 //!
 //! Values are slices of the buffers they were read into. A piece that waits keeps those
 //! buffers alive whole, so the reader's buffer size, not only `bytes`, bounds what is held.
@@ -47,7 +50,7 @@ use crate::lsn::Lsn;
 use crate::pgoutput::{LogicalMessage, Message, RelationMessage};
 use crate::relation::RelationCache;
 use piece::Builder;
-use streamed::{Finished, Streams};
+use streamed::{Finished, Kept, Streams};
 
 /// What to do with transactions that were applied here by a replication origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +68,8 @@ pub enum Assembled {
     Nothing,
     /// A transaction, or the next part of a large one.
     Piece(Piece),
+    /// A transaction that was passed on as it came has ended.
+    RunningEnded(RunningEnd),
     /// A transaction with nothing to apply ended: empty, or filtered by its origin.
     Skipped {
         /// Its position, which may be confirmed like that of an applied one.
@@ -79,6 +84,22 @@ pub enum Assembled {
         /// The content, any bytes.
         content: Bytes,
     },
+}
+
+/// How a transaction ended that was passed on while it was running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunningEnd {
+    /// It committed.
+    Commit {
+        /// What is known now.
+        header: TxHeader,
+        /// Where it ends.
+        end: TxEnd,
+        /// What the source had applied from other nodes by then.
+        seen: Arc<Seen>,
+    },
+    /// It was rolled back.
+    Abort,
 }
 
 /// Turns the messages of one replication connection into transactions.
@@ -147,6 +168,13 @@ impl Assembler {
     #[must_use]
     pub fn with_stream_budget(mut self, bytes: usize) -> Self {
         self.streams = Streams::new(bytes);
+        self
+    }
+
+    /// Passes on one streamed transaction at a time as it comes.
+    #[must_use]
+    pub fn passing_on(mut self) -> Self {
+        self.streams.pass_on();
         self
     }
 
@@ -309,7 +337,7 @@ impl Assembler {
                 builder.clear();
                 *dropped = true;
             }
-            State::Block { top } if drop => self.streams.drop_changes(*top),
+            State::Block { top } if drop => self.streams.drop_changes(*top)?,
             State::Plain { .. } | State::Block { .. } => {}
             _ => return Err(self.misplaced("Origin")),
         }
@@ -353,18 +381,21 @@ impl Assembler {
                 Ok(full.map_or(Assembled::Nothing, Assembled::Piece))
             }
             (State::Block { top }, Some(xid)) => {
-                self.streams
-                    .push((*top, xid), message, &self.relations, &self.seen)?;
-                Ok(Assembled::Nothing)
+                let how = (&self.seen, self.limits);
+                let piece = self
+                    .streams
+                    .push((*top, xid), message, &self.relations, how)?;
+                Ok(piece.map_or(Assembled::Nothing, Assembled::Piece))
             }
             _ => Err(self.misplaced(message.name())),
         }
     }
 
     fn stream(&mut self, message: &Message) -> Result<Assembled, AssembleError> {
-        if let (State::Block { .. }, Message::StreamStop) = (&self.state, message) {
+        if let (State::Block { top }, Message::StreamStop) = (&self.state, message) {
+            let piece = self.streams.flush(*top);
             self.state = State::Idle;
-            return Ok(Assembled::Nothing);
+            return Ok(piece.map_or(Assembled::Nothing, Assembled::Piece));
         }
         self.idle(message.name())?;
         match *message {
@@ -372,7 +403,11 @@ impl Assembler {
                 self.streams.start(xid, first)?;
                 self.state = State::Block { top: xid };
             }
-            Message::StreamAbort { xid, subxid, .. } => self.streams.abort(xid, subxid),
+            Message::StreamAbort { xid, subxid, .. } => {
+                if self.streams.abort(xid, subxid)? {
+                    return Ok(Assembled::RunningEnded(RunningEnd::Abort));
+                }
+            }
             Message::StreamCommit {
                 xid,
                 commit_lsn,
@@ -398,13 +433,20 @@ impl Assembler {
     }
 
     fn stream_commit(&mut self, header: TxHeader, end: TxEnd) -> Result<Assembled, AssembleError> {
-        let (described, finished) = self.streams.commit(header, end, &self.seen)?;
+        let (described, kept) = self.streams.commit(header, end, &self.seen)?;
         self.relations.merge(described);
-        let Some(finished) = finished else {
-            return Ok(Assembled::Skipped { end });
-        };
-        self.state = State::Draining(finished);
-        Ok(self.pending().map_or(Assembled::Nothing, Assembled::Piece))
+        match kept {
+            Kept::Nothing => Ok(Assembled::Skipped { end }),
+            Kept::PassedOn => Ok(Assembled::RunningEnded(RunningEnd::Commit {
+                header,
+                end,
+                seen: Arc::clone(&self.seen),
+            })),
+            Kept::All(finished) => {
+                self.state = State::Draining(*finished);
+                Ok(self.pending().map_or(Assembled::Nothing, Assembled::Piece))
+            }
+        }
     }
 }
 
@@ -414,6 +456,7 @@ impl fmt::Debug for Assembled {
         match self {
             Self::Nothing => f.write_str("Nothing"),
             Self::Piece(piece) => f.debug_tuple("Piece").field(piece).finish(),
+            Self::RunningEnded(end) => f.debug_tuple("RunningEnded").field(end).finish(),
             Self::Skipped { end } => f.debug_struct("Skipped").field("end", end).finish(),
             Self::Message {
                 lsn,

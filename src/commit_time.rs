@@ -10,6 +10,9 @@ const POSTGRES_EPOCH_UNIX_MICROS: i64 = 946_684_800_000_000;
 pub struct CommitTime(i64);
 
 impl CommitTime {
+    /// Later than every commit: stands for one that has not happened yet.
+    pub const MAX: Self = Self(i64::MAX);
+
     /// Wraps PostgreSQL's microseconds since 2000-01-01 UTC.
     pub const fn from_postgres_micros(micros: i64) -> Self {
         Self(micros)

@@ -125,11 +125,18 @@ pub fn return_origin_name(cluster: &ClusterName, node: &NodeName) -> String {
     format!("mmrepl_{cluster}_{node}-again")
 }
 
-/// Both origins that stand for `node` on a server.
-pub fn origin_names(cluster: &ClusterName, node: &NodeName) -> [String; 2] {
+/// The third one: held by the session that applies a transaction of `node` while it is still
+/// running there.
+pub fn large_origin_name(cluster: &ClusterName, node: &NodeName) -> String {
+    format!("mmrepl_{cluster}_{node}-large")
+}
+
+/// All origins that may stand for `node` on a server.
+pub fn origin_names(cluster: &ClusterName, node: &NodeName) -> [String; 3] {
     [
         origin_name(cluster, node),
         return_origin_name(cluster, node),
+        large_origin_name(cluster, node),
     ]
 }
 
@@ -186,6 +193,6 @@ mod tests {
         let cluster: ClusterName = "c".repeat(NAME_MAX_BYTES).parse().unwrap();
         let node: NodeName = "n".repeat(NAME_MAX_BYTES).parse().unwrap();
         assert!(slot_name(&cluster, &node).len() < 64);
-        assert!(return_origin_name(&cluster, &node).len() < 64);
+        assert!(origin_names(&cluster, &node).iter().all(|n| n.len() < 64));
     }
 }

@@ -109,6 +109,7 @@ fn contexts(
             nodes: nodes.clone(),
             max_clock_skew: config.conflict.max_clock_skew,
             rules: config.rules(),
+            streaming: config.streaming,
             recorded_per_minute: config.conflict.history_per_minute,
             checkpoints: checkpoints.clone(),
             monitor: monitor(link.clone()),

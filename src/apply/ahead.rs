@@ -64,7 +64,7 @@ impl Applier {
         Ok(None)
     }
 
-    async fn send_plan(
+    pub(super) async fn send_plan(
         &mut self,
         pieces: &[Piece],
         (plan, entries): (&Plan<'_>, &[Entry]),
@@ -161,7 +161,7 @@ impl Applier {
 }
 
 /// The rows, where there is nothing else.
-fn rows_only(segments: &[Segment]) -> Option<&[Entry]> {
+pub(super) fn rows_only(segments: &[Segment]) -> Option<&[Entry]> {
     match segments {
         [] => Some(&[]),
         [Segment::Rows(entries)] => Some(entries),
@@ -170,7 +170,7 @@ fn rows_only(segments: &[Segment]) -> Option<&[Entry]> {
 }
 
 /// Every row has a statement that tells whether it took it.
-fn can_be_sent(plan: &Plan<'_>) -> bool {
+pub(super) fn can_be_sent(plan: &Plan<'_>) -> bool {
     let tells = |kind: &Kind| !matches!(kind, Kind::Update(columns, _) if columns.is_empty());
     let kinds = plan.singles.iter().filter_map(|(_, kind)| kind.as_ref());
     plan.settle.is_empty() && kinds.into_iter().all(tells)

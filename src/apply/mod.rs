@@ -15,6 +15,9 @@
 //! Long runs of inserts are copied (`COPY`), on the chance that none of the rows is there. Where
 //! one is, the group is rolled back and applied again without copying.
 //!
+//! In a pair, a large transaction is written while it is still running on the source, on a session
+//! of its own (`running`).
+//!
 //! A guarded statement takes a row only where the row is older than the change and the source knew
 //! it; that needs no look before the write. The few rows it does not take are settled in the same
 //! transaction, and conflicts recorded. When a group fails as a whole (a unique value that moves
@@ -45,6 +48,7 @@ mod push;
 mod record;
 mod returner;
 mod rows;
+mod running;
 mod set_sql;
 mod settle;
 mod settle_custom;

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use super::sql::Guard;
 use crate::commit_time::CommitTime;
 use crate::conflict::{Held, Rank, Version};
-use crate::ids::{ClusterName, NodeName, OriginId, origin_name, return_origin_name};
+use crate::ids::{
+    ClusterName, NodeName, OriginId, large_origin_name, origin_name, return_origin_name,
+};
 use crate::wire::Outcome;
 
 /// The replication origins of one target server.
@@ -17,6 +19,10 @@ pub struct Origins {
     by_id: HashMap<OriginId, NodeName>,
     /// Second origins, which mark rows that returned after they were kept aside.
     again: HashMap<OriginId, NodeName>,
+    /// Third origins, which mark what was applied while it was running on its node.
+    large: HashMap<OriginId, NodeName>,
+    /// The session holds the source's third origin instead of its first.
+    holds_large: bool,
 }
 
 impl Origins {
@@ -33,6 +39,8 @@ impl Origins {
             target,
             by_id,
             again: HashMap::new(),
+            large: HashMap::new(),
+            holds_large: false,
         }
     }
 
@@ -51,7 +59,9 @@ impl Origins {
             nodes.iter().filter_map(find).collect::<HashMap<_, _>>()
         };
         let by_id = named(origin_name);
-        Self::new(cluster.clone(), source, target, by_id).returning(named(return_origin_name))
+        let mut origins = Self::new(cluster.clone(), source, target, by_id);
+        origins.large = named(large_origin_name);
+        origins.returning(named(return_origin_name))
     }
 
     /// Adds the second origins, with the node each stands for.
@@ -59,6 +69,13 @@ impl Origins {
     pub fn returning(mut self, again: HashMap<OriginId, NodeName>) -> Self {
         self.again = again;
         self
+    }
+
+    /// For the session that applies what is still running on the source; `None` where the server
+    /// has no origin for it.
+    pub fn holding_large(mut self) -> Option<Self> {
+        self.holds_large = self.large.values().any(|node| *node == self.source);
+        self.holds_large.then_some(self)
     }
 
     /// The node whose changes this link applies.
@@ -78,7 +95,16 @@ impl Origins {
 
     /// The name of the origin that the apply session holds.
     pub fn session_origin(&self) -> String {
-        origin_name(&self.cluster, &self.source)
+        if self.holds_large {
+            large_origin_name(&self.cluster, &self.source)
+        } else {
+            origin_name(&self.cluster, &self.source)
+        }
+    }
+
+    /// Second and third origins, each with the node it stands for.
+    fn further(&self) -> impl Iterator<Item = (&OriginId, &NodeName)> {
+        self.again.iter().chain(&self.large)
     }
 
     /// Nodes that may have written a row here beside the source: the target, which stands for
@@ -104,7 +130,7 @@ impl Origins {
         if self.target > self.source {
             stronger.push(OriginId::LOCAL.0);
         }
-        let again = self.again.iter().filter(|(_, node)| **node > self.source);
+        let again = self.further().filter(|(_, node)| **node > self.source);
         stronger.extend(again.map(|(id, _)| id.0));
         stronger.sort_unstable();
         Some(Guard {
@@ -123,10 +149,10 @@ impl Origins {
         Some(return_origin_name(&self.cluster, missing))
     }
 
-    /// Second origins with the first of the same node.
+    /// Second and third origins with the first of the same node.
     fn again_of_first(&self) -> Vec<(u32, u32)> {
         let pair = |(id, node): (&OriginId, &NodeName)| (id.0, self.id_of(node));
-        let mut pairs: Vec<_> = self.again.iter().map(pair).collect();
+        let mut pairs: Vec<_> = self.further().map(pair).collect();
         pairs.sort_unstable();
         pairs
     }
@@ -138,7 +164,8 @@ impl Origins {
         let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse::<i64>().ok();
         let time = CommitTime::from_postgres_micros(number(micros?)?);
         let id = OriginId(u32::try_from(number(origin?)?).ok()?);
-        let known = self.by_id.get(&id).or_else(|| self.again.get(&id));
+        let further = || self.again.get(&id).or_else(|| self.large.get(&id));
+        let known = self.by_id.get(&id).or_else(further);
         let node = known.unwrap_or(&self.target).clone();
         Some(Version { time, node })
     }
@@ -231,6 +258,25 @@ mod tests {
         assert_eq!(origins.others(), (&node("m"), vec![(1, &a), (3, &z)]));
         assert_eq!((origins.id_of(&z), origins.id_of(&node("m"))), (3, 0));
         assert_eq!(origins.session_origin(), "mmrepl_shop_c");
+        assert!(origins.holding_large().is_none());
+    }
+
+    #[test]
+    fn what_is_applied_while_it_runs_counts_as_its_nodes() {
+        let ids = [
+            ("mmrepl_shop_c", 2),
+            ("mmrepl_shop_c-again", 7),
+            ("mmrepl_shop_c-large", 8),
+        ];
+        let ids = ids.map(|(name, id)| (name.to_owned(), id)).into();
+        let ends = (node("c"), node("m"));
+        let nodes = [node("c"), node("m")];
+        let origins = Origins::of_server(&"shop".parse().unwrap(), &nodes, ends, &ids);
+        assert_eq!(origins.guard().unwrap().again, vec![(7, 2), (8, 2)]);
+        let written = origins.version(Some(b"7"), Some(b"8")).unwrap();
+        assert_eq!(written.node, node("c"));
+        let large = origins.holding_large().unwrap();
+        assert_eq!(large.session_origin(), "mmrepl_shop_c-large");
     }
 
     #[test]

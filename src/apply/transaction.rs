@@ -85,19 +85,18 @@ pub(super) struct Positions {
 }
 
 /// The statements that open a target transaction, when it is not open yet.
-pub(super) struct Opening(Option<[(Sql, Option<String>); 2]>);
+pub(super) struct Opening(Vec<(Sql, Option<String>)>);
 
 impl Opening {
     /// Pushes them; returns how many.
     pub(super) fn push(&self, batch: &mut Batch<'_>) -> Result<usize, ApplyError> {
-        let statements = self.0.as_ref().map_or(&[][..], |list| list.as_slice());
-        for (sql, parameter) in statements {
+        for (sql, parameter) in &self.0 {
             let parameters: Vec<_> = parameter.iter().map(|text| Some(text.as_bytes())).collect();
             batch
                 .push(sql, &parameters)
                 .map_err(|source| ApplyError::target(source, None))?;
         }
-        Ok(statements.len())
+        Ok(self.0.len())
     }
 }
 
@@ -125,6 +124,10 @@ pub struct Applier {
     pub(super) newest: CommitTime,
     /// What the source's transaction in hand has said of its clock.
     pub(super) delete_clock: Option<i64>,
+    /// The newest write of the target that the source had seen, in a running transaction.
+    pub(super) highest_seen: Option<CommitTime>,
+    /// Tables that a running transaction has asked for tombstones.
+    pub(super) looked_for_tombstones: BTreeSet<u32>,
     /// Where the position row stands, and where it will once everything sent ahead is committed.
     pub(super) position: Positions,
     is_open: bool,
@@ -159,6 +162,8 @@ impl Applier {
                 sent: position,
             },
             newest: CommitTime::default(),
+            highest_seen: None,
+            looked_for_tombstones: BTreeSet::new(),
             delete_clock: None,
             is_open: false,
         }
@@ -182,6 +187,25 @@ impl Applier {
     pub fn copying(mut self, copies: Copies) -> Self {
         self.copies = copies;
         self
+    }
+
+    /// The position after the last commit that was answered.
+    pub fn position(&self) -> Lsn {
+        self.position.committed
+    }
+
+    /// Another applier of the link has moved the position and counted what it wrote.
+    pub fn moved_by(&mut self, other: &mut Self) {
+        self.position = other.position;
+        self.counts.add(other.take_counts());
+    }
+
+    /// Locks are waited for no longer than this. Nothing may be open or on its way.
+    pub async fn limit_lock_waits(&mut self, limit: &str) -> Result<(), ApplyError> {
+        let set = format!("set lock_timeout = '{limit}'");
+        let done = self.session.simple(&set).await;
+        done.map(drop)
+            .map_err(|source| ApplyError::target(source, None))
     }
 
     /// What this one has learned.
@@ -298,16 +322,17 @@ impl Applier {
     }
 
     /// What must be sent before the first change: `begin`, and the clock rule (see `conflict`).
+    /// The latter waits until the commit time is known.
     pub(super) fn opening(&self) -> Opening {
-        Opening((!self.is_open).then(|| {
-            [
-                (BEGIN.into(), None),
-                (
-                    "select mmrepl.require_clock($1)".into(),
-                    Some(self.newest.to_string()),
-                ),
-            ]
-        }))
+        if self.is_open {
+            return Opening(Vec::new());
+        }
+        let clock = (self.newest != CommitTime::MAX).then(|| {
+            let newest = Some(self.newest.to_string());
+            ("select mmrepl.require_clock($1)".into(), newest)
+        });
+        let begin = (BEGIN.into(), None);
+        Opening(std::iter::once(begin).chain(clock).collect())
     }
 
     /// The opening statements have gone through, or were sent ahead.
@@ -339,7 +364,11 @@ impl Applier {
 
     /// Counts what was not recorded, moves the position, leaves the marker, stamps the transaction
     /// with the source's commit time (all in `mmrepl.finish`) and commits.
-    async fn commit(&mut self, end: TxEnd, seen: &Seen) -> Result<Committed, ApplyError> {
+    pub(super) async fn commit(
+        &mut self,
+        end: TxEnd,
+        seen: &Seen,
+    ) -> Result<Committed, ApplyError> {
         self.open().await?;
         failpoint("after_apply");
         let left_out = self.ledger.take_left_out();

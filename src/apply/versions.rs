@@ -10,7 +10,7 @@ use crate::ids::NodeName;
 use crate::pgoutput::Tuple;
 
 /// What a source that had seen a write is never too old for: see [`Versions::floor_time`].
-const ANY_TIME: CommitTime = CommitTime::from_postgres_micros(i64::MAX);
+const ANY_TIME: CommitTime = CommitTime::MAX;
 
 /// The rule of a table, for changes of one source.
 #[derive(Debug, Clone)]

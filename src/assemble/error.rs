@@ -76,6 +76,12 @@ pub enum AssembleError {
         /// What they may take.
         budget_bytes: usize,
     },
+    /// A subtransaction was rolled back whose changes may have been passed on.
+    #[error("a part of transaction {xid}, which is still running, was rolled back to a savepoint")]
+    PartRolledBack {
+        /// The top-level transaction.
+        xid: u32,
+    },
     /// A message of a two-phase transaction, which mmrepl does not ask for.
     #[error(
         "the source sent a {0} message, though `two_phase` is off on this link; \
@@ -88,6 +94,19 @@ pub enum AssembleError {
     /// The assembler met an error before.
     #[error("the stream failed before; start it again from the last applied position")]
     Failed,
+}
+
+impl AssembleError {
+    /// Whether the stream can be followed where transactions arrive once they are committed.
+    pub fn is_about_streaming(&self) -> bool {
+        matches!(
+            self,
+            Self::StreamBudget { .. }
+                | Self::PartRolledBack { .. }
+                | Self::StreamOrder { .. }
+                | Self::LateOrigin
+        )
+    }
 }
 
 impl Retryable for AssembleError {

@@ -20,6 +20,22 @@ pub struct TxHeader {
     pub xid: u32,
 }
 
+impl TxHeader {
+    /// Of a transaction that is still running: it will commit after everything known by now.
+    pub(super) const fn running(xid: u32) -> Self {
+        Self {
+            final_lsn: Lsn::MAX,
+            commit_time: CommitTime::MAX,
+            xid,
+        }
+    }
+
+    /// Whether the transaction is still running.
+    pub fn is_running(&self) -> bool {
+        self.commit_time == CommitTime::MAX
+    }
+}
+
 /// Where a transaction ends in the source's WAL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TxEnd {
@@ -63,6 +79,11 @@ impl SeenRuns {
     pub fn of(&self, index: usize) -> &Arc<Seen> {
         let run = self.runs.iter().rev().find(|(first, _)| *first <= index);
         run.map_or(&self.at_end, |(_, seen)| seen)
+    }
+
+    /// Everything that had been seen at some change.
+    pub fn all(&self) -> impl Iterator<Item = &Seen> {
+        self.runs.iter().map(|(_, seen)| &**seen)
     }
 
     /// What had been seen when the transaction committed.
@@ -159,6 +180,13 @@ impl Builder {
         self.piece.bytes += bytes;
         self.piece.memory_bytes += memory;
         full
+    }
+
+    /// The piece so far, where it has a change; more may follow.
+    pub(super) fn flush(&mut self) -> Option<Piece> {
+        let next = Piece::empty(self.piece.header, false);
+        let has_any = !self.piece.changes.is_empty();
+        has_any.then(|| std::mem::replace(&mut self.piece, next))
     }
 
     /// The last piece, or `Skipped` for a transaction without changes.

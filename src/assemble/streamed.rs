@@ -27,6 +27,24 @@ pub(super) struct Streams {
     open: HashMap<u32, Streamed>,
     held_bytes: usize,
     budget_bytes: usize,
+    passing: Passing,
+}
+
+/// Whether one transaction at a time is passed on as it comes, and the one that is.
+#[derive(Debug)]
+enum Passing {
+    /// All are kept.
+    Never,
+    /// The next may be.
+    Ready,
+    /// This one is.
+    Open(Builder),
+}
+
+impl Passing {
+    fn is(&self, top: u32) -> bool {
+        matches!(self, Self::Open(builder) if builder.header().xid == top)
+    }
 }
 
 /// One streamed transaction in progress.
@@ -58,7 +76,30 @@ impl Streams {
             open: HashMap::new(),
             held_bytes: 0,
             budget_bytes,
+            passing: Passing::Never,
         }
+    }
+
+    /// From now on one transaction at a time is passed on as it comes.
+    pub(super) fn pass_on(&mut self) {
+        self.passing = Passing::Ready;
+    }
+
+    /// What is at hand of the transaction when a block of it ends, if it is the one passed on.
+    pub(super) fn flush(&mut self, top: u32) -> Option<Piece> {
+        match &mut self.passing {
+            Passing::Open(builder) if builder.header().xid == top => builder.flush(),
+            _ => None,
+        }
+    }
+
+    /// The transaction ended; true where it was the one passed on.
+    fn ends_passing(&mut self, top: u32) -> bool {
+        let passed = self.passing.is(top);
+        if passed {
+            self.passing = Passing::Ready;
+        }
+        passed
     }
 
     pub(super) fn clear(&mut self) {
@@ -114,16 +155,17 @@ impl Streams {
         Ok(())
     }
 
-    /// A change made by `xid`, a subtransaction of `top` or `top` itself.
+    /// A change made by `xid`, a subtransaction of `top` or `top` itself. Gives a piece where the
+    /// transaction is passed on and one is full.
     pub(super) fn push(
         &mut self,
         (top, xid): (u32, u32),
         message: Message,
         known: &RelationCache,
-        seen: &Arc<Seen>,
-    ) -> Result<(), AssembleError> {
+        (seen, limits): (&Arc<Seen>, PieceLimits),
+    ) -> Result<Option<Piece>, AssembleError> {
         let Some(streamed) = self.open.get(&top).filter(|streamed| !streamed.dropped) else {
-            return Ok(());
+            return Ok(None);
         };
         let find = |id| {
             streamed
@@ -133,30 +175,46 @@ impl Streams {
                 .cloned()
         };
         let Some(change) = Change::resolve(message, find)? else {
-            return Ok(());
+            return Ok(None);
         };
+        if matches!(self.passing, Passing::Ready) && streamed.runs.is_empty() {
+            self.passing = Passing::Open(Builder::new(TxHeader::running(top)));
+        }
+        if self.passing.is(top)
+            && let Passing::Open(builder) = &mut self.passing
+        {
+            return Ok(builder.push(change, seen, limits));
+        }
         let bytes = change.memory_bytes() + streamed.new_run_bytes(xid, seen);
         self.charge(bytes)?;
         if let Some(streamed) = self.open.get_mut(&top) {
             streamed.push((xid, seen), change, bytes);
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Origin: this transaction is not to be passed on.
-    pub(super) fn drop_changes(&mut self, top: u32) {
+    pub(super) fn drop_changes(&mut self, top: u32) -> Result<(), AssembleError> {
+        if self.passing.is(top) {
+            return Err(AssembleError::LateOrigin);
+        }
         if let Some(streamed) = self.open.get_mut(&top) {
             streamed.dropped = true;
             streamed.runs.clear();
             streamed.runs_of.clear();
             self.held_bytes -= std::mem::take(&mut streamed.run_bytes);
         }
+        Ok(())
     }
 
     /// Stream Abort, of all of `top` or of one of its subtransactions.
     ///
-    /// Without anything kept there is nothing to do, and nothing that could be lost.
-    pub(super) fn abort(&mut self, top: u32, xid: u32) {
+    /// Without anything kept there is nothing to do, and nothing that could be lost. True where the
+    /// transaction was passed on.
+    pub(super) fn abort(&mut self, top: u32, xid: u32) -> Result<bool, AssembleError> {
+        if top != xid && self.passing.is(top) {
+            return Err(AssembleError::PartRolledBack { xid: top });
+        }
         if top == xid {
             let gone = self.open.remove(&top);
             self.held_bytes -= gone.map_or(0, |streamed| streamed.bytes());
@@ -165,6 +223,7 @@ impl Streams {
             streamed.abort(xid);
             self.held_bytes -= before - streamed.bytes();
         }
+        Ok(top == xid && self.ends_passing(top))
     }
 
     /// Stream Commit: what the transaction said about tables, and its changes if it has any.
@@ -173,17 +232,33 @@ impl Streams {
         header: TxHeader,
         end: TxEnd,
         seen: &Arc<Seen>,
-    ) -> Result<(RelationCache, Option<Finished>), AssembleError> {
+    ) -> Result<(RelationCache, Kept), AssembleError> {
         let unknown = AssembleError::StreamOrder {
             message: "Stream Commit",
             xid: header.xid,
         };
         let streamed = self.open.remove(&header.xid).ok_or(unknown)?;
         self.held_bytes -= streamed.bytes();
-        let finished = (!streamed.runs.is_empty())
-            .then(|| Finished::new(header, (end, Arc::clone(seen)), streamed.runs));
-        Ok((streamed.described, finished))
+        let kept = if self.ends_passing(header.xid) {
+            Kept::PassedOn
+        } else if streamed.runs.is_empty() {
+            Kept::Nothing
+        } else {
+            let end = (end, Arc::clone(seen));
+            Kept::All(Box::new(Finished::new(header, end, streamed.runs)))
+        };
+        Ok((streamed.described, kept))
     }
+}
+
+/// What is left of a streamed transaction that has committed.
+pub(super) enum Kept {
+    /// It wrote nothing.
+    Nothing,
+    /// It has been passed on.
+    PassedOn,
+    /// All of it.
+    All(Box<Finished>),
 }
 
 impl Run {

@@ -1,6 +1,7 @@
 //! The assembler on hand-made streams of protocol version 1, and what the other tests share.
 
 mod properties;
+mod running;
 mod streamed;
 
 use bytes::Bytes;
@@ -173,6 +174,7 @@ fn run(
                         end,
                     });
                 }
+                Assembled::RunningEnded(end) => panic!("{end:?}"),
                 Assembled::Nothing | Assembled::Message { .. } => {}
             }
             next = assembler.pending().map(Assembled::Piece);

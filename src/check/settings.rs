@@ -88,8 +88,9 @@ fn room(config: &Config, facts: &NodeFacts) -> Vec<Problem> {
             "origins",
             room.origins_max,
             room.origins_used,
-            // One for each peer's link, and one for each node's rows that return.
-            2 * peers + 1 - facts.ours.origins,
+            // One for each peer's link, one for each node's rows that return, and in a pair one for
+            // what is applied while it is still running.
+            2 * peers + 1 + i64::from(peers == 1) - facts.ours.origins,
         ),
     ];
     let short = limits

@@ -39,6 +39,8 @@ pub struct Config {
     pub tables: TableFilter,
     /// How conflicts are settled.
     pub conflict: ConflictConfig,
+    /// Whether large transactions are applied while they are running on their node.
+    pub streaming: bool,
 }
 
 /// One node: a database that takes writes, and the daemon beside it.

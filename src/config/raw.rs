@@ -7,7 +7,7 @@ use crate::conflict::RECORDED_PER_MINUTE;
 
 /// Every key of the file; a test holds `mmrepl.example.toml` against it.
 #[cfg(test)]
-pub(super) const KEYS: [&str; 15] = [
+pub(super) const KEYS: [&str; 16] = [
     "name",
     "dsn",
     "admin",
@@ -22,6 +22,7 @@ pub(super) const KEYS: [&str; 15] = [
     "node_priority",
     "version_column",
     "delta_columns",
+    "streaming",
     "function",
 ];
 
@@ -36,6 +37,8 @@ pub(super) struct RawConfig {
     pub(super) tables: RawTables,
     #[serde(default)]
     pub(super) conflict: RawConflict,
+    #[serde(default)]
+    pub(super) apply: RawApply,
 }
 
 /// `[cluster]`.
@@ -69,6 +72,19 @@ impl Default for RawTables {
             include: vec!["public.*".to_owned()],
             exclude: Vec::new(),
         }
+    }
+}
+
+/// `[apply]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawApply {
+    pub(super) streaming: bool,
+}
+
+impl Default for RawApply {
+    fn default() -> Self {
+        Self { streaming: true }
     }
 }
 

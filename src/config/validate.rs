@@ -47,6 +47,7 @@ pub(super) fn validate(raw: RawConfig, env: Env<'_>) -> Result<Config, ConfigErr
             nodes,
             tables,
             conflict,
+            streaming: raw.apply.streaming,
         }),
         _ => Err(ConfigError::Invalid(problems.0)),
     }

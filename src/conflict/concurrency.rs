@@ -80,6 +80,15 @@ impl Seen {
         }
     }
 
+    /// What both say.
+    fn with(&self, other: &Self) -> Self {
+        let mut both = self.clone();
+        for (node, time) in &other.nodes {
+            both.note(node, *time);
+        }
+        both
+    }
+
     /// Whether a write of this version had been applied.
     pub fn includes(&self, version: &Version) -> bool {
         self.of(&version.node)
@@ -175,6 +184,27 @@ impl SeenHistory {
             points: VecDeque::from([(from, Arc::new(base))]),
             nothing: Arc::default(),
         }
+    }
+
+    /// Goes on where an earlier connection to the same WAL left off, if that one `remembered` what
+    /// lies before: a transaction may have made changes long before the position from which it is
+    /// sent again.
+    #[must_use]
+    pub fn after(self, remembered: &Self) -> Self {
+        let (Some((from, base)), Some((first, _))) =
+            (self.points.front().cloned(), remembered.points.front())
+        else {
+            return self;
+        };
+        if *first > from {
+            return self;
+        }
+        let before = remembered.points.iter().filter(|(at, _)| *at < from);
+        let mut points: VecDeque<_> = before.cloned().collect();
+        points.push_back((from, Arc::new(remembered.at(from).with(&base))));
+        let later = remembered.points.iter().filter(|(at, _)| *at > from);
+        points.extend(later.map(|(at, seen)| (*at, Arc::new(seen.with(&base)))));
+        Self { points, ..self }
     }
 
     /// A marker stands at `lsn`. One that was noted before changes nothing.
@@ -302,6 +332,21 @@ mod tests {
         assert_eq!(west(201), Some(time(2)));
         assert_eq!(west(301), Some(time(2)));
         assert_eq!(history.at(Lsn::new(999)).of(&node("north")), Some(time(5)));
+    }
+
+    #[test]
+    fn what_an_earlier_connection_remembered_counts() {
+        let mut earlier = SeenHistory::new(Lsn::new(100), seen(&[("west", 1)]));
+        earlier.note(Lsn::new(200), &marker("west", 2));
+        let later = SeenHistory::new(Lsn::new(300), seen(&[("west", 3)])).after(&earlier);
+        let west = |history: &SeenHistory, lsn| history.at(Lsn::new(lsn)).of(&node("west"));
+        assert_eq!(west(&later, 150), Some(time(1)));
+        assert_eq!(west(&later, 250), Some(time(2)));
+        assert_eq!(west(&later, 300), Some(time(3)));
+        // One that begins later knows less.
+        let first = SeenHistory::new(Lsn::new(50), seen(&[("west", 0)])).after(&later);
+        assert_eq!(west(&first, 50), Some(time(0)));
+        assert_eq!(west(&first, 250), Some(time(0)));
     }
 
     #[test]

@@ -10,7 +10,9 @@ use crate::catalog::names::literal;
 use crate::catalog::position::RESET_POSITION;
 use crate::config::Config;
 use crate::config::agreement::{moved_places, rules_text};
-use crate::ids::{LinkName, NodeName, origin_name, return_origin_name, slot_name};
+use crate::ids::{
+    LinkName, NodeName, large_origin_name, origin_name, return_origin_name, slot_name,
+};
 
 /// How many statements one transaction runs on tables, each holding its lock until the end.
 const STATEMENTS_PER_TRANSACTION: usize = 400;
@@ -223,7 +225,11 @@ fn node_step(config: &Config, states: &[NodeState], state: &NodeState) -> Option
     let first = peers.map(|peer| origin_name(&config.cluster, &peer.name));
     let nodes = config.nodes.iter();
     let again = nodes.map(|node| return_origin_name(&config.cluster, &node.name));
-    for origin in first.chain(again) {
+    // Only in a pair is anything applied while it is still running.
+    let pair = config.nodes.len() == 2;
+    let peers = config.peers_of(&state.name).into_iter().filter(|_| pair);
+    let large = peers.map(|peer| large_origin_name(&config.cluster, &peer.name));
+    for origin in first.chain(again).chain(large) {
         if !state.origins.contains_key(&origin) {
             sql.push(format!(
                 "select pg_catalog.pg_replication_origin_create({})",

@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use super::caution::Lessons;
 use super::error::LinkError;
 use super::progress::Progress;
-use super::queue::{Item, Receiver};
+use super::queue::{Charge, Item, Receiver};
+use super::running::{Due, Running, is_lock_wait};
 use super::window::{Flight, Group, Window};
 use crate::apply::{Applier, ApplyError, Committed};
 use crate::backoff::Backoff;
@@ -38,6 +39,8 @@ pub(super) struct ApplyOptions {
     pub merge: bool,
     /// How long to wait for the target's clock.
     pub max_clock_skew: Duration,
+    /// Transactions are asked for once they are committed, but only for a while.
+    pub waits_to_ask: bool,
 }
 
 /// Why applying ended without an error.
@@ -47,6 +50,8 @@ pub(super) enum Ended {
     Stopped,
     /// The reader has gone; it knows why.
     SourceGone,
+    /// Nothing is being done just now, and transactions may be asked for while they are running.
+    MayAskForRunning,
 }
 
 /// The applier with its queue and its positions.
@@ -61,6 +66,9 @@ pub(super) struct Applying {
     ahead: bool,
     /// A large transaction is open on the target.
     pub(super) in_large: bool,
+    pub(super) running: Running,
+    /// What comes next of the running transaction: before it, everything else goes.
+    due: Option<Due>,
     queue: Receiver,
     durable: watch::Sender<Lsn>,
     progress: Progress,
@@ -75,9 +83,9 @@ pub(super) struct Applying {
 impl Applying {
     /// `begun` is the position the target already holds, `goal` the source's end of WAL now.
     pub(super) fn new(
-        (applier, options, mut lessons): (Applier, ApplyOptions, Lessons),
-        queue: Receiver,
-        durable: watch::Sender<Lsn>,
+        (applier, running): (Applier, Running),
+        (options, mut lessons): (ApplyOptions, Lessons),
+        (queue, durable): (Receiver, watch::Sender<Lsn>),
         monitor: LinkMonitor,
         (begun, goal): (Committed, Lsn),
     ) -> Self {
@@ -93,6 +101,8 @@ impl Applying {
             retries: Backoff::transient(),
             ahead: false,
             in_large: false,
+            running,
+            due: None,
             queue,
             durable,
             progress,
@@ -119,6 +129,10 @@ impl Applying {
         while !stop.is_cancelled() {
             self.fill();
             self.show_queue();
+            if let Some(due) = self.due.take() {
+                self.step_running(due).await?;
+                continue;
+            }
             if let Some(group) = self.window.next() {
                 self.go(group).await?;
                 continue;
@@ -130,6 +144,8 @@ impl Applying {
                 continue;
             }
             let waiting = self.window.is_waiting();
+            let running = self.running.is_waiting();
+            let idle = self.window.is_idle() && !self.in_large;
             let unflushed = !waiting && self.progress.has_unflushed();
             tokio::select! {
                 biased;
@@ -138,6 +154,13 @@ impl Applying {
                 answered = self.applier.answered(), if waiting => {
                     answered.map_err(|source| self.failed(source))?;
                     self.land().await?;
+                }
+                answered = self.running.answered(), if running => {
+                    answered.map_err(|source| self.running_failed(source))?;
+                    self.land_running().await?;
+                }
+                () = self.lessons.patience.over(), if idle && self.options.waits_to_ask => {
+                    return Ok(Ended::MayAskForRunning);
                 }
                 item = self.queue.next(), if !self.window.is_full() => match item {
                     Some(item) => self.take(item),
@@ -150,7 +173,7 @@ impl Applying {
 
     /// Takes what is waiting already, as far as it fits.
     fn fill(&mut self) {
-        while !self.window.is_full() {
+        while !self.window.is_full() && self.due.is_none() {
             match self.queue.waiting() {
                 Some(item) => self.take(item),
                 None => break,
@@ -161,6 +184,8 @@ impl Applying {
     fn take(&mut self, item: Item) {
         match item {
             Item::NothingUpTo(end, seen) => self.nothing = Some((end, seen)),
+            Item::Part(part) => self.due = Some(Due::Part(part)),
+            Item::Ended(end) => self.due = Some(Due::Ended(end)),
             Item::Piece(piece) => {
                 // Its end will say more.
                 self.nothing = None;
@@ -169,6 +194,22 @@ impl Applying {
                 }
             }
         }
+    }
+
+    /// Everything that came so far is done when this returns.
+    pub(super) async fn settle(&mut self) -> Result<(), LinkError> {
+        if let Some(group) = self.window.rest() {
+            self.go(group).await?;
+        }
+        while self.window.is_waiting() {
+            self.land().await?;
+        }
+        Ok(())
+    }
+
+    /// Gives back a share of the queue.
+    pub(super) fn done(&self, charge: Charge) {
+        self.queue.done(charge);
     }
 
     /// Sends a group ahead, or applies it step by step once nothing else is on its way.
@@ -236,6 +277,9 @@ impl Applying {
         let gave_up = self.applier.rollback().await;
         gave_up.map_err(|source| self.failed(source))?;
         self.in_large = false;
+        if self.running.is_open() && is_lock_wait(&error) {
+            return Err(self.failed(error));
+        }
         if refused.pieces.first().is_some_and(|piece| !piece.first) {
             return Err(self.large_refused(error, &refused));
         }
@@ -369,6 +413,9 @@ impl Applying {
     }
 
     pub(super) fn failed(&self, source: ApplyError) -> LinkError {
+        if self.running.is_open() && is_lock_wait(&source) {
+            return LinkError::running(source.to_string());
+        }
         LinkError::Apply {
             node: self.options.link.to.clone(),
             source,

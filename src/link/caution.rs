@@ -4,6 +4,7 @@
 //! both nodes write them or their large values must be fetched, that costs more than waiting: so
 //! after a refusal the next groups are applied step by step, more of them each time.
 
+use super::running::Patience;
 use crate::apply::Copies;
 use crate::failpoint::{Way, forced_way};
 use crate::lsn::Lsn;
@@ -66,6 +67,8 @@ pub(super) struct Lessons {
     pub copies: Copies,
     /// Whether groups are sent ahead.
     pub caution: Caution,
+    /// Whether transactions are applied while they are running on the source.
+    pub patience: Patience,
 }
 
 impl Lessons {

@@ -30,6 +30,8 @@ use crate::wire::WireError;
 use crate::wire::control;
 use crate::wire::{PgoutputOptions, ReplicationConnection, ReplicationStream, Streaming};
 
+/// The role, in its name, of the session that applies what is still running on the source.
+const RUNNING: &str = "apply running";
 /// SQLSTATE `object_in_use`: another connection holds the slot or the origin.
 const OBJECT_IN_USE: &str = "55006";
 /// How often a slot or origin held by our own dead connection is asked for again.
@@ -42,12 +44,18 @@ const ORIGIN_OPTION_SINCE: u32 = 160_000;
 /// From this version on a transaction may be limited in time (manual 19.11, 17).
 const TRANSACTION_TIMEOUT_SINCE: u32 = 170_000;
 
+/// How long an apply session waits for a lock.
+pub(super) const LOCK_TIMEOUT: &str = "30s";
+/// The same while a transaction that is still running on the source is open beside it, and for the
+/// session of that transaction.
+pub(super) const LOCK_TIMEOUT_BESIDE_RUNNING: &str = "2s";
+
 /// Settings of the apply session: triggers and foreign keys do not fire, commits do not wait for
 /// the disk (see `progress`), and a lock that never comes is an error that is retried and shown.
 const APPLY_SETTINGS: [(&str, &str); 6] = [
     ("session_replication_role", "replica"),
     ("synchronous_commit", "off"),
-    ("lock_timeout", "30s"),
+    ("lock_timeout", LOCK_TIMEOUT),
     ("statement_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
     ("idle_session_timeout", "0"),
@@ -59,6 +67,8 @@ pub(super) struct Ready {
     pub stream: ReplicationStream,
     /// The session that writes them.
     pub applier: Applier,
+    /// Transactions arrive while they are still running.
+    pub streaming: bool,
     /// The position found on the target, and how far its WAL must be flushed to hold it.
     pub begun: Committed,
     /// The end of the source's WAL now.
@@ -76,7 +86,10 @@ pub(super) struct Ready {
 }
 
 /// Connects everything. Dropping the result closes all connections.
-pub(super) async fn connect(context: &LinkContext) -> Result<Ready, LinkError> {
+///
+/// With `streaming`, transactions are asked for while they are still running, where the target is
+/// set up for that.
+pub(super) async fn connect(context: &LinkContext, streaming: bool) -> Result<Ready, LinkError> {
     let (source, target) = (&context.source, &context.target);
     let source_control = Arc::new(open_control(context, source).await?);
     let paused = read_paused(&source_control, &context.link).await;
@@ -90,13 +103,16 @@ pub(super) async fn connect(context: &LinkContext) -> Result<Ready, LinkError> {
     let source_server = server(source, &source_control).await?;
     let target_server = server(target, &target_control).await?;
     let origins = read_origins(context, &target_control).await?;
-    let session = open_session(context, &target_control).await?;
+    let streaming = streaming && origins.clone().holding_large().is_some();
+    end_backends(&target_control, &application_name(context, RUNNING), 0).await;
+    let session = open_session(context, &target_control, ("apply", &origins)).await?;
     let (position, slot) =
         agreed_start(context, &source_control, &target_control, &source_server).await?;
     let seen = read_seen(&source_control, &target_control, &source.name).await;
     let seen = SeenHistory::new(position, seen.map_err(|error| not_set_up(target, error))?);
     let begun = flush_state(target, &target_control, position).await?;
-    let (reading, stream) = open_stream(context, &source_control, position).await?;
+    let from = (position, streaming);
+    let (reading, stream) = open_stream(context, &source_control, from).await?;
     let identity = Checkpoint {
         position,
         target_system_id: target_server.system_id,
@@ -112,6 +128,7 @@ pub(super) async fn connect(context: &LinkContext) -> Result<Ready, LinkError> {
     Ok(Ready {
         stream,
         applier,
+        streaming,
         begun,
         goal,
         seen,
@@ -189,9 +206,13 @@ async fn read_origins(context: &LinkContext, target: &Client) -> Result<Origins,
 
 /// Opens the apply session and gives it the link's origin, which only one session can hold: from
 /// then on nobody else applies this link.
-async fn open_session(context: &LinkContext, control: &Client) -> Result<Session, LinkError> {
+async fn open_session(
+    context: &LinkContext,
+    control: &Client,
+    (role, origins): (&str, &Origins),
+) -> Result<Session, LinkError> {
     let node = &context.target;
-    let name = application_name(context, "apply");
+    let name = application_name(context, role);
     let mut session = Session::connect(&node.dsn, &name, &APPLY_SETTINGS)
         .await
         .map_err(|source| at(&node.name, source))?;
@@ -199,7 +220,7 @@ async fn open_session(context: &LinkContext, control: &Client) -> Result<Session
         let off = session.simple("set transaction_timeout = 0").await;
         off.map_err(|source| at(&node.name, source))?;
     }
-    let origin = origin_name(&context.cluster, &context.source.name);
+    let origin = origins.session_origin();
     let take = format!("select pg_catalog.pg_replication_origin_session_setup('{origin}')");
     for _ in 0..TAKE_OVER_TRIES {
         match session.simple(&take).await {
@@ -310,7 +331,7 @@ async fn flush_state(node: &Node, target: &Client, position: Lsn) -> Result<Comm
 async fn open_stream(
     context: &LinkContext,
     control: &Arc<Client>,
-    from: Lsn,
+    from: (Lsn, bool),
 ) -> Result<(ReadingThread, ReplicationStream), LinkError> {
     let failed = |error: io::Error| {
         let source = WireError::io(
@@ -330,7 +351,7 @@ async fn open_stream(
 async fn start_stream(
     context: LinkContext,
     control: Arc<Client>,
-    from: Lsn,
+    (from, streaming): (Lsn, bool),
 ) -> Result<ReplicationStream, LinkError> {
     let node = &context.source;
     let name = application_name(&context, "stream");
@@ -341,11 +362,15 @@ async fn start_stream(
             .await
             .map_err(|source| at(&node.name, source))?;
         let options = PgoutputOptions {
-            proto_version: 1,
+            proto_version: if streaming { 2 } else { 1 },
             publication: "mmrepl".to_owned(),
             messages: true,
             origin_none: connection.server_version() >= ORIGIN_OPTION_SINCE,
-            streaming: Streaming::Off,
+            streaming: if streaming {
+                Streaming::On
+            } else {
+                Streaming::Off
+            },
             binary: false,
         };
         match connection.start(&slot, from, &options).await {
@@ -358,6 +383,27 @@ async fn start_stream(
             Err(error) => return Err(at(&node.name, error)),
         }
     }
+}
+
+/// Opens the session that applies what is still running on the source.
+pub(super) async fn running_applier(
+    context: &LinkContext,
+    control: &Arc<Client>,
+) -> Result<Applier, LinkError> {
+    let node = &context.target;
+    let origins = read_origins(context, control).await?;
+    let missing = || LinkError::running("the target is not set up for it".to_owned());
+    let origins = origins.holding_large().ok_or_else(missing)?;
+    let session = open_session(context, control, (RUNNING, &origins)).await?;
+    // What it begins with is told at the end of each transaction.
+    let session = (session, Lsn::ZERO);
+    let mut applier = applier(context, session, Arc::clone(control), origins)?;
+    let limited = applier.limit_lock_waits(LOCK_TIMEOUT_BESIDE_RUNNING).await;
+    limited.map_err(|source| LinkError::Apply {
+        node: node.name.clone(),
+        source,
+    })?;
+    Ok(applier)
 }
 
 fn applier(

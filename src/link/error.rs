@@ -55,6 +55,9 @@ pub enum LinkError {
         /// Why.
         source: ApplyError,
     },
+    /// A transaction that is still running on the source cannot be applied as it comes.
+    #[error("{0}")]
+    Running(String),
     /// History is broken.
     #[error(transparent)]
     History(#[from] HistoryError),
@@ -97,6 +100,7 @@ impl Retryable for LinkError {
             Self::Decode { .. } | Self::Assemble { .. } | Self::NotSetUp { .. } => {
                 RetryClass::Definite
             }
+            Self::Running(_) => RetryClass::Transient,
             Self::History(error) => error.retry_class(),
             Self::ClockSkew { .. } | Self::RulesDiffer(_) => RetryClass::Operator,
             Self::Checkpoint(error) => error.retry_class(),
@@ -121,6 +125,20 @@ impl LinkError {
             to: link.to.clone(),
             behind_ms: i64::try_from(behind.as_millis()).unwrap_or(i64::MAX).max(1),
             allowed_ms: allowed.as_millis(),
+        }
+    }
+
+    /// A transaction that is still running cannot be applied as it comes, for this reason.
+    pub(super) fn running(reason: String) -> Self {
+        Self::Running(reason)
+    }
+
+    /// Whether the link can go on where transactions arrive once they are committed.
+    pub(super) fn is_about_streaming(&self) -> bool {
+        match self {
+            Self::Running(_) => true,
+            Self::Assemble { source, .. } => source.is_about_streaming(),
+            _ => false,
         }
     }
 

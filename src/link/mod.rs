@@ -23,13 +23,16 @@ mod progress;
 mod queue;
 mod reader;
 mod reading;
+mod running;
 mod stepwise;
 mod window;
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::assemble::{Assembler, OriginFilter, PieceLimits};
@@ -37,9 +40,9 @@ use crate::backoff::Backoff;
 use crate::checkpoint::Checkpoints;
 use crate::commit_time::CommitTime;
 use crate::config::Node;
-use crate::conflict::Rules;
+use crate::conflict::{Rules, SeenHistory};
 use crate::error::{RetryClass, Retryable};
-use crate::ids::{ClusterName, LinkName, NodeName};
+use crate::ids::{ClusterName, LinkName, NodeName, SystemId, TimelineId};
 use crate::lsn::Lsn;
 use crate::status::model::{LastError, LinkState};
 use crate::status::monitor::LinkMonitor;
@@ -47,6 +50,7 @@ use applying::{ApplyOptions, Applying, Ended};
 use caution::Lessons;
 use connect::Ready;
 use reader::Reader;
+use running::Running;
 
 pub use error::LinkError;
 pub use history::HistoryError;
@@ -58,6 +62,10 @@ pub use window::GROUP_ROWS_MAX;
 const PIECE_ROWS_MAX: usize = 1_000;
 /// … and this many wire bytes (a single row may be larger).
 const PIECE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Most memory for transactions that are still running on the source while another one is being
+/// applied.
+const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What a link needs to know.
 #[derive(Clone)]
@@ -76,6 +84,8 @@ pub struct LinkContext {
     pub rules: Rules,
     /// How long to wait for the target's clock.
     pub max_clock_skew: Duration,
+    /// Whether large transactions are applied while they are running on the source.
+    pub streaming: bool,
     /// Conflicts recorded per table and minute before only a sample is.
     pub recorded_per_minute: u64,
     /// What the daemon remembers.
@@ -103,6 +113,7 @@ pub async fn run(context: LinkContext, stop: CancellationToken) {
         context,
         stop,
         lessons: Lessons::none(),
+        remembered: None,
         transient: Backoff::transient(),
         blocked: Backoff::blocked(),
     };
@@ -114,11 +125,16 @@ pub async fn run(context: LinkContext, stop: CancellationToken) {
     probing.abort();
 }
 
+/// A source, and what it had applied from others by each position of its WAL.
+type Remembered = ((SystemId, TimelineId), Arc<Mutex<SeenHistory>>);
+
 struct Link {
     context: LinkContext,
     stop: CancellationToken,
     /// What applying has taught so far.
     lessons: Lessons,
+    /// What the source had applied from others, and which source.
+    remembered: Option<Remembered>,
     transient: Backoff,
     blocked: Backoff,
 }
@@ -131,10 +147,38 @@ impl Link {
                 continue;
             }
             // Boxed: a large future, and its frame is needed once per connection only.
-            if let Err(error) = Box::pin(self.stream()).await {
-                self.back_off(&error).await;
+            match Box::pin(self.stream()).await {
+                Err(error) if self.asks_for_running() && error.is_about_streaming() => {
+                    self.give_up_streaming(&error);
+                }
+                Err(error) => self.back_off(&error).await,
+                Ok(()) => {}
             }
         }
+    }
+
+    /// Whether transactions are to be applied while they are still running. With more than two
+    /// nodes another link may delete what such a transaction is about to insert, and see nothing of
+    /// it.
+    fn wants_running(&self) -> bool {
+        self.context.streaming && self.context.nodes.len() == 2
+    }
+
+    /// Whether they are asked for now.
+    fn asks_for_running(&self) -> bool {
+        self.wants_running() && self.lessons.patience.is_over(Instant::now())
+    }
+
+    /// The next connection asks for transactions once they are committed.
+    fn give_up_streaming(&mut self, error: &LinkError) {
+        let pause = self.lessons.patience.gave_up(Instant::now());
+        let message = format!(
+            "a transaction still running on {} is applied once it is committed there, and others for {} s: {error}",
+            self.context.source.name,
+            pause.as_secs()
+        );
+        tracing::info!(link = %self.context.link, "{message}");
+        self.context.monitor.notice(message);
     }
 
     async fn wait_while_paused(&self) {
@@ -155,14 +199,15 @@ impl Link {
     /// Connects and streams until stopped, paused or failed.
     async fn stream(&mut self) -> Result<(), LinkError> {
         let interrupted = self.interruption();
+        let asked = self.asks_for_running();
         let ready = tokio::select! {
             () = interrupted.cancelled() => return Ok(()),
-            ready = connect::connect(&self.context) => ready?,
+            ready = connect::connect(&self.context, asked) => ready?,
         };
         tracing::info!(link = %self.context.link, from = %ready.begun.source_end, "streaming");
         self.context.monitor.add_reconnect();
         self.transient.reset();
-        let result = Box::pin(self.stream_from(ready, &interrupted)).await;
+        let result = Box::pin(self.stream_from((ready, asked), &interrupted)).await;
         interrupted.cancel();
         result
     }
@@ -182,22 +227,25 @@ impl Link {
 
     async fn stream_from(
         &mut self,
-        ready: Ready,
+        (ready, asked): (Ready, bool),
         interrupted: &CancellationToken,
     ) -> Result<(), LinkError> {
         let monitor = self.context.monitor.clone();
         let (durable_tx, durable_rx) = watch::channel(Lsn::ZERO);
         let (confirmed_tx, confirmed_rx) = watch::channel(Lsn::ZERO);
         let (sender, receiver) = queue::queue();
+        let seen = self.remember(&ready);
         let context = &self.context;
+        let assembler = Assembler::new(piece_limits(), OriginFilter::DropAll);
+        let assembler = if ready.streaming {
+            assembler.with_stream_budget(KEPT_BYTES_MAX).passing_on()
+        } else {
+            assembler
+        };
         let reader = Reader::new(
-            (
-                context.source.name.clone(),
-                context.cluster.clone(),
-                ready.seen,
-            ),
+            (context.source.name.clone(), context.cluster.clone(), seen),
             ready.stream,
-            Assembler::new(piece_limits(), OriginFilter::DropAll),
+            assembler,
             sender,
             (confirmed_rx, monitor.clone()),
         );
@@ -209,10 +257,11 @@ impl Link {
             confirmed_tx,
         );
         let lessons = std::mem::take(&mut self.lessons);
+        let running = Running::new(context.clone(), Arc::clone(&ready.target_control));
         let mut applying = Applying::new(
-            (ready.applier, self.options(), lessons),
-            receiver,
-            durable_tx,
+            (ready.applier, running),
+            (self.options(asked), lessons),
+            (receiver, durable_tx),
             monitor,
             (ready.begun, ready.goal),
         );
@@ -229,11 +278,29 @@ impl Link {
         result
     }
 
-    fn options(&self) -> ApplyOptions {
+    /// What the source had seen, by position: with what earlier connections to it have learned.
+    fn remember(&mut self, ready: &Ready) -> Arc<Mutex<SeenHistory>> {
+        let source = (
+            ready.identity.source_system_id,
+            ready.identity.source_timeline,
+        );
+        let mut seen = ready.seen.clone();
+        if let Some((known, earlier)) = &self.remembered
+            && *known == source
+        {
+            seen = seen.after(&earlier.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        let seen = Arc::new(Mutex::new(seen));
+        self.remembered = Some((source, Arc::clone(&seen)));
+        seen
+    }
+
+    fn options(&self, asked: bool) -> ApplyOptions {
         ApplyOptions {
             link: self.context.link.clone(),
             merge: self.context.nodes.len() == 2,
             max_clock_skew: self.context.max_clock_skew,
+            waits_to_ask: self.wants_running() && !asked,
         }
     }
 
@@ -279,7 +346,7 @@ async fn drive(
     tokio::pin!(saving);
     let result = tokio::select! {
         ended = applying.run(interrupted) => match ended {
-            Ok(Ended::Stopped) => Ok(()),
+            Ok(Ended::Stopped | Ended::MayAskForRunning) => Ok(()),
             // The queue was closed by the reader, which knows why.
             Ok(Ended::SourceGone) => joined((&mut reading).await),
             Err(error) => Err(error),

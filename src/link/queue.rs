@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::assemble::Piece;
+use crate::assemble::{Piece, RunningEnd};
 use crate::conflict::Seen;
 use crate::lsn::Lsn;
 
@@ -23,8 +23,12 @@ const GATHERED_BYTES_MAX: u32 = 1024 * 1024;
 
 /// What travels from the reader to the applier, in stream order.
 pub(super) enum Item {
-    /// Changes.
+    /// Changes that are committed on the source.
     Piece(Waiting),
+    /// Changes of the transaction that is still running there.
+    Part(Waiting),
+    /// The end of that transaction.
+    Ended(RunningEnd),
     /// There is nothing for this link up to here, where the source had seen this.
     NothingUpTo(Lsn, Arc<Seen>),
 }
@@ -117,8 +121,15 @@ impl Sender {
             return Some(waiting.piece);
         }
         self.charge.add(waiting.charge);
-        self.gathered.push(Item::Piece(waiting));
+        let running = waiting.piece.header.is_running();
+        let item = if running { Item::Part } else { Item::Piece };
+        self.gathered.push(item(waiting));
         None
+    }
+
+    /// Tells how the transaction that was running has ended.
+    pub(super) fn ended(&mut self, end: RunningEnd) {
+        self.gathered.push(Item::Ended(end));
     }
 
     /// Tells how far the stream holds nothing.
@@ -134,7 +145,7 @@ impl Sender {
     pub(super) fn first_gathered(&self) -> Option<&Piece> {
         self.gathered.iter().find_map(|item| match item {
             Item::Piece(waiting) => Some(&waiting.piece),
-            Item::NothingUpTo(..) => None,
+            Item::Part(_) | Item::Ended(_) | Item::NothingUpTo(..) => None,
         })
     }
 

@@ -4,6 +4,7 @@
 //! status on a tick even while it waits for room in the queue; when the queue is full it simply
 //! does not read the socket, and the server waits.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,8 +39,8 @@ const NAP: Duration = Duration::from_micros(400);
 pub(super) struct Reader {
     source: NodeName,
     cluster: ClusterName,
-    /// What the source had applied from others, by position.
-    seen: SeenHistory,
+    /// What the source had applied from others, by position; outlives the reader.
+    seen: Arc<Mutex<SeenHistory>>,
     stream: ReplicationStream,
     assembler: Assembler,
     queue: Sender,
@@ -56,7 +57,7 @@ pub(super) struct Reader {
 impl Reader {
     /// Reads `stream` of `source` into `queue`.
     pub(super) fn new(
-        (source, cluster, seen): (NodeName, ClusterName, SeenHistory),
+        (source, cluster, seen): (NodeName, ClusterName, Arc<Mutex<SeenHistory>>),
         stream: ReplicationStream,
         assembler: Assembler,
         queue: Sender,
@@ -156,14 +157,21 @@ impl Reader {
         (at, sent_at): (Lsn, CommitTime),
         payload: Bytes,
     ) -> Result<bool, LinkError> {
-        let message = pgoutput::decode(payload, false).map_err(|source| LinkError::Decode {
+        let in_stream = self.assembler.in_stream();
+        let message = pgoutput::decode(payload, in_stream).map_err(|source| LinkError::Decode {
             node: self.source.clone(),
             source,
         })?;
-        if let Message::Begin { commit_time, .. } = message {
-            self.behind = sent_at.micros_since(commit_time) > BACKLOG_MICROS;
+        match message {
+            Message::Begin { commit_time, .. } => {
+                self.behind = sent_at.micros_since(commit_time) > BACKLOG_MICROS;
+            }
+            Message::StreamStart { .. } => self.behind = true,
+            Message::StreamStop => self.behind = false,
+            _ => {}
         }
-        self.assembler.source_had_seen(self.seen.at(at));
+        let seen = Arc::clone(self.seen().at(at));
+        self.assembler.source_had_seen(&seen);
         let assembled = self
             .assembler
             .feed(message)
@@ -173,6 +181,10 @@ impl Reader {
             })?;
         match assembled {
             Assembled::Piece(piece) => self.enqueue_all(piece).await,
+            Assembled::RunningEnded(end) => {
+                self.queue.ended(end);
+                Ok(true)
+            }
             Assembled::Skipped { end } => {
                 self.nothing_up_to(end.end_lsn);
                 Ok(true)
@@ -189,17 +201,23 @@ impl Reader {
         }
     }
 
+    /// Nobody else uses it while the reader lives. A panic would leave plain values.
+    fn seen(&self) -> MutexGuard<'_, SeenHistory> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn note_marker(&mut self, lsn: Lsn, prefix: &str, content: &[u8]) {
         let marker = Marker::parse(prefix, content);
         if let Some(marker) = marker.filter(|marker| marker.cluster == self.cluster) {
-            self.seen.note(lsn, &marker);
+            self.seen().note(lsn, &marker);
         }
     }
 
     /// Between transactions the stream's position says that nothing up to it is for us.
     fn nothing_up_to(&mut self, end: Lsn) {
         if !self.assembler.in_transaction() {
-            self.queue.nothing_up_to(end, self.seen.at(end));
+            let seen = Arc::clone(self.seen().at(end));
+            self.queue.nothing_up_to(end, &seen);
         }
     }
 

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::applying::Applying;
 use super::error::LinkError;
+use super::running::is_lock_wait;
 use super::window::Group;
 use crate::apply::ApplyError;
 use crate::assemble::Piece;
@@ -119,6 +120,9 @@ impl Applying {
         if refuses_values(&error) {
             self.applier.forget_tables();
         }
+        if self.running.is_open() && is_lock_wait(&error) {
+            return Err(self.failed(error));
+        }
         match error {
             ApplyError::ClockBehind { micros } => {
                 self.wait_for_clock(micros, started).await.map(|()| false)
@@ -144,7 +148,11 @@ impl Applying {
 
     /// The target's clock is `micros` behind the commit time of the next change. A clock that is
     /// too far behind is not waited for: that would take as long, for every change.
-    async fn wait_for_clock(&mut self, micros: i64, started: Instant) -> Result<(), LinkError> {
+    pub(super) async fn wait_for_clock(
+        &mut self,
+        micros: i64,
+        started: Instant,
+    ) -> Result<(), LinkError> {
         let link = &self.options.link;
         let allowed = self.options.max_clock_skew;
         let behind = Duration::from_micros(micros.max(1).unsigned_abs());

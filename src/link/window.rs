@@ -105,6 +105,13 @@ impl Window {
         !filling.pieces.is_empty() && (!self.merge || self.closed || large || filling.is_part())
     }
 
+    /// The group being filled, whatever is on its way.
+    pub(super) fn rest(&mut self) -> Option<Group> {
+        self.closed = false;
+        let group = mem::take(&mut self.filling);
+        (!group.pieces.is_empty()).then_some(group)
+    }
+
     /// The group being filled, if it is to go now.
     pub(super) fn next(&mut self) -> Option<Group> {
         let most = if self.merge {

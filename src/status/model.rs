@@ -63,6 +63,10 @@ pub struct LinkStatus {
     /// no table has such a rule, or the target was not asked yet.
     #[serde(default)]
     pub pending_conflicts: Option<u64>,
+    /// Rows written so far of a transaction that is still running on the source, where one is being
+    /// applied; they are not visible yet.
+    #[serde(default)]
+    pub running_rows: Option<u64>,
     /// What the link holds in memory, and its limits; known to the daemon only.
     #[serde(default)]
     pub bounds: Option<Bounds>,
@@ -87,6 +91,7 @@ impl LinkStatus {
             clock_uncertainty_ms: None,
             last_error: None,
             notices: Vec::new(),
+            running_rows: None,
             pending_conflicts: None,
             bounds: None,
         }

@@ -73,6 +73,7 @@ struct Slow {
     /// At most [`NOTICES_MAX`].
     notices: VecDeque<Notice>,
     limits: Bounds,
+    running: Option<u64>,
     samples: RateWindow,
 }
 
@@ -94,6 +95,7 @@ impl LinkMonitor {
             last_error: None,
             notices: VecDeque::new(),
             limits: Bounds::default(),
+            running: None,
             samples: RateWindow::new(now),
         };
         let inner = Inner {
@@ -131,6 +133,7 @@ impl LinkMonitor {
             clock_uncertainty_ms: slow.clock_uncertainty_ms,
             last_error: slow.last_error.clone(),
             notices: slow.notices.iter().cloned().collect(),
+            running_rows: slow.running,
             bounds: Some(self.bounds(slow.limits)),
             ..LinkStatus::new(
                 &self.inner.link,
@@ -305,6 +308,11 @@ impl LinkMonitor {
         }
         let at = CommitTime::now();
         slow.notices.push_back(Notice { at, message });
+    }
+
+    /// How many rows are written of the transaction that is still running on the source, if one is.
+    pub fn set_running(&self, rows: Option<u64>) {
+        self.slow().running = rows;
     }
 
     /// What waits between receiving and applying.

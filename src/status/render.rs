@@ -109,6 +109,13 @@ fn details(text: &mut String, link: &LinkStatus) {
             &format!("WAL of slot {} is {}", slot.name, slot.wal_status),
         );
     }
+    if let Some(rows) = link.running_rows {
+        let from = &link.from;
+        line(
+            text,
+            &format!("a transaction still running on {from} is being applied: {rows} rows so far"),
+        );
+    }
     for notice in &link.notices {
         line(text, &format!("{}: {}", moment(notice.at), notice.message));
     }

@@ -34,6 +34,7 @@ mod pgbench;
 mod replication;
 mod shapes;
 mod status_truth;
+mod streaming;
 #[path = "../support/mod.rs"]
 mod support;
 mod tombstones;
