@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use super::record::{self, Checkpoint};
 use super::{CheckpointError, OpenNotice};
@@ -13,6 +15,11 @@ use crate::ids::LinkName;
 pub(super) const STORE_DIR: &str = "checkpoints";
 /// Page cache of sled; its default is 1 GiB. Some bytes per link are kept, 16 MiB is plenty.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How long sled may take to let go of a folder …
+const RELEASE_LIMIT: Duration = Duration::from_secs(10);
+/// … and how often it is asked.
+const RELEASE_POLL: Duration = Duration::from_millis(10);
 
 /// Every checkpoint of the store.
 pub(super) type Records = BTreeMap<LinkName, Checkpoint>;
@@ -129,13 +136,30 @@ fn open(dir: &Path) -> Result<(Store, Records), OpenFailure> {
         .unwrap_or_else(|panic| Err(OpenFailure::Damaged(panic_text(&*panic))))
 }
 
+/// The folder is ours already (`lock`). A store that was closed a moment ago may still hold sled's
+/// own lock: its threads let go of it after the last handle is dropped.
+fn open_when_released(config: &sled::Config) -> sled::Result<sled::Db> {
+    let deadline = Instant::now() + RELEASE_LIMIT;
+    loop {
+        match config.open() {
+            Err(error) if is_locked(&error) && Instant::now() < deadline => sleep(RELEASE_POLL),
+            opened => return opened,
+        }
+    }
+}
+
+/// sled says so in words only.
+fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(io) if io.to_string().contains("could not acquire lock"))
+}
+
 fn open_and_read(dir: &Path) -> Result<(Store, Records), OpenFailure> {
     let failed = |source| open_failure(dir, source);
     let config = sled::Config::new()
         .path(dir)
         .cache_capacity(CACHE_BYTES)
         .flush_every_ms(None);
-    let db = config.open().map_err(failed)?;
+    let db = open_when_released(&config).map_err(failed)?;
     let mut records = Records::new();
     for entry in db.iter() {
         let (key, value) = entry.map_err(failed)?;

@@ -71,12 +71,13 @@ async fn track_commit_timestamp_off_is_refused_with_the_mending_command() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_free_slot_is_refused() {
-    let cluster = pair_with("max_replication_slots", "3").await;
+    let cluster = pair_with("max_replication_slots", "4").await;
     cluster
         .west()
         .sql(
             "select pg_create_physical_replication_slot('taken');
              select pg_create_physical_replication_slot('taken_too');
+             select pg_create_physical_replication_slot('taken_as_well');
              select pg_create_physical_replication_slot('and_taken')",
         )
         .await;

@@ -83,10 +83,14 @@ pub fn shared(major: u32, index: usize) -> Arc<LocalServer> {
     let mut pool = SHARED.get_or_init(Mutex::default).lock().unwrap();
     let slot = Arc::clone(pool.entry((major, index)).or_default());
     drop(pool);
-    let options = ServerOptions::default()
+    let mut options = ServerOptions::default()
         .with("max_replication_slots", "200")
         .with("max_wal_senders", "120")
         .with("max_connections", "400");
+    if major >= 18 {
+        // A setting of its own there, for the clusters of all tests together.
+        options = options.with("max_active_replication_origins", "400");
+    }
     Arc::clone(slot.get_or_init(|| Arc::new(start(major, &options))))
 }
 
