@@ -16,10 +16,10 @@
 use std::sync::Arc;
 
 use super::error::ApplyError;
-use super::group::{Entry, RowChange, RowOp, Segment};
+use super::group::{Entry, RowChange, Segment};
 use super::overtaken::push_refusal;
 use super::plan::{Kind, Plan, plan};
-use super::push::{Pusher, push_tombstone};
+use super::push::{Pusher, push_tombstones};
 use super::target::{Statement, Target};
 use super::transaction::{Applier, Committed, Counts, newest, positions, push_all};
 use crate::assemble::{Piece, TxEnd};
@@ -90,7 +90,8 @@ impl Applier {
             Some((place, Telling::NoCopy(Arc::clone(statement.copied_into()?))))
         });
         let mut telling: Vec<_> = copies.collect();
-        push_versions(&mut batch, entries)?;
+        let rows = entries.iter().filter_map(Entry::row);
+        push_tombstones(&mut batch, rows.filter(|row| row.leaves_version()))?;
         for target in plan.inserted_into() {
             let place = batch.len();
             let oid = target.map.table.oid;
@@ -174,18 +175,6 @@ pub(super) fn can_be_sent(plan: &Plan<'_>) -> bool {
     let tells = |kind: &Kind| !matches!(kind, Kind::Update(columns, _) if columns.is_empty());
     let kinds = plan.singles.iter().filter_map(|(_, kind)| kind.as_ref());
     plan.settle.is_empty() && kinds.into_iter().all(tells)
-}
-
-/// Leaves the version of each delete, where rows carry theirs.
-fn push_versions(batch: &mut Batch<'_>, entries: &[Entry]) -> Result<(), ApplyError> {
-    let rows = entries.iter().filter_map(Entry::row);
-    let deletes =
-        rows.filter(|row| matches!(row.op, RowOp::Delete(_)) && row.target.versions().is_in_row());
-    for row in deletes {
-        push_tombstone(batch, row)
-            .map_err(|source| ApplyError::target(source, Some(row.target.map.label())))?;
-    }
-    Ok(())
 }
 
 fn inserts(entries: &[Entry], table: u32) -> Vec<&RowChange> {

@@ -93,6 +93,12 @@ impl RowChange {
     pub(super) fn is_insert(&self) -> bool {
         matches!(&self.op, RowOp::Put(put) if put.insert)
     }
+
+    /// A delete whose tombstone carries the delete's own version: the trigger leaves one as of a
+    /// delete made on the target.
+    pub(super) fn leaves_version(&self) -> bool {
+        matches!(self.op, RowOp::Delete(_)) && self.target.versions().is_in_row()
+    }
 }
 
 /// A change in a table without a key, matched by the whole old row.

@@ -299,6 +299,18 @@ pub(super) fn push_tombstone_of(
     batch.push(row.target.sql(Statement::LeaveTombstone), &parameters)
 }
 
+/// Pushes the statements that leave the tombstones of several deletes.
+pub(super) fn push_tombstones<'a>(
+    batch: &mut Batch<'_>,
+    deletes: impl Iterator<Item = &'a RowChange>,
+) -> Result<(), ApplyError> {
+    for row in deletes {
+        push_tombstone(batch, row)
+            .map_err(|source| ApplyError::target(source, Some(row.target.map.label())))?;
+    }
+    Ok(())
+}
+
 /// The key, the first parameters of statements by key.
 pub(super) fn keyed(row: &RowChange) -> Vec<Option<&[u8]>> {
     row.key.iter().map(|value| Some(value.as_ref())).collect()

@@ -1,9 +1,9 @@
 //! The fast way: guarded statements, all of a segment in one round trip.
 
 use super::error::ApplyError;
-use super::group::{Entry, RowChange, RowOp, WholeRowChange};
+use super::group::{Entry, RowChange, WholeRowChange};
 use super::plan::{Plan, plan};
-use super::push::{Pushed, Pusher, push_tombstone, push_whole_row};
+use super::push::{Pushed, Pusher, push_tombstones, push_whole_row};
 use super::settle::Own;
 use super::target::Statement;
 use super::transaction::Applier;
@@ -114,23 +114,17 @@ impl Applier {
     /// Leaves the version of each delete that was taken, where rows carry theirs: the trigger has
     /// left what a delete made here would have.
     async fn leave_versions(&mut self, taken: &[&RowChange]) -> Result<(), ApplyError> {
-        let deletes = taken
-            .iter()
-            .filter(|row| matches!(row.op, RowOp::Delete(_)) && row.target.versions().is_in_row());
-        let deletes: Vec<&RowChange> = deletes.copied().collect();
+        let deletes = taken.iter().copied().filter(|row| row.leaves_version());
+        let deletes: Vec<&RowChange> = deletes.collect();
         if deletes.is_empty() {
             return Ok(());
         }
-        let label = |row: &RowChange| Some(row.target.map.label());
         let mut batch = self.session.batch();
-        for row in &deletes {
-            push_tombstone(&mut batch, row)
-                .map_err(|source| ApplyError::target(source, label(row)))?;
-        }
+        push_tombstones(&mut batch, deletes.iter().copied())?;
         let done = batch.run().await;
         done.map_err(|failed| {
             let row = failed.index.and_then(|index| deletes.get(index));
-            ApplyError::target(failed.error, row.and_then(|row| label(row)))
+            ApplyError::target(failed.error, row.map(|row| row.target.map.label()))
         })
         .map(drop)
     }
