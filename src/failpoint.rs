@@ -49,9 +49,11 @@ pub enum Way {
     StepByStep,
     /// Every transaction by itself, every change one by one.
     InOrder,
+    /// Groups are sent ahead however many were refused.
+    AlwaysAhead,
 }
 
-/// The way that `MMREPL_APPLY` (`step_by_step`, `in_order`) asks for. Without the feature there is
+/// The way that `MMREPL_APPLY` (`step_by_step`, `in_order`, `always_ahead`) asks for. Without the feature there is
 /// none.
 pub fn forced_way() -> Option<Way> {
     if !cfg!(feature = "failpoints") {
@@ -60,6 +62,15 @@ pub fn forced_way() -> Option<Way> {
     match std::env::var("MMREPL_APPLY").ok()?.as_str() {
         "step_by_step" => Some(Way::StepByStep),
         "in_order" => Some(Way::InOrder),
+        "always_ahead" => Some(Way::AlwaysAhead),
         _ => None,
     }
+}
+
+/// How many rows `MMREPL_GROUP_ROWS` allows in a group. Without the feature it says nothing.
+pub fn forced_group_rows() -> Option<usize> {
+    if !cfg!(feature = "failpoints") {
+        return None;
+    }
+    std::env::var("MMREPL_GROUP_ROWS").ok()?.parse().ok()
 }

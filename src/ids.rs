@@ -131,13 +131,23 @@ pub fn large_origin_name(cluster: &ClusterName, node: &NodeName) -> String {
     format!("mmrepl_{cluster}_{node}-large")
 }
 
+/// Most sessions that apply one link's changes at once.
+pub const WORKERS_MAX: usize = 4;
+
+/// The origin of a session beside the first that applies changes of `node`; `number` counts from 2.
+pub fn worker_origin_name(cluster: &ClusterName, node: &NodeName, number: usize) -> String {
+    format!("mmrepl_{cluster}_{node}-{number}")
+}
+
 /// All origins that may stand for `node` on a server.
-pub fn origin_names(cluster: &ClusterName, node: &NodeName) -> [String; 3] {
-    [
+pub fn origin_names(cluster: &ClusterName, node: &NodeName) -> Vec<String> {
+    let mut names = vec![
         origin_name(cluster, node),
         return_origin_name(cluster, node),
         large_origin_name(cluster, node),
-    ]
+    ];
+    names.extend((2..=WORKERS_MAX).map(|number| worker_origin_name(cluster, node, number)));
+    names
 }
 
 /// A server's system identifier, made by `initdb` (`IDENTIFY_SYSTEM`, manual 55.4).

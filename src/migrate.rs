@@ -22,7 +22,7 @@ pub struct Migration {
 }
 
 /// Every migration in order.
-pub const MIGRATIONS: [Migration; 9] = [
+pub const MIGRATIONS: [Migration; 10] = [
     Migration {
         number: 1,
         name: "001_base",
@@ -67,6 +67,11 @@ pub const MIGRATIONS: [Migration; 9] = [
         number: 9,
         name: "009_deletes",
         sql: include_str!("../migrations/009_deletes.sql"),
+    },
+    Migration {
+        number: 10,
+        name: "010_turns",
+        sql: include_str!("../migrations/010_turns.sql"),
     },
 ];
 

@@ -110,6 +110,7 @@ fn contexts(
             max_clock_skew: config.conflict.max_clock_skew,
             rules: config.rules(),
             streaming: config.streaming,
+            apply_workers: config.apply_workers,
             recorded_per_minute: config.conflict.history_per_minute,
             checkpoints: checkpoints.clone(),
             monitor: monitor(link.clone()),

@@ -21,16 +21,19 @@ use super::overtaken::push_refusal;
 use super::plan::{Kind, Plan, plan};
 use super::push::{Pusher, push_tombstones};
 use super::target::{Statement, Target};
+use super::touched::Touched;
 use super::transaction::{Applier, Committed, Counts, newest, positions, push_all};
 use crate::assemble::{Piece, TxEnd};
 use crate::error::{RetryClass, Retryable};
 use crate::failpoint::failpoint;
-use crate::wire::{Batch, BatchError, Pending};
+use crate::wire::{Batch, BatchError, Pending, Session};
 
 /// A group, or a part of a large transaction, that was sent and is not answered yet.
 #[derive(Debug)]
 #[must_use = "what is not collected may have failed"]
 pub struct Sent {
+    /// Whose session it was sent on.
+    worker: usize,
     pending: Pending,
     /// Set where the commit was sent with it.
     end: Option<TxEnd>,
@@ -48,19 +51,47 @@ enum Telling {
     Tombstones(u32),
 }
 
+/// What pieces write, ready to be sent.
+pub struct Ready {
+    segments: Vec<Segment>,
+    /// What the source's transaction before had said of its clock.
+    clock: Option<i64>,
+}
+
+impl Ready {
+    /// Which rows that are.
+    pub fn touched(&self) -> Touched {
+        Touched::of(&self.segments)
+    }
+}
+
 impl Applier {
-    /// Sends pieces as one target transaction, or as the next part of one that is open, without
-    /// waiting for an answer. Where a row needs a look first, nothing is sent and `None` given.
-    pub async fn send(&mut self, pieces: &[Piece]) -> Result<Option<Sent>, ApplyError> {
+    /// Prepares pieces for [`Applier::send`].
+    pub async fn ready(&mut self, pieces: &[Piece]) -> Result<Ready, ApplyError> {
         let clock = self.delete_clock;
         let segments = self.segments(pieces).await?;
-        if let Some(entries) = rows_only(&segments) {
+        Ok(Ready { segments, clock })
+    }
+
+    /// Sends pieces as one target transaction, or as the next part of one that is open, without
+    /// waiting for an answer: on the session of `worker`, `beside` other groups or alone. Where a
+    /// row needs a look first, nothing is sent and `None` given.
+    pub async fn send(
+        &mut self,
+        (pieces, ready): (&[Piece], Ready),
+        (worker, beside): (usize, bool),
+    ) -> Result<Option<Sent>, ApplyError> {
+        if let Some(entries) = rows_only(&ready.segments) {
             let plan = plan(entries, &mut self.copies);
             if can_be_sent(&plan) {
-                return self.send_plan(pieces, (&plan, entries)).await.map(Some);
+                self.prepare_turn(worker, beside);
+                self.change_to(worker);
+                let sent = self.send_plan(pieces, (&plan, entries)).await;
+                self.change_to(0);
+                return sent.map(|sent| Some(Sent { worker, ..sent }));
             }
         }
-        self.delete_clock = clock;
+        self.delete_clock = ready.clock;
         Ok(None)
     }
 
@@ -75,8 +106,10 @@ impl Applier {
             .and_then(|piece| Some((piece.end?, piece.seen.at_end())));
         let ending = last.map(|(end, seen)| self.ending(end, seen));
         let opening = self.opening();
+        let turn = self.workers.turn.take();
         let mut batch = self.session.batch();
         opening.push(&mut batch)?;
+        push_all(&mut batch, turn.as_ref().map(|turn| &turn.take))?;
         let mut statements = Pusher {
             batch: &mut batch,
             floors: &mut self.floors,
@@ -102,7 +135,8 @@ impl Applier {
                 telling.push((place, Telling::Tombstones(oid)));
             }
         }
-        push_all(&mut batch, ending.as_deref().unwrap_or_default())?;
+        push_all(&mut batch, turn.as_ref().and_then(|turn| turn.wait.as_ref()))?;
+        push_all(&mut batch, ending.iter().flatten())?;
         let pending = batch.submit().await;
         let pending = pending.map_err(|source| ApplyError::target(source, None))?;
         self.opened();
@@ -112,6 +146,7 @@ impl Applier {
             failpoint("after_apply");
         }
         Ok(Sent {
+            worker: 0,
             pending,
             end: last.map(|(end, _)| end),
             counts: Counts::of(pieces),
@@ -119,16 +154,20 @@ impl Applier {
         })
     }
 
-    /// Waits until an answer to what was sent begins to arrive. Cancel-safe.
-    pub async fn answered(&mut self) -> Result<(), ApplyError> {
-        let answered = self.session.answered().await;
+    /// Waits until an answer to what was sent on the session of `worker` begins to arrive.
+    /// Cancel-safe.
+    pub async fn answered(&mut self, worker: usize) -> Result<(), ApplyError> {
+        let answered = async |session: &mut Session| session.answered().await;
+        let answered = self.on_session(worker, answered).await;
         answered.map_err(|source| ApplyError::target(source, None))
     }
 
     /// What became of the oldest group that was sent. After an error everything sent later is void
     /// as well: call [`Applier::rollback`] and apply it again.
     pub async fn collect(&mut self, sent: Sent) -> Result<Option<Committed>, ApplyError> {
-        let outcomes = self.session.collect(sent.pending).await;
+        let pending = sent.pending;
+        let collect = async |session: &mut Session| session.collect(pending).await;
+        let outcomes = self.on_session(sent.worker, collect).await;
         let outcomes = outcomes.map_err(|failed| self.told(failed, &sent.telling))?;
         self.counts.add(sent.counts);
         let Some(end) = sent.end else {

@@ -15,6 +15,9 @@
 //! Long runs of inserts are copied (`COPY`), on the chance that none of the rows is there. Where
 //! one is, the group is rolled back and applied again without copying.
 //!
+//! Where the link has several sessions (`workers`), groups that write different rows (`touched`) are
+//! written at once and committed in order.
+//!
 //! In a pair, a large transaction is written while it is still running on the source, on a session
 //! of its own (`running`).
 //!
@@ -61,13 +64,15 @@ mod sql_record;
 mod sql_unique;
 mod tables;
 mod target;
+mod touched;
 mod transaction;
 mod truncate;
 mod unique;
 mod versions;
 mod visible;
+mod workers;
 
-pub use ahead::Sent;
+pub use ahead::{Ready, Sent};
 pub use copy::Copies;
 pub use error::ApplyError;
 pub use fetch::Fetcher;
@@ -75,6 +80,7 @@ pub use mapping::MapError;
 pub use origins::Origins;
 pub use returner::{Returned, Returner};
 pub use tables::Tables;
+pub use touched::Touched;
 pub use transaction::{Applier, Committed, Counts};
 
 /// The pure half of applying, for the model in `tests/model` that plays whole clusters with it.

@@ -6,7 +6,8 @@ use super::sql::Guard;
 use crate::commit_time::CommitTime;
 use crate::conflict::{Held, Rank, Version};
 use crate::ids::{
-    ClusterName, NodeName, OriginId, large_origin_name, origin_name, return_origin_name,
+    ClusterName, NodeName, OriginId, WORKERS_MAX, large_origin_name, origin_name,
+    return_origin_name, worker_origin_name,
 };
 use crate::wire::Outcome;
 
@@ -19,10 +20,13 @@ pub struct Origins {
     by_id: HashMap<OriginId, NodeName>,
     /// Second origins, which mark rows that returned after they were kept aside.
     again: HashMap<OriginId, NodeName>,
-    /// Third origins, which mark what was applied while it was running on its node.
-    large: HashMap<OriginId, NodeName>,
-    /// The session holds the source's third origin instead of its first.
-    holds_large: bool,
+    /// Further ones, held by sessions beside a link's first: they mark what was applied while it
+    /// was running on its node, or by several sessions at once.
+    beside: HashMap<OriginId, NodeName>,
+    /// The names of the source's further ones.
+    of_source: Vec<String>,
+    /// The one of these that the session holds instead of the source's first.
+    held: Option<String>,
 }
 
 impl Origins {
@@ -39,8 +43,9 @@ impl Origins {
             target,
             by_id,
             again: HashMap::new(),
-            large: HashMap::new(),
-            holds_large: false,
+            beside: HashMap::new(),
+            of_source: Vec::new(),
+            held: None,
         }
     }
 
@@ -60,7 +65,15 @@ impl Origins {
         };
         let by_id = named(origin_name);
         let mut origins = Self::new(cluster.clone(), source, target, by_id);
-        origins.large = named(large_origin_name);
+        for node in nodes {
+            for name in names_beside(cluster, node) {
+                let Some(id) = ids.get(&name) else { continue };
+                origins.beside.insert(OriginId(*id), node.clone());
+                if *node == origins.source {
+                    origins.of_source.push(name);
+                }
+            }
+        }
         origins.returning(named(return_origin_name))
     }
 
@@ -73,9 +86,24 @@ impl Origins {
 
     /// For the session that applies what is still running on the source; `None` where the server
     /// has no origin for it.
-    pub fn holding_large(mut self) -> Option<Self> {
-        self.holds_large = self.large.values().any(|node| *node == self.source);
-        self.holds_large.then_some(self)
+    pub fn holding_large(self) -> Option<Self> {
+        let name = large_origin_name(&self.cluster, &self.source);
+        self.holding(name)
+    }
+
+    /// For the session with this number, from 2 on, of those that apply at once; `None` where the
+    /// server has no origin for it.
+    pub fn holding_worker(self, number: usize) -> Option<Self> {
+        let name = worker_origin_name(&self.cluster, &self.source, number);
+        self.holding(name)
+    }
+
+    fn holding(mut self, name: String) -> Option<Self> {
+        if !self.of_source.contains(&name) {
+            return None;
+        }
+        self.held = Some(name);
+        Some(self)
     }
 
     /// The node whose changes this link applies.
@@ -95,16 +123,13 @@ impl Origins {
 
     /// The name of the origin that the apply session holds.
     pub fn session_origin(&self) -> String {
-        if self.holds_large {
-            large_origin_name(&self.cluster, &self.source)
-        } else {
-            origin_name(&self.cluster, &self.source)
-        }
+        let first = || origin_name(&self.cluster, &self.source);
+        self.held.clone().unwrap_or_else(first)
     }
 
-    /// Second and third origins, each with the node it stands for.
+    /// All but the nodes' first origins, each with the node it stands for.
     fn further(&self) -> impl Iterator<Item = (&OriginId, &NodeName)> {
-        self.again.iter().chain(&self.large)
+        self.again.iter().chain(&self.beside)
     }
 
     /// Nodes that may have written a row here beside the source: the target, which stands for
@@ -149,7 +174,7 @@ impl Origins {
         Some(return_origin_name(&self.cluster, missing))
     }
 
-    /// Second and third origins with the first of the same node.
+    /// Further origins with the first of the same node.
     fn again_of_first(&self) -> Vec<(u32, u32)> {
         let pair = |(id, node): (&OriginId, &NodeName)| (id.0, self.id_of(node));
         let mut pairs: Vec<_> = self.further().map(pair).collect();
@@ -164,7 +189,7 @@ impl Origins {
         let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse::<i64>().ok();
         let time = CommitTime::from_postgres_micros(number(micros?)?);
         let id = OriginId(u32::try_from(number(origin?)?).ok()?);
-        let further = || self.again.get(&id).or_else(|| self.large.get(&id));
+        let further = || self.again.get(&id).or_else(|| self.beside.get(&id));
         let known = self.by_id.get(&id).or_else(further);
         let node = known.unwrap_or(&self.target).clone();
         Some(Version { time, node })
@@ -194,6 +219,12 @@ impl Origins {
             node: shadow.text(0, 1)?.parse().ok()?,
         })
     }
+}
+
+/// The origins of `node` that sessions beside a link's first may hold.
+fn names_beside(cluster: &ClusterName, node: &NodeName) -> Vec<String> {
+    let workers = (2..=WORKERS_MAX).map(|number| worker_origin_name(cluster, node, number));
+    std::iter::once(large_origin_name(cluster, node)).chain(workers).collect()
 }
 
 #[cfg(test)]
@@ -262,21 +293,30 @@ mod tests {
     }
 
     #[test]
-    fn what_is_applied_while_it_runs_counts_as_its_nodes() {
+    fn what_is_applied_beside_a_first_session_counts_as_its_nodes() {
         let ids = [
             ("mmrepl_shop_c", 2),
             ("mmrepl_shop_c-again", 7),
             ("mmrepl_shop_c-large", 8),
+            ("mmrepl_shop_c-2", 9),
         ];
         let ids = ids.map(|(name, id)| (name.to_owned(), id)).into();
         let ends = (node("c"), node("m"));
         let nodes = [node("c"), node("m")];
         let origins = Origins::of_server(&"shop".parse().unwrap(), &nodes, ends, &ids);
-        assert_eq!(origins.guard().unwrap().again, vec![(7, 2), (8, 2)]);
-        let written = origins.version(Some(b"7"), Some(b"8")).unwrap();
-        assert_eq!(written.node, node("c"));
-        let large = origins.holding_large().unwrap();
+        assert_eq!(
+            origins.guard().unwrap().again,
+            vec![(7, 2), (8, 2), (9, 2)]
+        );
+        for id in [b"8", b"9"] {
+            let written = origins.version(Some(b"7"), Some(id)).unwrap();
+            assert_eq!(written.node, node("c"));
+        }
+        let large = origins.clone().holding_large().unwrap();
         assert_eq!(large.session_origin(), "mmrepl_shop_c-large");
+        let second = origins.clone().holding_worker(2).unwrap();
+        assert_eq!(second.session_origin(), "mmrepl_shop_c-2");
+        assert!(origins.holding_worker(3).is_none());
     }
 
     #[test]

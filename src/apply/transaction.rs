@@ -13,6 +13,7 @@ use super::overtaken::Inserted;
 use super::record::Ledger;
 use super::tables::Tables;
 use super::target::{Sql, Target};
+use super::workers::{Workers, reset};
 use crate::assemble::{Change, Piece, TxEnd};
 use crate::commit_time::CommitTime;
 use crate::conflict::{Marker, RECORDED_PER_MINUTE, Seen, delete_clock};
@@ -130,6 +131,8 @@ pub struct Applier {
     pub(super) looked_for_tombstones: BTreeSet<u32>,
     /// Where the position row stands, and where it will once everything sent ahead is committed.
     pub(super) position: Positions,
+    /// Sessions that write beside `session`.
+    pub(super) workers: Workers,
     is_open: bool,
 }
 
@@ -165,6 +168,7 @@ impl Applier {
             highest_seen: None,
             looked_for_tombstones: BTreeSet::new(),
             delete_clock: None,
+            workers: Workers::default(),
             is_open: false,
         }
     }
@@ -408,11 +412,17 @@ impl Applier {
                 end.end_lsn.to_string(),
                 self.newest.to_string(),
                 seen.to_string(),
-                self.origins.session_origin(),
+                self.session_origin(),
                 marker.to_string(),
             ],
         );
         std::iter::once(finish).chain(COMMIT).collect()
+    }
+
+    /// The name of the origin that the session in hand holds.
+    fn session_origin(&self) -> String {
+        let first = || self.origins.session_origin();
+        self.workers.origin().map_or_else(first, str::to_owned)
     }
 
     /// What the answers to `COMMIT`, the last ones, say.
@@ -464,23 +474,17 @@ impl Applier {
     ///
     /// What was sent ahead and is not collected yet is given up as well.
     pub async fn rollback(&mut self) -> Result<(), ApplyError> {
-        let discarded = self.session.discard().await;
-        discarded.map_err(|source| ApplyError::target(source, None))?;
+        self.discard_all().await?;
         self.position.sent = self.position.committed;
         self.inserted.clear();
         self.locked.clear();
         self.ledger.forget();
         self.counts = Counts::default();
-        let origin = self.origins.session_origin();
-        let reset = format!(
-            "rollback; select pg_catalog.pg_replication_origin_xact_reset(); \
-             select pg_catalog.pg_replication_origin_session_setup('{origin}') \
-             where not pg_catalog.pg_replication_origin_session_is_setup()"
-        );
+        let reset = reset(&self.origins.session_origin());
         let done = self.session.simple(&reset).await;
         self.is_open = false;
-        done.map(drop)
-            .map_err(|source| ApplyError::target(source, None))
+        done.map_err(|source| ApplyError::target(source, None))?;
+        self.reset_workers().await
     }
 
     /// Runs statements in one round trip; each answer that is a WAL position is returned as one.
@@ -494,7 +498,10 @@ impl Applier {
 }
 
 /// Pushes statements whose failures belong to no table.
-pub(super) fn push_all(batch: &mut Batch<'_>, statements: &[Prepared]) -> Result<(), ApplyError> {
+pub(super) fn push_all<'p>(
+    batch: &mut Batch<'_>,
+    statements: impl IntoIterator<Item = &'p Prepared>,
+) -> Result<(), ApplyError> {
     for (sql, parameters) in statements {
         let parameters: Vec<_> = parameters.iter().map(|p| Some(p.as_bytes())).collect();
         let pushed = batch.push(&(*sql).into(), &parameters);

@@ -62,6 +62,7 @@ fn server_settings(facts: &NodeFacts) -> Vec<Problem> {
 /// Whether what this node still needs fits under the server's limits.
 fn room(config: &Config, facts: &NodeFacts) -> Vec<Problem> {
     let peers = i64::try_from(config.nodes.len()).unwrap_or(i64::MAX) - 1;
+    let workers = i64::try_from(config.apply_workers).unwrap_or(i64::MAX);
     let room = &facts.server.room;
     let origins_setting = if facts.server.major() >= 18 {
         "max_active_replication_origins"
@@ -88,9 +89,9 @@ fn room(config: &Config, facts: &NodeFacts) -> Vec<Problem> {
             "origins",
             room.origins_max,
             room.origins_used,
-            // One for each peer's link, one for each node's rows that return, and in a pair one for
-            // what is applied while it is still running.
-            2 * peers + 1 + i64::from(peers == 1) - facts.ours.origins,
+            // One for each session that applies a peer's link, one for each node's rows that
+            // return, and in a pair one for what is applied while it is still running.
+            workers * peers + peers + 1 + i64::from(peers == 1) - facts.ours.origins,
         ),
     ];
     let short = limits

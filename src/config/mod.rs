@@ -41,6 +41,8 @@ pub struct Config {
     pub conflict: ConflictConfig,
     /// Whether large transactions are applied while they are running on their node.
     pub streaming: bool,
+    /// How many sessions apply one link's changes at once; 1 to [`crate::ids::WORKERS_MAX`].
+    pub apply_workers: usize,
 }
 
 /// One node: a database that takes writes, and the daemon beside it.

@@ -7,7 +7,7 @@ use crate::conflict::RECORDED_PER_MINUTE;
 
 /// Every key of the file; a test holds `mmrepl.example.toml` against it.
 #[cfg(test)]
-pub(super) const KEYS: [&str; 16] = [
+pub(super) const KEYS: [&str; 17] = [
     "name",
     "dsn",
     "admin",
@@ -23,6 +23,7 @@ pub(super) const KEYS: [&str; 16] = [
     "version_column",
     "delta_columns",
     "streaming",
+    "apply_workers",
     "function",
 ];
 
@@ -80,11 +81,15 @@ impl Default for RawTables {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawApply {
     pub(super) streaming: bool,
+    pub(super) apply_workers: usize,
 }
 
 impl Default for RawApply {
     fn default() -> Self {
-        Self { streaming: true }
+        Self {
+            streaming: true,
+            apply_workers: 1,
+        }
     }
 }
 

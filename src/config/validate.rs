@@ -8,7 +8,7 @@ use super::raw::{RawConfig, RawNode, RawTables};
 use super::table_filter::Pattern;
 use super::validate_conflict::check_conflict;
 use super::{Config, ConfigError, Node, TableFilter};
-use crate::ids::{ClusterName, NodeName};
+use crate::ids::{ClusterName, NodeName, WORKERS_MAX};
 
 /// Stands in for the process environment.
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -41,6 +41,12 @@ pub(super) fn validate(raw: RawConfig, env: Env<'_>) -> Result<Config, ConfigErr
     let nodes = check_nodes(&raw.node, env, &mut problems);
     let tables = check_tables(&raw.tables, &mut problems);
     let conflict = check_conflict(raw.conflict, &nodes, &mut problems);
+    let apply_workers = raw.apply.apply_workers;
+    if !(1..=WORKERS_MAX).contains(&apply_workers) {
+        problems.add(format!(
+            "apply.apply_workers is {apply_workers}; it must be 1 to {WORKERS_MAX}"
+        ));
+    }
     match (cluster, tables, conflict) {
         (Some(cluster), Some(tables), Some(conflict)) if problems.0.is_empty() => Ok(Config {
             cluster,
@@ -48,6 +54,7 @@ pub(super) fn validate(raw: RawConfig, env: Env<'_>) -> Result<Config, ConfigErr
             tables,
             conflict,
             streaming: raw.apply.streaming,
+            apply_workers,
         }),
         _ => Err(ConfigError::Invalid(problems.0)),
     }

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::config::agreement::{moved_places, rules_text};
 use crate::ids::{
     LinkName, NodeName, large_origin_name, origin_name, return_origin_name, slot_name,
+    worker_origin_name,
 };
 
 /// How many statements one transaction runs on tables, each holding its lock until the end.
@@ -229,7 +230,13 @@ fn node_step(config: &Config, states: &[NodeState], state: &NodeState) -> Option
     let pair = config.nodes.len() == 2;
     let peers = config.peers_of(&state.name).into_iter().filter(|_| pair);
     let large = peers.map(|peer| large_origin_name(&config.cluster, &peer.name));
-    for origin in first.chain(again).chain(large) {
+    // One for each session that applies beside a link's first.
+    let peers = config.peers_of(&state.name).into_iter();
+    let workers = peers.flat_map(|peer| {
+        let name = |number| worker_origin_name(&config.cluster, &peer.name, number);
+        (2..=config.apply_workers).map(name)
+    });
+    for origin in first.chain(again).chain(large).chain(workers) {
         if !state.origins.contains_key(&origin) {
             sql.push(format!(
                 "select pg_catalog.pg_replication_origin_create({})",

@@ -14,10 +14,11 @@ use super::progress::Progress;
 use super::queue::{Charge, Item, Receiver};
 use super::running::{Due, Running, is_lock_wait};
 use super::window::{Flight, Group, Window};
-use crate::apply::{Applier, ApplyError, Committed};
+use crate::apply::{Applier, ApplyError, Committed, Ready, Touched};
 use crate::backoff::Backoff;
 use crate::commit_time::CommitTime;
 use crate::conflict::Seen;
+use crate::error::{RetryClass, Retryable};
 use crate::ids::LinkName;
 use crate::lsn::Lsn;
 use crate::status::model::LinkState;
@@ -151,7 +152,7 @@ impl Applying {
                 biased;
                 () = stop.cancelled() => {}
                 _ = poll.tick(), if unflushed => self.poll_flushed().await?,
-                answered = self.applier.answered(), if waiting => {
+                answered = self.applier.answered(self.window.oldest_worker()), if waiting => {
                     answered.map_err(|source| self.failed(source))?;
                     self.land().await?;
                 }
@@ -217,19 +218,81 @@ impl Applying {
         if self.window.is_idle() {
             self.show_oldest(Some(&group));
         }
-        if self.may_be_sent(&group) {
-            // What is wrong with the group shows again, and is dealt with, step by step.
-            if let Ok(Some(sent)) = self.applier.send(&group.pieces).await {
-                self.in_large = group.pieces.last().is_some_and(|last| last.end.is_none());
-                let since = Instant::now();
-                self.window.sent(Flight { group, sent, since });
-                return Ok(());
-            }
+        let mut group = Some(group);
+        if let Some(going) = group.take_if(|group| self.may_be_sent(group)) {
+            group = self.send(going).await?;
         }
+        let Some(group) = group else { return Ok(()) };
         while self.window.is_waiting() {
             self.land().await?;
         }
-        self.step_by_step(group).await
+        Box::pin(self.step_by_step(group)).await
+    }
+
+    /// Sends a group ahead, or gives it back. What is wrong with it then shows again, and is dealt
+    /// with, step by step.
+    async fn send(&mut self, group: Group) -> Result<Option<Group>, LinkError> {
+        let Ok(ready) = self.applier.ready(&group.pieces).await else {
+            return Ok(Some(group));
+        };
+        let touched = self.touched(&group, &ready);
+        let Some(worker) = self.worker_for(&touched).await? else {
+            return Ok(Some(group));
+        };
+        let beside = matches!(touched, Touched::Rows(_));
+        let sent = self.applier.send((&group.pieces, ready), (worker, beside));
+        let sent = match sent.await {
+            Ok(Some(sent)) => sent,
+            // The first session is used in any case, and so is asked again.
+            Err(error) if worker > 0 && error.retry_class() == RetryClass::Transient => {
+                return Err(self.failed(error));
+            }
+            Ok(None) | Err(_) => return Ok(Some(group)),
+        };
+        self.in_large = group.pieces.last().is_some_and(|last| last.end.is_none());
+        self.window.sent(Flight {
+            group,
+            sent,
+            worker,
+            touched,
+            since: Instant::now(),
+        });
+        self.show_workers();
+        Ok(None)
+    }
+
+    /// What a group writes. Where it goes alone in any case, nobody looks at its rows.
+    fn touched(&self, group: &Group, ready: &Ready) -> Touched {
+        if self.applier.workers() == 1 || group.is_part() || self.running.is_open() {
+            return Touched::Everything;
+        }
+        ready.touched()
+    }
+
+    /// The session for a group that writes `touched`, after waiting for others where it meets them;
+    /// `None` where one of those was refused.
+    async fn worker_for(&mut self, touched: &Touched) -> Result<Option<usize>, LinkError> {
+        let workers = self.applier.workers();
+        if workers == 1 {
+            return Ok(Some(0));
+        }
+        loop {
+            let worker = self.window.worker_for(touched, workers);
+            if worker.is_some() {
+                return Ok(worker);
+            }
+            self.land().await?;
+            if !self.ahead {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn show_workers(&self) {
+        let workers = self.applier.workers();
+        if workers > 1 {
+            self.monitor.set_workers(self.window.busy_workers(), workers);
+        }
     }
 
     fn may_be_sent(&mut self, group: &Group) -> bool {
@@ -250,6 +313,7 @@ impl Applying {
         let Some(flight) = self.window.land() else {
             return Ok(());
         };
+        self.show_workers();
         match self.applier.collect(flight.sent).await {
             Ok(committed) => {
                 let begun = flight.since.max(self.answered_at);
@@ -262,7 +326,8 @@ impl Applying {
                 self.monitor.set_oldest_unapplied(next);
                 Ok(())
             }
-            Err(error) => self.again(error, flight.group).await,
+            // Boxed: large futures, and rarely needed.
+            Err(error) => Box::pin(self.again(error, flight.group)).await,
         }
     }
 
@@ -271,6 +336,10 @@ impl Applying {
     async fn again(&mut self, error: ApplyError, refused: Group) -> Result<(), LinkError> {
         match error {
             ApplyError::ClockBehind { .. } => self.lessons.caution.too_early(),
+            // Somebody holds a row for longer than a group beside others waits for it.
+            _ if self.applier.workers() > 1 && is_lock_wait(&error) => {
+                self.lessons.caution.too_early();
+            }
             _ => self.lessons.caution.refused(),
         }
         self.ahead = false;

@@ -25,12 +25,14 @@ pub(super) struct Caution {
     pause: u32,
     /// Groups taken since.
     taken: u32,
+    /// A test wants every group sent ahead.
+    is_off: bool,
 }
 
 impl Caution {
     /// Whether the next group may be sent ahead.
     pub(super) fn may_send(&mut self) -> bool {
-        let may = self.left == 0;
+        let may = self.left == 0 || self.is_off;
         self.left = self.left.saturating_sub(1);
         may
     }
@@ -78,6 +80,7 @@ impl Lessons {
         match forced_way() {
             Some(Way::StepByStep) => lessons.step_by_step_until = Lsn::MAX,
             Some(Way::InOrder) => lessons.in_order_until = Lsn::MAX,
+            Some(Way::AlwaysAhead) => lessons.caution.is_off = true,
             None => {}
         }
         lessons

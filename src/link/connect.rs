@@ -23,7 +23,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::Node;
 use crate::conflict::SeenHistory;
 use crate::error::Retryable;
-use crate::ids::{NodeName, origin_name, slot_name};
+use crate::ids::{NodeName, WORKERS_MAX, origin_name, slot_name};
 use crate::lsn::Lsn;
 use crate::wire::Session;
 use crate::wire::WireError;
@@ -104,8 +104,9 @@ pub(super) async fn connect(context: &LinkContext, streaming: bool) -> Result<Re
     let target_server = server(target, &target_control).await?;
     let origins = read_origins(context, &target_control).await?;
     let streaming = streaming && origins.clone().holding_large().is_some();
-    end_backends(&target_control, &application_name(context, RUNNING), 0).await;
+    end_left_behind(context, &target_control).await;
     let session = open_session(context, &target_control, ("apply", &origins)).await?;
+    let workers = open_workers(context, &target_control, &origins).await?;
     let (position, slot) =
         agreed_start(context, &source_control, &target_control, &source_server).await?;
     let seen = read_seen(&source_control, &target_control, &source.name).await;
@@ -124,6 +125,7 @@ pub(super) async fn connect(context: &LinkContext, streaming: bool) -> Result<Re
     let target_control = Arc::new(target_control);
     let session = (session, position);
     let applier = applier(context, session, Arc::clone(&target_control), origins)?;
+    let applier = applier.with_workers(workers);
     let goal = current_lsn(source, &source_control).await?;
     Ok(Ready {
         stream,
@@ -254,6 +256,44 @@ async fn end_backends(control: &Client, application_name: &str, but_not: i32) {
     if let Err(error) = control.query(sql, &[&application_name, &but_not]).await {
         tracing::warn!(%application_name, %error, "cannot end a connection left behind");
     }
+}
+
+/// The role, in its name, of a session that applies beside the first; `number` counts from 2.
+fn worker_role(number: usize) -> String {
+    format!("apply {number}")
+}
+
+/// Ends sessions of an earlier run that are not needed to go on, but may hold rows.
+async fn end_left_behind(context: &LinkContext, control: &Client) {
+    let workers = (2..=WORKERS_MAX).map(worker_role);
+    for role in workers.chain([RUNNING.to_owned()]) {
+        end_backends(control, &application_name(context, &role), 0).await;
+    }
+}
+
+/// Opens the sessions that apply beside the first, each with the name of the origin it holds.
+/// Where the target is not set up for as many, there are fewer.
+async fn open_workers(
+    context: &LinkContext,
+    control: &Client,
+    origins: &Origins,
+) -> Result<Vec<(Session, String)>, LinkError> {
+    let mut sessions = Vec::new();
+    for number in 2..=context.apply_workers {
+        let Some(origins) = origins.clone().holding_worker(number) else {
+            context.monitor.notice(format!(
+                "{} of {} workers apply: {} has no origin for the others, run `mmrepl init`",
+                number - 1,
+                context.apply_workers,
+                context.target.name
+            ));
+            break;
+        };
+        let role = worker_role(number);
+        let session = open_session(context, control, (&role, &origins)).await?;
+        sessions.push((session, origins.session_origin()));
+    }
+    Ok(sessions)
 }
 
 async fn agreed_start(

@@ -16,6 +16,7 @@ mod caution;
 mod checkpointing;
 mod clock;
 mod connect;
+mod dispatch;
 mod error;
 mod history;
 mod probe;
@@ -86,6 +87,8 @@ pub struct LinkContext {
     pub max_clock_skew: Duration,
     /// Whether large transactions are applied while they are running on the source.
     pub streaming: bool,
+    /// How many sessions write to the target at once.
+    pub apply_workers: usize,
     /// Conflicts recorded per table and minute before only a sample is.
     pub recorded_per_minute: u64,
     /// What the daemon remembers.

@@ -111,7 +111,7 @@ impl Running {
     /// Waits until an answer begins to arrive. Cancel-safe.
     pub(super) async fn answered(&mut self) -> Result<(), ApplyError> {
         match &mut self.applier {
-            Some(applier) => applier.answered().await,
+            Some(applier) => applier.answered(0).await,
             None => std::future::pending().await,
         }
     }

@@ -10,10 +10,12 @@ use std::mem;
 
 use tokio::time::Instant;
 
+use super::dispatch::{Open, worker_for};
 use super::queue::{Charge, Waiting};
-use crate::apply::Sent;
+use crate::apply::{Sent, Touched};
 use crate::assemble::Piece;
 use crate::commit_time::CommitTime;
+use crate::failpoint::forced_group_rows;
 
 /// Most rows in one target transaction made of several source transactions.
 pub const GROUP_ROWS_MAX: usize = 2_000;
@@ -58,6 +60,10 @@ pub(super) struct Flight {
     pub group: Group,
     /// How to ask for the answer.
     pub sent: Sent,
+    /// On which session, the first being 0.
+    pub worker: usize,
+    /// Which rows it writes.
+    pub touched: Touched,
     /// When it was sent.
     pub since: Instant,
 }
@@ -66,6 +72,7 @@ pub(super) struct Flight {
 pub(super) struct Window {
     merge: bool,
     rows_max: usize,
+    rows_limit: usize,
     filling: Group,
     /// What comes next does not fit in.
     closed: bool,
@@ -76,9 +83,11 @@ pub(super) struct Window {
 impl Window {
     /// `merge`: several source transactions may share a target transaction.
     pub(super) fn new(merge: bool) -> Self {
+        let rows_limit = forced_group_rows().unwrap_or(GROUP_ROWS_MAX);
         Self {
             merge,
-            rows_max: GROUP_ROWS_MAX,
+            rows_max: rows_limit,
+            rows_limit,
             filling: Group::default(),
             closed: false,
             flights: VecDeque::new(),
@@ -141,6 +150,27 @@ impl Window {
         Some(flight)
     }
 
+    /// The session, out of so many, for a group that writes `touched`; `None` where it must wait.
+    pub(super) fn worker_for(&self, touched: &Touched, workers: usize) -> Option<usize> {
+        let open = self.flights.iter().map(|flight| Open {
+            worker: flight.worker,
+            touched: &flight.touched,
+            rows: flight.group.rows,
+        });
+        worker_for(touched, open, workers)
+    }
+
+    /// The session of the oldest group that is on its way.
+    pub(super) fn oldest_worker(&self) -> usize {
+        self.flights.front().map_or(0, |flight| flight.worker)
+    }
+
+    /// How many sessions have something on their way.
+    pub(super) fn busy_workers(&self) -> usize {
+        let bits = self.flights.iter().map(|flight| 1_u32 << flight.worker);
+        bits.fold(0, |all, bit| all | bit).count_ones() as usize
+    }
+
     /// Something is on its way.
     pub(super) fn is_waiting(&self) -> bool {
         !self.flights.is_empty()
@@ -161,7 +191,7 @@ impl Window {
 
     /// How many rows a group may have from now on.
     pub(super) fn set_rows_max(&mut self, rows: usize) {
-        self.rows_max = rows.clamp(1, GROUP_ROWS_MAX);
+        self.rows_max = rows.clamp(1, self.rows_limit);
     }
 
     /// How many rows a group may have.

@@ -67,9 +67,22 @@ pub struct LinkStatus {
     /// applied; they are not visible yet.
     #[serde(default)]
     pub running_rows: Option<u64>,
+    /// How many of the sessions that write to the target have something to do, where there may be
+    /// several.
+    #[serde(default)]
+    pub workers: Option<Workers>,
     /// What the link holds in memory, and its limits; known to the daemon only.
     #[serde(default)]
     pub bounds: Option<Bounds>,
+}
+
+/// The sessions that write one link's changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workers {
+    /// Those that have something to do.
+    pub busy: usize,
+    /// All of them.
+    pub all: usize,
 }
 
 impl LinkStatus {
@@ -92,6 +105,7 @@ impl LinkStatus {
             last_error: None,
             notices: Vec::new(),
             running_rows: None,
+            workers: None,
             pending_conflicts: None,
             bounds: None,
         }

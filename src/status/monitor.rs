@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::model::{
     Bounds, Lag, LastError, LinkState, LinkStatus, LsnStatus, Notice, SlotStatus, StatusSource,
-    Totals,
+    Totals, Workers,
 };
 use super::rates::{RateWindow, seconds};
 use crate::commit_time::CommitTime;
@@ -74,6 +74,7 @@ struct Slow {
     notices: VecDeque<Notice>,
     limits: Bounds,
     running: Option<u64>,
+    workers: Option<Workers>,
     samples: RateWindow,
 }
 
@@ -96,6 +97,7 @@ impl LinkMonitor {
             notices: VecDeque::new(),
             limits: Bounds::default(),
             running: None,
+            workers: None,
             samples: RateWindow::new(now),
         };
         let inner = Inner {
@@ -134,6 +136,7 @@ impl LinkMonitor {
             last_error: slow.last_error.clone(),
             notices: slow.notices.iter().cloned().collect(),
             running_rows: slow.running,
+            workers: slow.workers,
             bounds: Some(self.bounds(slow.limits)),
             ..LinkStatus::new(
                 &self.inner.link,
@@ -313,6 +316,11 @@ impl LinkMonitor {
     /// How many rows are written of the transaction that is still running on the source, if one is.
     pub fn set_running(&self, rows: Option<u64>) {
         self.slow().running = rows;
+    }
+
+    /// How many of the sessions that write to the target have something to do.
+    pub fn set_workers(&self, busy: usize, all: usize) {
+        self.slow().workers = Some(Workers { busy, all });
     }
 
     /// What waits between receiving and applying.

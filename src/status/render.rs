@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table};
 
-use super::model::{ClusterStatus, Lag, LinkState, LinkStatus, StatusSource};
+use super::model::{ClusterStatus, Lag, LinkState, LinkStatus, StatusSource, Workers};
 use super::node::NodeStatus;
 use crate::commit_time::CommitTime;
 
@@ -115,6 +115,10 @@ fn details(text: &mut String, link: &LinkStatus) {
             text,
             &format!("a transaction still running on {from} is being applied: {rows} rows so far"),
         );
+    }
+    if let Some(workers) = link.workers.filter(|workers| workers.busy > 1) {
+        let Workers { busy, all } = workers;
+        line(text, &format!("{busy} of {all} workers are writing"));
     }
     for notice in &link.notices {
         line(text, &format!("{}: {}", moment(notice.at), notice.message));

@@ -125,6 +125,15 @@ impl Connection {
             .map_err(|e| WireError::io(format!("sending to {}", self.peer), e))
     }
 
+    /// Sends as much as fits, and wakes the task when more does.
+    pub(super) fn keep_sending(&mut self, cx: &mut Context<'_>) {
+        if self.write_error.is_none()
+            && let Poll::Ready(Err(error)) = self.poll_send(cx)
+        {
+            self.write_error = Some(error);
+        }
+    }
+
     /// Says goodbye; the server needs no answer, and neither do we.
     pub(super) async fn terminate(mut self) {
         frontend::terminate(&mut self.output);

@@ -1,6 +1,7 @@
 //! A session for applying changes: batches of prepared statements, answers read while writing.
 
 use std::collections::VecDeque;
+use std::task::Context;
 
 use bytes::BytesMut;
 use postgres_protocol::message::backend::Message;
@@ -116,6 +117,17 @@ impl Session {
     pub async fn answered(&mut self) -> Result<(), WireError> {
         self.check_usable()?;
         self.connection.readable().await
+    }
+
+    /// Batches were submitted that are not collected.
+    pub fn is_waiting(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
+    /// Sends what did not fit when it was submitted, as far as it fits now; wakes the task when
+    /// more does. Failures show when the batches are collected.
+    pub fn keep_sending(&mut self, cx: &mut Context<'_>) {
+        self.connection.keep_sending(cx);
     }
 
     /// Reads over every batch that was not collected.

@@ -13,8 +13,10 @@ use crate::history::Strategy;
 use crate::support::pg::TextRow;
 use crate::support::{ClusterOptions, Rng};
 
-/// What `MMREPL_APPLY` says.
+/// What `MMREPL_APPLY` says; the first is compared with the others.
 const WAYS: [&str; 3] = ["ahead", "step_by_step", "in_order"];
+/// The same where three sessions write.
+const WAYS_OF_WORKERS: [&str; 3] = ["always_ahead", "ahead", "in_order"];
 
 /// The deletes that hold. Under a row that is there again an older tombstone may be left, which no
 /// longer says anything: what writes the net change of a key does not delete it in between.
@@ -104,6 +106,10 @@ async fn apply(scene: &mut Scene, way: &str) -> Vec<Left> {
 
 async fn every_way_ends_the_same(what: What, seed: u64) {
     let options = ClusterOptions::pair().own_servers();
+    all_end_the_same((options, &WAYS), what, seed).await;
+}
+
+async fn all_end_the_same((options, ways): (ClusterOptions, &[&str]), what: What, seed: u64) {
     let mut scene = Scene::on(options, what, Rng::from_env(seed)).await;
     scene.cluster.pause_all().await;
     scene.write(0).await;
@@ -114,8 +120,8 @@ async fn every_way_ends_the_same(what: What, seed: u64) {
         scene.write(round).await;
     }
     let copies = Copies::take(&mut scene);
-    let first = apply(&mut scene, WAYS[0]).await;
-    for way in &WAYS[1..] {
+    let first = apply(&mut scene, ways[0]).await;
+    for way in &ways[1..] {
         copies.put_back();
         let other = apply(&mut scene, way).await;
         for (node, (a, b)) in first.iter().zip(&other).enumerate() {
@@ -143,8 +149,7 @@ fn same(a: &[TextRow], b: &[TextRow], what: &str) {
     };
     assert!(
         a == b,
-        "{what}: only {}:{}\nonly here:{}",
-        WAYS[0],
+        "{what}: only the first way:{}\nonly here:{}",
         only(a, b),
         only(b, a)
     );
@@ -161,6 +166,7 @@ const fn what(strategy: Strategy, merging: Option<&'static str>) -> What {
         count: 120,
         strategy,
         merging,
+        unique: true,
     }
 }
 
@@ -177,4 +183,19 @@ async fn by_a_clock_in_the_row() {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_rows_that_merge() {
     every_way_ends_the_same(what(Strategy::HybridClock, Some(MERGING[1])), 23).await;
+}
+
+/// Three sessions at once, against one transaction after the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_workers() {
+    let options = ClusterOptions::pair().own_servers();
+    let options = options
+        .config("[apply]\napply_workers = 3\n")
+        .daemon_env("MMREPL_GROUP_ROWS", "4");
+    let what = What {
+        unique: false,
+        count: 240,
+        ..what(Strategy::LastWriteWins, None)
+    };
+    all_end_the_same((options, &WAYS_OF_WORKERS), what, 29).await;
 }

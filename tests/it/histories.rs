@@ -56,6 +56,8 @@ pub struct What {
     pub strategy: Strategy,
     /// What the configuration says instead, where rows merge.
     pub merging: Option<&'static str>,
+    /// A column has unique values beside the key.
+    pub unique: bool,
 }
 
 /// Counters only; columns decided each by itself, and a counter.
@@ -91,6 +93,7 @@ struct Written {
     table: String,
     strategy: Strategy,
     merging: bool,
+    unique: bool,
     /// Added to the history's keys.
     first_key: usize,
     rounds: Vec<Vec<Step>>,
@@ -114,6 +117,7 @@ impl Written {
             table,
             strategy: what.strategy,
             merging: what.merging.is_some(),
+            unique: what.unique,
             first_key,
             rounds,
         }
@@ -128,7 +132,7 @@ impl Written {
                   version numeric, taken int, count int not null default 0);
              alter table {name} alter column large set storage external;"
         );
-        if !self.merging && !self.strategy.is_by_knowledge() {
+        if self.unique && !self.merging && !self.strategy.is_by_knowledge() {
             let _ = write!(
                 sql,
                 "create unique index if not exists {name}_taken on {name} (taken);"
@@ -422,6 +426,7 @@ async fn play(nodes: usize, (place, count): (Place, usize), seed: u64, strategy:
         count,
         strategy,
         merging: None,
+        unique: true,
     };
     Scene::new(&majors, what, Rng::from_env(seed))
         .await
@@ -534,6 +539,39 @@ async fn three_nodes_end_equal_by_function() {
     play(3, (Place::SharedTable, 20), 25, Strategy::Custom).await;
 }
 
+/// Three sessions write what every link brings, in groups of a few rows.
+async fn play_with_workers(nodes: usize, (place, count): (Place, usize), seed: u64) {
+    let what = What {
+        place,
+        count,
+        strategy: Strategy::LastWriteWins,
+        merging: None,
+        unique: false,
+    };
+    let options = ClusterOptions::majors(&vec![pool::usual_major(); nodes]);
+    let options = options
+        .config("[apply]\napply_workers = 3\n")
+        .daemon_env("MMREPL_GROUP_ROWS", "4")
+        .daemon_env("MMREPL_APPLY", "always_ahead");
+    let mut scene = Scene::on(options, what, Rng::from_env(seed)).await;
+    scene.play().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_end_equal_with_workers() {
+    play_with_workers(2, (Place::SharedTable, 240), 26).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_end_equal_in_many_tables_with_workers() {
+    play_with_workers(2, (Place::OwnTable, 60), 27).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_end_equal_with_workers() {
+    play_with_workers(3, (Place::SharedTable, 100), 28).await;
+}
+
 async fn merge(nodes: usize, (place, count): (Place, usize), seed: u64) {
     let majors = vec![pool::usual_major(); nodes];
     for rule in MERGING {
@@ -542,6 +580,7 @@ async fn merge(nodes: usize, (place, count): (Place, usize), seed: u64) {
             count,
             strategy: Strategy::HybridClock,
             merging: Some(rule),
+            unique: true,
         };
         let mut scene = Scene::new(&majors, what, Rng::from_env(seed)).await;
         scene.play().await;

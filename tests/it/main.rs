@@ -42,3 +42,4 @@ mod types;
 mod unique;
 mod unique_cases;
 mod versions;
+mod workers;

@@ -110,7 +110,7 @@ impl Cluster {
             daemons: HashMap::new(),
             proxies: HashMap::new(),
             allowed_errors: Vec::new(),
-            daemon_env: Vec::new(),
+            daemon_env: options.daemon_env,
             more_config: options.more_config,
         };
         if options.proxied {

@@ -20,6 +20,8 @@ pub struct ClusterOptions {
     pub encodings: Vec<&'static str>,
     /// More text for the configuration file, such as `[tables]`.
     pub more_config: String,
+    /// Environment of the daemons.
+    pub daemon_env: Vec<(String, String)>,
 }
 
 impl ClusterOptions {
@@ -73,6 +75,13 @@ impl ClusterOptions {
     #[must_use]
     pub fn config(mut self, text: &str) -> Self {
         self.more_config.push_str(text);
+        self
+    }
+
+    /// A variable for the daemons.
+    #[must_use]
+    pub fn daemon_env(mut self, name: &str, value: &str) -> Self {
+        self.daemon_env.push((name.to_owned(), value.to_owned()));
         self
     }
 }

@@ -1,0 +1,37 @@
+-- Several sessions that write one link's transactions at once, and commit them in the source's order.
+
+-- Waits until the transaction before this one is committed: then the position of the link from `source` stands
+-- at `previous`. While that transaction is open it holds the advisory lock (`link`, `turn`), so whoever waits here
+-- takes part in the server's search for deadlocks.
+--
+-- The lock is free, too, when that transaction has not begun yet, or was rolled back. The daemon cancels this in
+-- the latter case; a daemon that is gone cannot, so after ten seconds MR002 is raised.
+create function mmrepl.await_turn(source text, previous pg_lsn, link integer, turn integer) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '0' as $$
+declare
+    pause float8 := 0.0005;
+    slept float8 := 0;
+begin
+    loop
+        perform from mmrepl.apply_position p
+            where p.source = await_turn.source and p.end_lsn = await_turn.previous;
+        if found then
+            return;
+        end if;
+        -- Not for the length of this transaction: the other one may be about to take it.
+        perform pg_advisory_lock_shared(link, turn);
+        perform pg_advisory_unlock_shared(link, turn);
+        perform from mmrepl.apply_position p
+            where p.source = await_turn.source and p.end_lsn = await_turn.previous;
+        if found then
+            return;
+        end if;
+        if slept > 10 then
+            raise exception using errcode = 'MR002',
+                message = format('the position of %s has not come to %s', source, previous);
+        end if;
+        perform pg_sleep(pause);
+        slept := slept + pause;
+        pause := least(2 * pause, 0.01);
+    end loop;
+end $$;

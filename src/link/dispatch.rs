@@ -1,0 +1,126 @@
+//! Which session writes the next group. Pure.
+//!
+//! A group goes to the session that has the least to do, unless it meets a group that is on its way:
+//! then it goes to the same session, behind that one. Where it meets groups of several sessions, it
+//! waits. What stands for everything goes to the first session, when the others have nothing.
+
+use crate::apply::Touched;
+
+/// A group that is on its way.
+pub(super) struct Open<'a> {
+    /// On this session, the first being 0.
+    pub worker: usize,
+    /// What it writes.
+    pub touched: &'a Touched,
+    /// How much that is.
+    pub rows: usize,
+}
+
+/// The session for a group that writes `touched`, out of so many; `None` where it must wait.
+pub(super) fn worker_for<'a>(
+    touched: &Touched,
+    open: impl Iterator<Item = Open<'a>>,
+    workers: usize,
+) -> Option<usize> {
+    let mut rows = vec![0; workers];
+    let mut met = None;
+    for group in open {
+        *rows.get_mut(group.worker)? += 1 + group.rows;
+        if touched.meets(group.touched) && met.replace(group.worker).is_some_and(|w| w != group.worker) {
+            return None;
+        }
+    }
+    match (touched, met) {
+        (Touched::Everything, met) => (met.unwrap_or(0) == 0).then_some(0),
+        (Touched::Rows(_), Some(worker)) => Some(worker),
+        (Touched::Rows(_), None) => (0..workers).min_by_key(|worker| rows[*worker]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rows(keys: &[u64]) -> Touched {
+        Touched::Rows(keys.to_vec())
+    }
+
+    fn worker(touched: &Touched, open: &[(usize, Touched)]) -> Option<usize> {
+        let open = open.iter().map(|(worker, touched)| Open {
+            worker: *worker,
+            touched,
+            rows: 10,
+        });
+        worker_for(touched, open, 3)
+    }
+
+    #[test]
+    fn groups_that_do_not_meet_go_to_whoever_has_least_to_do() {
+        assert_eq!(worker(&rows(&[1]), &[]), Some(0));
+        let one = (0, rows(&[1, 5]));
+        assert_eq!(worker(&rows(&[2, 6]), std::slice::from_ref(&one)), Some(1));
+        let two = [one.clone(), (1, rows(&[2, 6]))];
+        assert_eq!(worker(&rows(&[0, 3, 9]), &two), Some(2));
+        let three = [one.clone(), (2, rows(&[2])), (1, rows(&[3])), one];
+        assert_eq!(worker(&rows(&[4]), &three), Some(1));
+    }
+
+    #[test]
+    fn a_group_follows_the_one_it_meets() {
+        let open = [(1, rows(&[1, 5])), (2, rows(&[2]))];
+        assert_eq!(worker(&rows(&[5, 7]), &open), Some(1));
+        assert_eq!(worker(&rows(&[2]), &open), Some(2));
+    }
+
+    #[test]
+    fn a_group_that_meets_two_sessions_waits() {
+        let open = [(1, rows(&[1, 5])), (2, rows(&[2]))];
+        assert_eq!(worker(&rows(&[2, 5]), &open), None);
+    }
+
+    #[test]
+    fn what_stands_for_everything_goes_alone() {
+        let everything = Touched::Everything;
+        assert_eq!(worker(&everything, &[]), Some(0));
+        let on_the_first = [(0, rows(&[1])), (0, rows(&[2]))];
+        assert_eq!(worker(&everything, &on_the_first), Some(0));
+        assert_eq!(worker(&everything, &[(1, rows(&[]))]), None);
+        assert_eq!(worker(&rows(&[9]), &[(0, everything.clone())]), Some(0));
+    }
+
+    fn touched() -> impl Strategy<Value = Touched> {
+        let keys = prop::collection::btree_set(0..12u64, 0..4);
+        prop_oneof![
+            8 => keys.prop_map(|keys| Touched::Rows(keys.into_iter().collect())),
+            1 => Just(Touched::Everything),
+        ]
+    }
+
+    proptest! {
+        /// Groups come and are committed in order; at no time do two sessions hold groups that meet,
+        /// and in the end every group has gone.
+        #[test]
+        fn no_two_sessions_ever_hold_what_meets(groups in prop::collection::vec(touched(), 1..40)) {
+            let mut open: Vec<(usize, Touched)> = Vec::new();
+            for group in groups {
+                let chosen = loop {
+                    match worker(&group, &open) {
+                        Some(chosen) => break chosen,
+                        None => drop(open.remove(0)),
+                    }
+                };
+                let elsewhere = open.iter().filter(|(on, _)| *on != chosen);
+                for (_, other) in elsewhere {
+                    prop_assert!(!group.meets(other) && !other.meets(&group));
+                }
+                prop_assert!(chosen < 3 && (chosen == 0 || group != Touched::Everything));
+                open.push((chosen, group));
+                if open.len() > 8 {
+                    open.remove(0);
+                }
+            }
+        }
+    }
+}

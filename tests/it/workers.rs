@@ -1,0 +1,194 @@
+//! Several sessions that write one link's changes at once.
+
+use serde_json::Value;
+
+use crate::on_every_major;
+use crate::support::wait::ensure;
+use crate::support::{Cluster, ClusterOptions, LIMIT, pg, pool, wait_until};
+
+const WORKERS: &str = "[apply]\napply_workers = 3\n";
+
+/// Each transaction of a source is one of the target, as more than two nodes have it.
+async fn cluster_of_three(schema: &str) -> Cluster {
+    let options = ClusterOptions::majors(&[pool::usual_major(); 3]).config(WORKERS);
+    let cluster = Cluster::running_with(options, schema).await;
+    cluster.wait_streaming().await;
+    cluster
+}
+
+/// Condition for `pg_stat_activity` on west: the sessions of the link from east.
+fn of_link(cluster: &Cluster) -> String {
+    format!("application_name like 'mmrepl {} east->west apply%'", cluster.name)
+}
+
+/// How many of a link's sessions have something to do and how many there are.
+fn workers(link: &Value) -> (u64, u64) {
+    let number = |name: &str| link["workers"][name].as_u64().unwrap();
+    (number("busy"), number("all"))
+}
+
+/// Who looks at the target sees a beginning of what the source has committed, while several
+/// sessions are writing what comes next.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_seen_is_what_the_source_once_showed() {
+    let tables = "create table a (id int primary key, n int);
+        create table b (id int primary key, n int);
+        create table c (id int primary key, n int);
+        insert into a values (1, 0); insert into b values (1, 0); insert into c values (1, 0)";
+    let cluster = cluster_of_three(tables).await;
+    let writer = cluster.east().client().await;
+    let open = format!(
+        "select count(*) from pg_stat_activity where backend_xid is not null and {}",
+        of_link(&cluster)
+    );
+    let look = format!(
+        "select (select n from a), (select n from b), (select n from c), ({open})"
+    );
+    let (mut written, mut seen_together) = (0, 0);
+    let reader = cluster.west().client().await;
+    wait_until("sessions to be seen at work together", LIMIT, async || {
+        let (from, to) = (written + 1, written + 400);
+        written = to;
+        let write = format!(
+            "do $$ begin for i in {from}..{to} loop
+                update a set n = i; commit; update b set n = i; commit; update c set n = i; commit;
+            end loop; end $$"
+        );
+        pg::execute(&writer, &write).await;
+        loop {
+            let row = pg::rows(&reader, &look).await.remove(0);
+            let numbers = row.iter().map(|text| text.as_ref().unwrap().parse().unwrap());
+            let numbers: Vec<i32> = numbers.collect();
+            let [a, b, c, open] = numbers[..] else { panic!("{numbers:?}") };
+            assert!(a >= b && b >= c && a <= c + 1, "{numbers:?}");
+            seen_together += i32::from(open > 1);
+            if c == written {
+                break;
+            }
+        }
+        ensure(seen_together >= 50, || format!("{seen_together} times"))
+    })
+    .await;
+    cluster.wait_equal().await;
+    let link = cluster.link_status("east", "west").await.unwrap();
+    assert_eq!(workers(&link), (0, 3), "{link}");
+    let back = cluster.link_status("west", "east").await.unwrap();
+    assert_eq!(back["totals"]["rows"], 0, "{back}");
+    let conflicts = "select count(*) from mmrepl.conflict";
+    assert_eq!(cluster.west().value(conflicts).await, "0");
+}
+
+/// A backlog is written by all sessions; what they wrote counts as the source's, and stays there.
+async fn a_backlog_is_shared(majors: &[u32]) {
+    let schema = "create table t (id int primary key, v text, n int not null default 0);
+        insert into t select g, 'old' from generate_series(1, 20000) g";
+    let options = ClusterOptions::majors(majors).config(WORKERS);
+    let cluster = Cluster::running_with(options, schema).await;
+    cluster.wait_streaming().await;
+    cluster.pause_all().await;
+    let backlog = "do $$ begin for i in 0..199 loop
+            update t set n = i where id between i * 100 + 1 and i * 100 + 90;
+            delete from t where id between i * 100 + 91 and i * 100 + 100;
+            insert into t select 20000 + i * 100 + g, 'new' from generate_series(1, 100) g;
+            commit;
+        end loop; end $$";
+    cluster.east().sql(backlog).await;
+    cluster.resume_all().await;
+    cluster.wait_equal().await;
+    let writers = "select count(distinct (pg_xact_commit_timestamp_origin(xmin)).roident) from t";
+    assert_eq!(cluster.west().value(writers).await, "3");
+    // All of it is east's to both of them.
+    cluster.west().sql("update t set v = 'west' where id % 2 = 0").await;
+    cluster.east().sql("update t set v = 'east' where id % 2 = 1").await;
+    cluster.wait_equal().await;
+    for node in &cluster.nodes {
+        assert_eq!(node.value("select count(*) from mmrepl.conflict").await, "0");
+    }
+    let back = cluster.link_status("west", "east").await.unwrap();
+    assert_eq!(back["totals"]["rows"], 19_000, "{back}");
+    assert!(!cluster.mmrepl_ok(&["check"]).await.contains("origins"));
+}
+on_every_major!(a_backlog_is_shared_by_workers, super::a_backlog_is_shared);
+
+/// West's writer holds a row that east's first transaction changes, and waits for one that its
+/// second has written, which waits for the first: the writer is let through.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_local_writer_between_the_workers_is_let_through() {
+    let schema = "create table t (id int primary key, v text);
+        insert into t select g, 'old' from generate_series(1, 9) g";
+    let cluster = cluster_of_three(schema).await;
+    let sessions = of_link(&cluster);
+    let waits_for_its_turn =
+        format!("select count(*) from pg_stat_activity where {sessions} and query like '%await_turn%'");
+    let met = "select count(*) from pg_stat_activity w
+        join pg_stat_activity b on b.pid = any (pg_blocking_pids(w.pid))
+        where w.query like '%of the local writer%' and b.query like '%await_turn%'
+            and w.datname = current_database()";
+    let watcher = cluster.west().client().await;
+    let mut circles = 0;
+    wait_until("a circle", LIMIT, async || {
+        let local = cluster.west().client().await;
+        pg::execute(&local, "begin; update t set v = 'west' where id = 1").await;
+        let change = "begin; update t set v = 'east' where id = 1; commit;
+            begin; update t set v = 'east' where id = 2; commit";
+        cluster.east().sql(change).await;
+        let mut tries = 0;
+        while pg::value(&watcher, &waits_for_its_turn).await == "0" && tries < 1000 {
+            tries += 1;
+        }
+        let waiting = "update t set v = 'of the local writer' where id = 2; commit";
+        let writing = tokio::spawn(async move { pg::execute(&local, waiting).await });
+        while !writing.is_finished() {
+            circles += i32::from(pg::value(&watcher, met).await != "0");
+        }
+        writing.await.unwrap();
+        // Some are applied step by step now.
+        for id in 3..9 {
+            cluster.east().sql(&format!("update t set v = v || '.' where id = {id}")).await;
+        }
+        cluster.wait_equal().await;
+        ensure(circles > 0, || "not met".to_owned())
+    })
+    .await;
+    assert_eq!(cluster.link_status("east", "west").await.unwrap()["totals"]["reconnects"], 1);
+}
+
+/// Nothing of the other sessions is used, nor their origins.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_is_the_default() {
+    let cluster = Cluster::running("create table t (id int primary key)").await;
+    cluster.wait_streaming().await;
+    let sessions = format!("select count(*) from pg_stat_activity where {}", of_link(&cluster));
+    assert_eq!(cluster.west().value(&sessions).await, "1");
+    let origins = format!(
+        "select count(*) from pg_replication_origin where roname like 'mmrepl\\_{}\\_%-2'",
+        cluster.name
+    );
+    assert_eq!(cluster.west().value(&origins).await, "0");
+    assert!(cluster.link_status("east", "west").await.unwrap()["workers"].is_null());
+}
+
+/// More are asked for than `init` has made origins for; after it has, they come.
+#[tokio::test(flavor = "multi_thread")]
+async fn init_makes_room_for_more() {
+    let mut cluster = Cluster::running("create table t (id int primary key, n int)").await;
+    cluster.wait_streaming().await;
+    cluster.rewrite_config("[apply]\napply_workers = 3\n");
+    let sessions = format!("select count(*) from pg_stat_activity where {}", of_link(&cluster));
+    for (wanted, says) in [("1", true), ("3", false)] {
+        cluster.stop_daemons();
+        cluster.start_daemons();
+        cluster.wait_streaming().await;
+        assert_eq!(cluster.west().value(&sessions).await, wanted);
+        let link = cluster.link_status("east", "west").await.unwrap();
+        assert_eq!(link["notices"].to_string().contains("mmrepl init"), says, "{link}");
+        cluster.init().await;
+    }
+    cluster.stop_daemons();
+    cluster.mmrepl_ok(&["drop", "--node", "west"]).await;
+    let origins = format!(
+        "select count(*) from pg_replication_origin where roname like 'mmrepl\\_{}\\_%'",
+        cluster.name
+    );
+    assert_eq!(cluster.west().value(&origins).await, "0");
+}
