@@ -9,7 +9,7 @@
 create function mmrepl.await_turn(source text, previous pg_lsn, link integer, turn integer) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '0' as $$
 declare
-    pause float8 := 0.0005;
+    tries integer := 0;
     slept float8 := 0;
 begin
     loop
@@ -30,8 +30,11 @@ begin
             raise exception using errcode = 'MR002',
                 message = format('the position of %s has not come to %s', source, previous);
         end if;
-        perform pg_sleep(pause);
-        slept := slept + pause;
-        pause := least(2 * pause, 0.01);
+        tries := tries + 1;
+        -- Mostly the other session begins at this very moment.
+        if tries > 2 then
+            perform pg_sleep(least(tries - 2, 10) * 0.001);
+            slept := slept + least(tries - 2, 10) * 0.001;
+        end if;
     end loop;
 end $$;

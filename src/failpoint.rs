@@ -53,8 +53,8 @@ pub enum Way {
     AlwaysAhead,
 }
 
-/// The way that `MMREPL_APPLY` (`step_by_step`, `in_order`, `always_ahead`) asks for. Without the feature there is
-/// none.
+/// The way that `MMREPL_APPLY` (`step_by_step`, `in_order`, `always_ahead`) asks for. Without the
+/// feature there is none.
 pub fn forced_way() -> Option<Way> {
     if !cfg!(feature = "failpoints") {
         return None;

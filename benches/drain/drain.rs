@@ -50,7 +50,11 @@ fn parts(engines: &[Engine]) -> Vec<Part> {
         add("single/", workload, Duration::ZERO, groups);
     }
     for workload in WORKLOADS.iter().filter(|workload| workload.over_network) {
-        let groups = vec![vec![Engine::Native, Engine::Mmrepl]];
+        let mut far = vec![Engine::Native, Engine::Mmrepl];
+        if !engines.contains(&Engine::Native) {
+            far = engines.to_vec();
+        }
+        let groups = vec![far];
         add("rtt/", workload, FAR, groups);
     }
     parts
@@ -58,7 +62,12 @@ fn parts(engines: &[Engine]) -> Vec<Part> {
 
 /// Measures every part that is wanted.
 pub(crate) async fn measure(settings: &Settings, binaries: &ServerBinaries, results: &mut Results) {
-    for part in parts(&engines_of(binaries)) {
+    let mut engines = engines_of(binaries);
+    if !settings.workers.is_empty() {
+        let workers = settings.workers.iter().copied();
+        engines = workers.map(Engine::with_workers).collect();
+    }
+    for part in parts(&engines) {
         let had = settings.had(results, binaries.major, &part.name);
         if !settings.wants(&part.name) {
             continue;

@@ -17,20 +17,41 @@ pub(crate) enum Engine {
     Mmrepl,
     /// The same in a cluster of three: each source transaction is one target transaction.
     OneToOne,
+    /// The daemon of the source with so many sessions on the target.
+    Workers(u8),
 }
 
 impl Engine {
+    /// The daemon with one or more sessions on the target.
+    pub(crate) const fn with_workers(workers: u8) -> Self {
+        match workers {
+            0 | 1 => Self::Mmrepl,
+            workers => Self::Workers(workers),
+        }
+    }
+
+    /// What it has in mmrepl's configuration.
+    pub(crate) fn config(self) -> String {
+        match self {
+            Self::Workers(workers) => format!("[apply]\napply_workers = {workers}\n"),
+            _ => String::new(),
+        }
+    }
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
             Self::Pglogical => "pglogical",
             Self::Mmrepl => "mmrepl",
             Self::OneToOne => "mmrepl, one to one",
+            Self::Workers(2) => "mmrepl, 2 workers",
+            Self::Workers(3) => "mmrepl, 3 workers",
+            Self::Workers(_) => "mmrepl, 4 workers",
         }
     }
 
     pub(crate) const fn is_mmrepl(self) -> bool {
-        matches!(self, Self::Mmrepl | Self::OneToOne)
+        matches!(self, Self::Mmrepl | Self::OneToOne | Self::Workers(_))
     }
 
     /// Makes a subscription of `target`, switched on, that reaches the source by `dsn`.
@@ -38,7 +59,7 @@ impl Engine {
         match self {
             Self::Native => subscription(source, target, dsn).await,
             Self::Pglogical => pglogical_subscription(source, target, dsn).await,
-            Self::Mmrepl | Self::OneToOne => {}
+            Self::Mmrepl | Self::OneToOne | Self::Workers(_) => {}
         }
     }
 

@@ -146,7 +146,8 @@ impl Rig {
         let daemons = engine.is_mmrepl().then(|| {
             let mut nodes = vec![("east", self.source.dsn()), ("west", dsn)];
             nodes.extend(third.as_ref().map(|third| ("third", third.dsn())));
-            Daemons::start(Cluster::new(&dir, &nodes, plan.rule), third.is_some())
+            let config = format!("{}{}", engine.config(), plan.rule);
+            Daemons::start(Cluster::new(&dir, &nodes, &config), third.is_some())
         });
         Lane {
             engine,

@@ -135,7 +135,10 @@ impl Applier {
                 telling.push((place, Telling::Tombstones(oid)));
             }
         }
-        push_all(&mut batch, turn.as_ref().and_then(|turn| turn.wait.as_ref()))?;
+        push_all(
+            &mut batch,
+            turn.as_ref().and_then(|turn| turn.wait.as_ref()),
+        )?;
         push_all(&mut batch, ending.iter().flatten())?;
         let pending = batch.submit().await;
         let pending = pending.map_err(|source| ApplyError::target(source, None))?;

@@ -10,10 +10,12 @@ use super::group::{Entry, GroupBuilder, Put, RowOp, Segment, Stamp, entries_of};
 use super::mapping::TableMap;
 use super::sql::Guard;
 use super::target::Target;
+use super::touched::Touched;
 use super::versions::Versions;
 use crate::assemble::Change;
 use crate::catalog::key_text::KeyForm;
 use crate::catalog::table::{Column, Key, KeyColumn, Table};
+use crate::catalog::unique::Unique;
 use crate::commit_time::CommitTime;
 use crate::conflict::Rule;
 use crate::ids::RelationId;
@@ -25,6 +27,11 @@ type Rows = BTreeMap<u8, (u8, u8)>;
 
 /// A table `t (id, small, large)`.
 fn target() -> Arc<Target> {
+    target_with(Rule::default(), |_| {})
+}
+
+/// The same under a rule, and changed.
+fn target_with(rule: Rule, change: impl FnOnce(&mut Table)) -> Arc<Target> {
     let column = |name: &str| Column {
         name: name.to_owned(),
         type_name: "integer".to_owned(),
@@ -48,7 +55,7 @@ fn target() -> Arc<Target> {
         equality: "OPERATOR(pg_catalog.=)".to_owned(),
         form: KeyForm::Cast,
     };
-    let table = Table {
+    let mut table = Table {
         oid: 1,
         schema: "public".to_owned(),
         name: "t".to_owned(),
@@ -65,15 +72,19 @@ fn target() -> Arc<Target> {
             deferrable: false,
         }),
     };
+    change(&mut table);
     let relation = Arc::new(Relation {
         id: RelationId(7),
         schema: "public".to_owned(),
         name: "t".to_owned(),
-        replica_identity: ReplicaIdentity::Default,
+        replica_identity: match table.key {
+            Some(_) => ReplicaIdentity::Default,
+            None => ReplicaIdentity::Full,
+        },
         columns: names.map(sent).to_vec(),
     });
     let map = TableMap::new(relation, Some(table), "west").unwrap();
-    let versions = Versions::new(Rule::default(), "east".parse().unwrap(), &map).unwrap();
+    let versions = Versions::new(rule, "east".parse().unwrap(), &map).unwrap();
     Arc::new(Target::new(
         map,
         Guard {
@@ -270,4 +281,57 @@ fn a_truncate_separates_what_came_before_from_what_follows() {
         .map(|segment| matches!(segment, Segment::Rows(_)))
         .collect();
     assert_eq!(kinds, [true, false, true]);
+}
+
+/// What a group of these acts touches, on the rows that `before` has made.
+fn touched(target: &Arc<Target>, acts: &[Act]) -> Touched {
+    let mut rows = Rows::from([(1, (0, 0)), (2, (0, 0))]);
+    let mut builder = GroupBuilder::default();
+    for act in acts {
+        let change = play(&mut rows, act, &target.map.relation).unwrap();
+        builder.row(&change, target, &at(0)).unwrap();
+    }
+    Touched::of(&builder.finish())
+}
+
+#[test]
+fn groups_meet_in_the_keys_they_write() {
+    let (t, other) = (
+        target(),
+        target_with(Rule::default(), |table| table.oid = 2),
+    );
+    let update = touched(&t, &[Act::Update(1, 5, None), Act::Update(2, 5, None)]);
+    assert!(update.meets(&touched(&t, &[Act::Insert(3, 0, 0), Act::Delete(2)])));
+    assert!(!update.meets(&touched(&t, &[Act::Insert(3, 0, 0)])));
+    assert!(!update.meets(&touched(&other, &[Act::Delete(2)])));
+    assert!(!update.meets(&touched(&t, &[])));
+    // A row that moves leaves one key and takes another.
+    let moves = touched(&t, &[Act::Move(1, 3)]);
+    assert!(moves.meets(&touched(&t, &[Act::Delete(1)])));
+    assert!(moves.meets(&touched(&t, &[Act::Insert(3, 0, 0)])));
+}
+
+#[test]
+fn where_more_than_the_key_ties_rows_a_group_meets_all() {
+    let act = [Act::Update(1, 5, None)];
+    let unique = |table: &mut Table| {
+        table.uniques.indexes.push(Unique {
+            index: "t_small".to_owned(),
+            parts: vec![],
+            predicate: None,
+            nulls_equal: false,
+        });
+    };
+    let deferrable = |table: &mut Table| table.key.as_mut().unwrap().deferrable = true;
+    let without_key = |table: &mut Table| table.key = None;
+    for change in [unique, deferrable, without_key] {
+        let target = target_with(Rule::default(), change);
+        assert_eq!(touched(&target, &act), Touched::Everything);
+    }
+    let other_rule = Rule::VersionColumn("small".to_owned());
+    let target = target_with(other_rule, |_| {});
+    assert_eq!(touched(&target, &act), Touched::Everything);
+    let mut builder = GroupBuilder::default();
+    builder.truncate(vec![target], at(0));
+    assert_eq!(Touched::of(&builder.finish()), Touched::Everything);
 }

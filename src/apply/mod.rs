@@ -15,8 +15,8 @@
 //! Long runs of inserts are copied (`COPY`), on the chance that none of the rows is there. Where
 //! one is, the group is rolled back and applied again without copying.
 //!
-//! Where the link has several sessions (`workers`), groups that write different rows (`touched`) are
-//! written at once and committed in order.
+//! Where the link has several sessions (`workers`), groups that write different rows (`touched`)
+//! are written at once and committed in order.
 //!
 //! In a pair, a large transaction is written while it is still running on the source, on a session
 //! of its own (`running`).

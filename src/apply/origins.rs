@@ -224,7 +224,9 @@ impl Origins {
 /// The origins of `node` that sessions beside a link's first may hold.
 fn names_beside(cluster: &ClusterName, node: &NodeName) -> Vec<String> {
     let workers = (2..=WORKERS_MAX).map(|number| worker_origin_name(cluster, node, number));
-    std::iter::once(large_origin_name(cluster, node)).chain(workers).collect()
+    std::iter::once(large_origin_name(cluster, node))
+        .chain(workers)
+        .collect()
 }
 
 #[cfg(test)]
@@ -304,10 +306,7 @@ mod tests {
         let ends = (node("c"), node("m"));
         let nodes = [node("c"), node("m")];
         let origins = Origins::of_server(&"shop".parse().unwrap(), &nodes, ends, &ids);
-        assert_eq!(
-            origins.guard().unwrap().again,
-            vec![(7, 2), (8, 2), (9, 2)]
-        );
+        assert_eq!(origins.guard().unwrap().again, vec![(7, 2), (8, 2), (9, 2)]);
         for id in [b"8", b"9"] {
             let written = origins.version(Some(b"7"), Some(id)).unwrap();
             assert_eq!(written.node, node("c"));

@@ -182,13 +182,14 @@ impl Applier {
         let sessions = std::iter::once(first).chain(others);
         let busy: Vec<&mut Session> = sessions.filter(|session| session.is_waiting()).collect();
         let processes: Vec<i32> = busy.iter().map(|session| session.backend_pid()).collect();
-        let discards = busy.into_iter().map(|session| session.discard());
+        let discards = busy.into_iter().map(Session::discard);
         let mut discards = pin!(futures_util::future::try_join_all(discards));
         if processes.is_empty() {
             return Ok(());
         }
         loop {
-            let cancel = "select pg_catalog.pg_cancel_backend(pid) from pg_catalog.unnest($1::int4[]) pid";
+            let cancel =
+                "select pg_catalog.pg_cancel_backend(pid) from pg_catalog.unnest($1::int4[]) pid";
             let cancelled = control.execute(cancel, &[&processes]).await;
             cancelled.map_err(|error| ApplyError::Catalog {
                 table: "pg_stat_activity".to_owned(),

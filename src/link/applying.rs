@@ -291,7 +291,8 @@ impl Applying {
     fn show_workers(&self) {
         let workers = self.applier.workers();
         if workers > 1 {
-            self.monitor.set_workers(self.window.busy_workers(), workers);
+            self.monitor
+                .set_workers(self.window.busy_workers(), workers);
         }
     }
 
@@ -321,6 +322,7 @@ impl Applying {
                 self.lessons.caution.taken();
                 self.queue.done(flight.group.charge);
                 self.note(committed);
+                self.window.took(begun.elapsed());
                 self.pace(begun.elapsed());
                 let next = self.window.oldest();
                 self.monitor.set_oldest_unapplied(next);

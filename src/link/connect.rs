@@ -13,6 +13,7 @@ use super::error::LinkError;
 use super::history::{Witnesses, start_position};
 use super::probe::read_clock;
 use super::reading::ReadingThread;
+use super::workers::{end_left_behind, open_workers};
 use crate::apply::{Applier, Committed, Fetcher, Origins, Tables};
 use crate::catalog::CatalogError;
 use crate::catalog::link_control::read_paused;
@@ -23,7 +24,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::Node;
 use crate::conflict::SeenHistory;
 use crate::error::Retryable;
-use crate::ids::{NodeName, WORKERS_MAX, origin_name, slot_name};
+use crate::ids::{NodeName, origin_name, slot_name};
 use crate::lsn::Lsn;
 use crate::wire::Session;
 use crate::wire::WireError;
@@ -31,7 +32,7 @@ use crate::wire::control;
 use crate::wire::{PgoutputOptions, ReplicationConnection, ReplicationStream, Streaming};
 
 /// The role, in its name, of the session that applies what is still running on the source.
-const RUNNING: &str = "apply running";
+pub(super) const RUNNING: &str = "apply running";
 /// SQLSTATE `object_in_use`: another connection holds the slot or the origin.
 const OBJECT_IN_USE: &str = "55006";
 /// How often a slot or origin held by our own dead connection is asked for again.
@@ -208,7 +209,7 @@ async fn read_origins(context: &LinkContext, target: &Client) -> Result<Origins,
 
 /// Opens the apply session and gives it the link's origin, which only one session can hold: from
 /// then on nobody else applies this link.
-async fn open_session(
+pub(super) async fn open_session(
     context: &LinkContext,
     control: &Client,
     (role, origins): (&str, &Origins),
@@ -250,50 +251,12 @@ async fn open_session(
 
 /// Ends connections that an earlier run of this link left behind: a killed daemon's connection
 /// lives on at the server until it notices. Errors are left to the next try.
-async fn end_backends(control: &Client, application_name: &str, but_not: i32) {
+pub(super) async fn end_backends(control: &Client, application_name: &str, but_not: i32) {
     let sql = "select pg_catalog.pg_terminate_backend(pid) from pg_catalog.pg_stat_activity
                where application_name = $1 and pid <> $2 and pid <> pg_catalog.pg_backend_pid()";
     if let Err(error) = control.query(sql, &[&application_name, &but_not]).await {
         tracing::warn!(%application_name, %error, "cannot end a connection left behind");
     }
-}
-
-/// The role, in its name, of a session that applies beside the first; `number` counts from 2.
-fn worker_role(number: usize) -> String {
-    format!("apply {number}")
-}
-
-/// Ends sessions of an earlier run that are not needed to go on, but may hold rows.
-async fn end_left_behind(context: &LinkContext, control: &Client) {
-    let workers = (2..=WORKERS_MAX).map(worker_role);
-    for role in workers.chain([RUNNING.to_owned()]) {
-        end_backends(control, &application_name(context, &role), 0).await;
-    }
-}
-
-/// Opens the sessions that apply beside the first, each with the name of the origin it holds.
-/// Where the target is not set up for as many, there are fewer.
-async fn open_workers(
-    context: &LinkContext,
-    control: &Client,
-    origins: &Origins,
-) -> Result<Vec<(Session, String)>, LinkError> {
-    let mut sessions = Vec::new();
-    for number in 2..=context.apply_workers {
-        let Some(origins) = origins.clone().holding_worker(number) else {
-            context.monitor.notice(format!(
-                "{} of {} workers apply: {} has no origin for the others, run `mmrepl init`",
-                number - 1,
-                context.apply_workers,
-                context.target.name
-            ));
-            break;
-        };
-        let role = worker_role(number);
-        let session = open_session(context, control, (&role, &origins)).await?;
-        sessions.push((session, origins.session_origin()));
-    }
-    Ok(sessions)
 }
 
 async fn agreed_start(

@@ -1,10 +1,57 @@
 //! Which session writes the next group. Pure.
 //!
-//! A group goes to the session that has the least to do, unless it meets a group that is on its way:
-//! then it goes to the same session, behind that one. Where it meets groups of several sessions, it
-//! waits. What stands for everything goes to the first session, when the others have nothing.
+//! A group goes to the session that has the least to do, unless it meets a group that is on its
+//! way: then it goes to the same session, behind that one. Where it meets groups of several
+//! sessions, it waits. What stands for everything goes to the first session, when the others have nothing.
+//!
+//! Groups that take next to no time are written by one session: to hand over the turn from one
+//! session to the next takes as long.
+
+use std::time::Duration;
 
 use crate::apply::Touched;
+use crate::failpoint::{Way, forced_way};
+
+/// Groups that take longer than this on the average are spread over the sessions …
+const SPREAD_FROM: Duration = Duration::from_millis(3);
+/// … until they take less than this: what is spread takes a fraction of the time.
+const SPREAD_UNTIL: Duration = Duration::from_micros(500);
+/// The average of the last groups is one of about so many.
+const AVERAGED: u32 = 32;
+
+/// Whether groups are spread over the sessions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spread {
+    average: Duration,
+    is_on: bool,
+    /// A test wants it in any case.
+    is_forced: bool,
+}
+
+impl Spread {
+    /// They are until it shows that they take no time.
+    pub(super) fn new() -> Self {
+        Self {
+            average: SPREAD_FROM,
+            is_on: true,
+            is_forced: forced_way() == Some(Way::AlwaysAhead),
+        }
+    }
+
+    /// A group took so long after the one before.
+    pub(super) fn took(&mut self, time: Duration) {
+        self.average = (self.average * (AVERAGED - 1) + time) / AVERAGED;
+        self.is_on = if self.is_on {
+            self.average >= SPREAD_UNTIL
+        } else {
+            self.average > SPREAD_FROM
+        };
+    }
+
+    fn is_on(self) -> bool {
+        self.is_on || self.is_forced
+    }
+}
 
 /// A group that is on its way.
 pub(super) struct Open<'a> {
@@ -20,19 +67,27 @@ pub(super) struct Open<'a> {
 pub(super) fn worker_for<'a>(
     touched: &Touched,
     open: impl Iterator<Item = Open<'a>>,
-    workers: usize,
+    (workers, spread): (usize, Spread),
 ) -> Option<usize> {
     let mut rows = vec![0; workers];
-    let mut met = None;
+    let (mut met, mut last) = (None, 0);
     for group in open {
+        last = group.worker;
         *rows.get_mut(group.worker)? += 1 + group.rows;
-        if touched.meets(group.touched) && met.replace(group.worker).is_some_and(|w| w != group.worker) {
+        if !touched.meets(group.touched) {
+            continue;
+        }
+        if met
+            .replace(group.worker)
+            .is_some_and(|worker| worker != group.worker)
+        {
             return None;
         }
     }
     match (touched, met) {
         (Touched::Everything, met) => (met.unwrap_or(0) == 0).then_some(0),
         (Touched::Rows(_), Some(worker)) => Some(worker),
+        (Touched::Rows(_), None) if !spread.is_on() => Some(last),
         (Touched::Rows(_), None) => (0..workers).min_by_key(|worker| rows[*worker]),
     }
 }
@@ -48,12 +103,49 @@ mod tests {
     }
 
     fn worker(touched: &Touched, open: &[(usize, Touched)]) -> Option<usize> {
+        worker_of((3, spread(true)), touched, open)
+    }
+
+    fn spread(is_on: bool) -> Spread {
+        Spread {
+            average: Duration::ZERO,
+            is_on,
+            is_forced: false,
+        }
+    }
+
+    fn worker_of(
+        workers: (usize, Spread),
+        touched: &Touched,
+        open: &[(usize, Touched)],
+    ) -> Option<usize> {
         let open = open.iter().map(|(worker, touched)| Open {
             worker: *worker,
             touched,
             rows: 10,
         });
-        worker_for(touched, open, 3)
+        worker_for(touched, open, workers)
+    }
+
+    #[test]
+    fn quick_groups_stay_together_and_slow_ones_are_spread() {
+        let mut pace = spread(false);
+        let open = [(1, rows(&[1])), (2, rows(&[2]))];
+        pace.took(Duration::from_millis(1));
+        assert_eq!(worker_of((3, pace), &rows(&[3]), &open), Some(2));
+        assert_eq!(worker_of((3, pace), &rows(&[1]), &open), Some(1));
+        for _ in 0..200 {
+            pace.took(Duration::from_millis(4));
+        }
+        assert_eq!(worker_of((3, pace), &rows(&[3]), &open), Some(0));
+        for _ in 0..200 {
+            pace.took(Duration::from_millis(1));
+        }
+        assert_eq!(worker_of((3, pace), &rows(&[3]), &open), Some(0));
+        for _ in 0..200 {
+            pace.took(Duration::from_micros(200));
+        }
+        assert_eq!(worker_of((3, pace), &rows(&[3]), &open), Some(2));
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod reading;
 mod running;
 mod stepwise;
 mod window;
+mod workers;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -7,10 +7,11 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::dispatch::{Open, worker_for};
+use super::dispatch::{Open, Spread, worker_for};
 use super::queue::{Charge, Waiting};
 use crate::apply::{Sent, Touched};
 use crate::assemble::Piece;
@@ -78,6 +79,7 @@ pub(super) struct Window {
     closed: bool,
     flights: VecDeque<Flight>,
     bytes: usize,
+    spread: Spread,
 }
 
 impl Window {
@@ -92,6 +94,7 @@ impl Window {
             closed: false,
             flights: VecDeque::new(),
             bytes: 0,
+            spread: Spread::new(),
         }
     }
 
@@ -157,7 +160,12 @@ impl Window {
             touched: &flight.touched,
             rows: flight.group.rows,
         });
-        worker_for(touched, open, workers)
+        worker_for(touched, open, (workers, self.spread))
+    }
+
+    /// A group took so long after the one before.
+    pub(super) fn took(&mut self, time: Duration) {
+        self.spread.took(time);
     }
 
     /// The session of the oldest group that is on its way.

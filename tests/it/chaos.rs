@@ -114,10 +114,21 @@ async fn break_network(cluster: &Cluster, ends: (&str, &str), mode: Mode, rng: &
     proxy.resume();
 }
 
-async fn make_cluster() -> Cluster {
+/// A key for the ledger, so that transactions can be told apart by their rows; each row that is
+/// written to it is noted where nobody else does.
+const NOTED: &str = "
+    alter table ledger add primary key (writer, number);
+    create table noted (writer text, number bigint);
+    create function note() returns trigger language plpgsql as $$ begin
+        insert into public.noted values (new.writer, new.number); return null; end $$;
+    create trigger note after insert on ledger for each row execute function note();
+    alter table ledger enable always trigger note;
+";
+
+async fn make_cluster(options: ClusterOptions, schema: &str) -> Cluster {
     let quick = |_| ServerOptions::durable().with("wal_sender_timeout", "10s");
-    let options = ClusterOptions::pair().own_with(quick).proxied();
-    let mut cluster = Cluster::running_with(options, SCHEMA).await;
+    let options = options.own_with(quick).proxied();
+    let mut cluster = Cluster::running_with(options, schema).await;
     // Recovery is not finished, connections end, servers go away: nothing a person must act on.
     cluster.allow_error("57P0");
     cluster.wait_streaming().await;
@@ -126,8 +137,30 @@ async fn make_cluster() -> Cluster {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_and_nothing_happens_twice() {
-    let mut rng = Rng::from_env(20_261_120);
-    let mut cluster = make_cluster().await;
+    let cluster = make_cluster(ClusterOptions::pair(), SCHEMA).await;
+    break_everything(cluster, Rng::from_env(20_261_120)).await;
+}
+
+/// The same where three sessions write what each link brings, in groups of a few rows.
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_with_workers() {
+    let options = ClusterOptions::pair()
+        .config("[apply]\napply_workers = 3\n[tables]\nexclude = [\"public.noted\"]\n")
+        .daemon_env("MMREPL_GROUP_ROWS", "2")
+        .daemon_env("MMREPL_APPLY", "always_ahead");
+    let cluster = make_cluster(options, &format!("{SCHEMA}{NOTED}")).await;
+    let cluster = break_everything(cluster, Rng::from_env(20_261_121)).await;
+    let twice = "select count(*) - count(distinct (writer, number)) from noted";
+    let workers =
+        "select count(distinct (pg_xact_commit_timestamp_origin(xmin)).roident) from ledger";
+    for node in &cluster.nodes {
+        assert_eq!(node.value(twice).await, "0");
+        assert_eq!(node.value(workers).await, "4");
+    }
+}
+
+async fn break_everything(mut cluster: Cluster, mut rng: Rng) -> Cluster {
     let writers: Vec<Writer> = [("east", "a"), ("east", "b"), ("west", "c"), ("west", "d")]
         .into_iter()
         .map(|(node, name)| Writer::start(name, cluster.node(node).dsn(), rng.fork()))
@@ -159,4 +192,5 @@ async fn nothing_is_lost_and_nothing_happens_twice() {
         total / 2
     );
     assert!(total > 0);
+    cluster
 }

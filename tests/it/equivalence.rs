@@ -16,7 +16,7 @@ use crate::support::{ClusterOptions, Rng};
 /// What `MMREPL_APPLY` says; the first is compared with the others.
 const WAYS: [&str; 3] = ["ahead", "step_by_step", "in_order"];
 /// The same where three sessions write.
-const WAYS_OF_WORKERS: [&str; 3] = ["always_ahead", "ahead", "in_order"];
+const WAYS_OF_WORKERS: [&str; 3] = ["always_ahead", "step_by_step", "in_order"];
 
 /// The deletes that hold. Under a row that is there again an older tombstone may be left, which no
 /// longer says anything: what writes the net change of a key does not delete it in between.
@@ -76,8 +76,12 @@ fn copy_folder(from: &Path, to: &Path) {
 async fn left(scene: &Scene, node: usize) -> Left {
     let on = &scene.cluster.nodes[node];
     // Rows that merge do so write by write or with others of their group: how many records that
-    // makes depends on the groups.
-    let conflicts = if scene.merging { "" } else { CONFLICTS };
+    // makes depends on the groups. So it does where a key's writes are spread over small ones.
+    let conflicts = if scene.merging || !scene.unique {
+        ""
+    } else {
+        CONFLICTS
+    };
     Left {
         rows: scene.rows(node).await,
         tombstones: on.rows(TOMBSTONES).await,

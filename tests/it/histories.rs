@@ -237,6 +237,8 @@ pub struct Scene {
     histories: Vec<Written>,
     /// Rows merge.
     pub merging: bool,
+    /// A column has unique values beside the key.
+    pub unique: bool,
     fresh: u32,
     /// Conflicts wait for a person; this one throws dice.
     by_hand: Option<Rng>,
@@ -278,6 +280,7 @@ impl Scene {
             clients: Vec::new(),
             histories,
             merging: what.merging.is_some(),
+            unique: what.unique,
             fresh: 0,
             by_hand: (what.strategy == Strategy::Manual).then_some(rng),
         };
@@ -342,7 +345,8 @@ impl Scene {
         }
     }
 
-    async fn play(&mut self) {
+    /// Plays all rounds.
+    pub async fn play(&mut self) {
         self.cluster.pause_all().await;
         for (round, then) in APART.iter().enumerate() {
             self.write(round).await;
@@ -537,39 +541,6 @@ async fn two_nodes_end_equal_in_one_table_by_function() {
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_end_equal_by_function() {
     play(3, (Place::SharedTable, 20), 25, Strategy::Custom).await;
-}
-
-/// Three sessions write what every link brings, in groups of a few rows.
-async fn play_with_workers(nodes: usize, (place, count): (Place, usize), seed: u64) {
-    let what = What {
-        place,
-        count,
-        strategy: Strategy::LastWriteWins,
-        merging: None,
-        unique: false,
-    };
-    let options = ClusterOptions::majors(&vec![pool::usual_major(); nodes]);
-    let options = options
-        .config("[apply]\napply_workers = 3\n")
-        .daemon_env("MMREPL_GROUP_ROWS", "4")
-        .daemon_env("MMREPL_APPLY", "always_ahead");
-    let mut scene = Scene::on(options, what, Rng::from_env(seed)).await;
-    scene.play().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn two_nodes_end_equal_with_workers() {
-    play_with_workers(2, (Place::SharedTable, 240), 26).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn two_nodes_end_equal_in_many_tables_with_workers() {
-    play_with_workers(2, (Place::OwnTable, 60), 27).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn three_nodes_end_equal_with_workers() {
-    play_with_workers(3, (Place::SharedTable, 100), 28).await;
 }
 
 async fn merge(nodes: usize, (place, count): (Place, usize), seed: u64) {

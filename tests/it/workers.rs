@@ -1,16 +1,27 @@
 //! Several sessions that write one link's changes at once.
 
+use mmrepl::local::ServerOptions;
 use serde_json::Value;
 
+#[cfg(feature = "failpoints")]
+use crate::histories::{Place, Scene, What};
+#[cfg(feature = "failpoints")]
+use crate::history::Strategy;
 use crate::on_every_major;
+#[cfg(feature = "failpoints")]
 use crate::support::wait::ensure;
-use crate::support::{Cluster, ClusterOptions, LIMIT, pg, pool, wait_until};
+use crate::support::{Cluster, ClusterOptions, pool};
+#[cfg(feature = "failpoints")]
+use crate::support::{LIMIT, Rng, pg, wait_until};
 
 const WORKERS: &str = "[apply]\napply_workers = 3\n";
 
-/// Each transaction of a source is one of the target, as more than two nodes have it.
+/// Each transaction of a source is one of the target, as more than two nodes have it; they are
+/// spread over the sessions however little time they take.
+#[cfg(feature = "failpoints")]
 async fn cluster_of_three(schema: &str) -> Cluster {
     let options = ClusterOptions::majors(&[pool::usual_major(); 3]).config(WORKERS);
+    let options = options.daemon_env("MMREPL_APPLY", "always_ahead");
     let cluster = Cluster::running_with(options, schema).await;
     cluster.wait_streaming().await;
     cluster
@@ -18,7 +29,10 @@ async fn cluster_of_three(schema: &str) -> Cluster {
 
 /// Condition for `pg_stat_activity` on west: the sessions of the link from east.
 fn of_link(cluster: &Cluster) -> String {
-    format!("application_name like 'mmrepl {} east->west apply%'", cluster.name)
+    format!(
+        "application_name like 'mmrepl {} east->west apply%'",
+        cluster.name
+    )
 }
 
 /// How many of a link's sessions have something to do and how many there are.
@@ -29,6 +43,7 @@ fn workers(link: &Value) -> (u64, u64) {
 
 /// Who looks at the target sees a beginning of what the source has committed, while several
 /// sessions are writing what comes next.
+#[cfg(feature = "failpoints")]
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_seen_is_what_the_source_once_showed() {
     let tables = "create table a (id int primary key, n int);
@@ -41,9 +56,7 @@ async fn what_is_seen_is_what_the_source_once_showed() {
         "select count(*) from pg_stat_activity where backend_xid is not null and {}",
         of_link(&cluster)
     );
-    let look = format!(
-        "select (select n from a), (select n from b), (select n from c), ({open})"
-    );
+    let look = format!("select (select n from a), (select n from b), (select n from c), ({open})");
     let (mut written, mut seen_together) = (0, 0);
     let reader = cluster.west().client().await;
     wait_until("sessions to be seen at work together", LIMIT, async || {
@@ -57,9 +70,13 @@ async fn what_is_seen_is_what_the_source_once_showed() {
         pg::execute(&writer, &write).await;
         loop {
             let row = pg::rows(&reader, &look).await.remove(0);
-            let numbers = row.iter().map(|text| text.as_ref().unwrap().parse().unwrap());
+            let numbers = row
+                .iter()
+                .map(|text| text.as_ref().unwrap().parse().unwrap());
             let numbers: Vec<i32> = numbers.collect();
-            let [a, b, c, open] = numbers[..] else { panic!("{numbers:?}") };
+            let [a, b, c, open] = numbers[..] else {
+                panic!("{numbers:?}")
+            };
             assert!(a >= b && b >= c && a <= c + 1, "{numbers:?}");
             seen_together += i32::from(open > 1);
             if c == written {
@@ -98,11 +115,20 @@ async fn a_backlog_is_shared(majors: &[u32]) {
     let writers = "select count(distinct (pg_xact_commit_timestamp_origin(xmin)).roident) from t";
     assert_eq!(cluster.west().value(writers).await, "3");
     // All of it is east's to both of them.
-    cluster.west().sql("update t set v = 'west' where id % 2 = 0").await;
-    cluster.east().sql("update t set v = 'east' where id % 2 = 1").await;
+    cluster
+        .west()
+        .sql("update t set v = 'west' where id % 2 = 0")
+        .await;
+    cluster
+        .east()
+        .sql("update t set v = 'east' where id % 2 = 1")
+        .await;
     cluster.wait_equal().await;
     for node in &cluster.nodes {
-        assert_eq!(node.value("select count(*) from mmrepl.conflict").await, "0");
+        assert_eq!(
+            node.value("select count(*) from mmrepl.conflict").await,
+            "0"
+        );
     }
     let back = cluster.link_status("west", "east").await.unwrap();
     assert_eq!(back["totals"]["rows"], 19_000, "{back}");
@@ -112,14 +138,16 @@ on_every_major!(a_backlog_is_shared_by_workers, super::a_backlog_is_shared);
 
 /// West's writer holds a row that east's first transaction changes, and waits for one that its
 /// second has written, which waits for the first: the writer is let through.
+#[cfg(feature = "failpoints")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_local_writer_between_the_workers_is_let_through() {
     let schema = "create table t (id int primary key, v text);
         insert into t select g, 'old' from generate_series(1, 9) g";
     let cluster = cluster_of_three(schema).await;
     let sessions = of_link(&cluster);
-    let waits_for_its_turn =
-        format!("select count(*) from pg_stat_activity where {sessions} and query like '%await_turn%'");
+    let waits_for_its_turn = format!(
+        "select count(*) from pg_stat_activity where {sessions} and query like '%await_turn%'"
+    );
     let met = "select count(*) from pg_stat_activity w
         join pg_stat_activity b on b.pid = any (pg_blocking_pids(w.pid))
         where w.query like '%of the local writer%' and b.query like '%await_turn%'
@@ -137,20 +165,19 @@ async fn a_local_writer_between_the_workers_is_let_through() {
             tries += 1;
         }
         let waiting = "update t set v = 'of the local writer' where id = 2; commit";
-        let writing = tokio::spawn(async move { pg::execute(&local, waiting).await });
-        while !writing.is_finished() {
+        let local_writer = tokio::spawn(async move { pg::execute(&local, waiting).await });
+        while !local_writer.is_finished() {
             circles += i32::from(pg::value(&watcher, met).await != "0");
         }
-        writing.await.unwrap();
-        // Some are applied step by step now.
-        for id in 3..9 {
-            cluster.east().sql(&format!("update t set v = v || '.' where id = {id}")).await;
-        }
+        local_writer.await.unwrap();
         cluster.wait_equal().await;
         ensure(circles > 0, || "not met".to_owned())
     })
     .await;
-    assert_eq!(cluster.link_status("east", "west").await.unwrap()["totals"]["reconnects"], 1);
+    assert_eq!(
+        cluster.link_status("east", "west").await.unwrap()["totals"]["reconnects"],
+        1
+    );
 }
 
 /// Nothing of the other sessions is used, nor their origins.
@@ -158,7 +185,10 @@ async fn a_local_writer_between_the_workers_is_let_through() {
 async fn one_is_the_default() {
     let cluster = Cluster::running("create table t (id int primary key)").await;
     cluster.wait_streaming().await;
-    let sessions = format!("select count(*) from pg_stat_activity where {}", of_link(&cluster));
+    let sessions = format!(
+        "select count(*) from pg_stat_activity where {}",
+        of_link(&cluster)
+    );
     assert_eq!(cluster.west().value(&sessions).await, "1");
     let origins = format!(
         "select count(*) from pg_replication_origin where roname like 'mmrepl\\_{}\\_%-2'",
@@ -174,14 +204,21 @@ async fn init_makes_room_for_more() {
     let mut cluster = Cluster::running("create table t (id int primary key, n int)").await;
     cluster.wait_streaming().await;
     cluster.rewrite_config("[apply]\napply_workers = 3\n");
-    let sessions = format!("select count(*) from pg_stat_activity where {}", of_link(&cluster));
+    let sessions = format!(
+        "select count(*) from pg_stat_activity where {}",
+        of_link(&cluster)
+    );
     for (wanted, says) in [("1", true), ("3", false)] {
         cluster.stop_daemons();
         cluster.start_daemons();
         cluster.wait_streaming().await;
         assert_eq!(cluster.west().value(&sessions).await, wanted);
         let link = cluster.link_status("east", "west").await.unwrap();
-        assert_eq!(link["notices"].to_string().contains("mmrepl init"), says, "{link}");
+        assert_eq!(
+            link["notices"].to_string().contains("mmrepl init"),
+            says,
+            "{link}"
+        );
         cluster.init().await;
     }
     cluster.stop_daemons();
@@ -191,4 +228,69 @@ async fn init_makes_room_for_more() {
         cluster.name
     );
     assert_eq!(cluster.west().value(&origins).await, "0");
+}
+
+/// A server with room for two origins in use: the third worker stays away, the link goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn fewer_write_where_the_server_has_no_room() {
+    let setting = if pool::usual_major() >= 18 {
+        "max_active_replication_origins"
+    } else {
+        "max_replication_slots"
+    };
+    let options = ClusterOptions::pair().config(WORKERS);
+    let options = options.own_with(|_| ServerOptions::default().with(setting, "2"));
+    let cluster = Cluster::running_with(options, "create table t (id int primary key)").await;
+    cluster.wait_streaming().await;
+    let link = cluster.link_status("east", "west").await.unwrap();
+    let notices = link["notices"].to_string();
+    assert!(notices.contains("2 of 3 workers write to west"), "{link}");
+    cluster
+        .east()
+        .sql("insert into t select generate_series(1, 100)")
+        .await;
+    cluster.wait_equal().await;
+}
+
+/// Random histories; three sessions write what every link brings, in groups of a few rows.
+#[cfg(feature = "failpoints")]
+async fn play(nodes: usize, (place, count): (Place, usize), seed: u64) {
+    let what = What {
+        place,
+        count,
+        strategy: Strategy::LastWriteWins,
+        merging: None,
+        unique: false,
+    };
+    let options = ClusterOptions::majors(&vec![pool::usual_major(); nodes])
+        .config(WORKERS)
+        .daemon_env("MMREPL_GROUP_ROWS", "4")
+        .daemon_env("MMREPL_APPLY", "always_ahead");
+    let mut scene = Scene::on(options, what, Rng::from_env(seed)).await;
+    scene.play().await;
+    if nodes == 2 && place == Place::SharedTable {
+        let origins =
+            "select count(distinct (pg_xact_commit_timestamp_origin(xmin)).roident) from h";
+        for node in &scene.cluster.nodes {
+            assert_eq!(node.value(origins).await, "4");
+        }
+    }
+}
+
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_end_equal() {
+    play(2, (Place::SharedTable, 240), 26).await;
+}
+
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_end_equal_in_many_tables() {
+    play(2, (Place::OwnTable, 60), 27).await;
+}
+
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_end_equal() {
+    play(3, (Place::SharedTable, 100), 28).await;
 }
