@@ -63,3 +63,14 @@ pub fn forced_way() -> Option<Way> {
         _ => None,
     }
 }
+
+/// The most rows in a group: `most`, or fewer where `MMREPL_GROUP_ROWS` says so. Without the
+/// feature it is `most`.
+pub fn group_rows(most: usize) -> usize {
+    if !cfg!(feature = "failpoints") {
+        return most;
+    }
+    let fewer = std::env::var("MMREPL_GROUP_ROWS").ok();
+    let fewer = fewer.and_then(|rows| rows.parse().ok());
+    fewer.map_or(most, |rows: usize| rows.clamp(1, most))
+}

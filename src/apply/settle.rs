@@ -2,6 +2,8 @@
 //!
 //! What was decided between writes that did not know of each other is recorded (`conflict`).
 
+use std::borrow::Cow;
+
 use super::crossing::push_insert_lock;
 use super::decide::{Decision, decide, incoming, is_by_knowledge};
 use super::error::ApplyError;
@@ -89,22 +91,36 @@ impl Applier {
         let (custom, rows): (Vec<&RowChange>, Vec<&'a RowChange>) =
             rows.iter().copied().partition(custom);
         Box::pin(self.settle_custom(&custom)).await?;
-        if rows.is_empty() {
-            return Ok(Vec::new());
+        let (done, mut rest) = self.settle_ordered(&rows, own).await?;
+        while !rest.is_empty() {
+            let rows: Vec<&RowChange> = rest.iter().collect();
+            rest = self.settle_ordered(&rows, Own::Older).await?.1;
         }
-        let rows = rows.as_slice();
+        Ok(done)
+    }
+
+    /// The same where one write takes the place of another. Gives back as well what follows on
+    /// writes that were judged apart.
+    async fn settle_ordered<'a>(
+        &mut self,
+        rows: &[&'a RowChange],
+        own: Own,
+    ) -> Result<(Vec<&'a RowChange>, Vec<RowChange>), ApplyError> {
+        if rows.is_empty() {
+            return Ok((Vec::new(), Vec::new()));
+        }
         let seen = self.look(rows, Statement::SeeRow).await?;
         let (mut done, mut concerned) = (Vec::new(), Vec::new());
         for (row, (local, written_here)) in rows.iter().zip(&seen) {
             let loses = || decide(row, local, &self.source) == Decision::Discard;
             if own == Own::Done && written_here.is_what(row) {
                 done.push(*row);
-            } else if self.rival(row, local).is_some() || !loses() {
+            } else if self.has_rival(row, local) || !loses() {
                 concerned.push(*row);
             }
         }
         if concerned.is_empty() {
-            return Ok(done);
+            return Ok((done, Vec::new()));
         }
         let mut locals = self.look(&concerned, Statement::LockRow).await?;
         let looked = concerned
@@ -114,14 +130,44 @@ impl Applier {
         if self.wait_for_inserts(looked).await? {
             locals = self.look(&concerned, Statement::LockRow).await?;
         }
-        let mut settled = Vec::with_capacity(concerned.len());
-        for (row, (local, _)) in concerned.into_iter().zip(&locals) {
-            let act = self.act(row, local).await?;
-            let verdict = decide(row, local, &self.source).verdict();
-            let record = self.record(row, local, verdict).await;
-            settled.push((row, record, act));
+        let looked = concerned.iter().zip(locals.iter().map(|seen| &seen.0));
+        let judged: Vec<(Vec<Cow<'_, RowChange>>, &Local)> = looked
+            .map(|(row, local)| (self.judged(row, local), local))
+            .collect();
+        let (mut settled, mut rest) = (Vec::with_capacity(judged.len()), Vec::new());
+        for (writes, local) in &judged {
+            for (index, write) in writes.iter().enumerate() {
+                let write = write.as_ref();
+                let act = self.act(write, local).await?;
+                let decision = decide(write, local, &self.source);
+                let record = self.record(write, local, decision.verdict()).await;
+                settled.push((write, record, act));
+                if decision != Decision::Discard {
+                    // What the source wrote on top of it is judged against it.
+                    let later = writes[index + 1..].iter().map(|row| row.as_ref().clone());
+                    rest.extend(RowChange::together(later));
+                    break;
+                }
+            }
         }
-        self.carry_out(&settled).await.map(|()| done)
+        self.carry_out(&settled).await?;
+        Ok((done, rest))
+    }
+
+    /// What is judged of a change: all of it together, unless the target holds a write that the
+    /// source did not know. Then it is each write in turn, as if they had come one by one.
+    fn judged<'a>(&self, row: &'a RowChange, local: &Local) -> Vec<Cow<'a, RowChange>> {
+        if is_by_knowledge(row) || !self.has_rival(row, local) {
+            return vec![Cow::Borrowed(row)];
+        }
+        row.one_by_one()
+    }
+
+    /// Whether the target holds a write that the source did not know at one of its writes.
+    fn has_rival(&self, row: &RowChange, local: &Local) -> bool {
+        let writes = row.one_by_one();
+        let mut all = std::iter::once(row).chain(writes.iter().map(AsRef::as_ref));
+        all.any(|write| self.rival(write, local).is_some())
     }
 
     /// What on the target the source did not know when it made the change.

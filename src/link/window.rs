@@ -14,6 +14,7 @@ use super::queue::{Charge, Waiting};
 use crate::apply::Sent;
 use crate::assemble::Piece;
 use crate::commit_time::CommitTime;
+use crate::failpoint::group_rows;
 
 /// Most rows in one target transaction made of several source transactions.
 pub const GROUP_ROWS_MAX: usize = 2_000;
@@ -78,7 +79,7 @@ impl Window {
     pub(super) fn new(merge: bool) -> Self {
         Self {
             merge,
-            rows_max: GROUP_ROWS_MAX,
+            rows_max: group_rows(GROUP_ROWS_MAX),
             filling: Group::default(),
             closed: false,
             flights: VecDeque::new(),
@@ -161,7 +162,7 @@ impl Window {
 
     /// How many rows a group may have from now on.
     pub(super) fn set_rows_max(&mut self, rows: usize) {
-        self.rows_max = rows.clamp(1, GROUP_ROWS_MAX);
+        self.rows_max = rows.clamp(1, group_rows(GROUP_ROWS_MAX));
     }
 
     /// How many rows a group may have.

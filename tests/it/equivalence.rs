@@ -13,8 +13,15 @@ use crate::history::Strategy;
 use crate::support::pg::TextRow;
 use crate::support::{ClusterOptions, Rng};
 
-/// What `MMREPL_APPLY` says.
-const WAYS: [&str; 3] = ["ahead", "step_by_step", "in_order"];
+/// What `MMREPL_APPLY` and `MMREPL_GROUP_ROWS` say. Where a group fails as a whole it is applied in
+/// order: small groups show what happens to the others.
+const WAYS: [(&str, &str); 5] = [
+    ("ahead", "2000"),
+    ("ahead", "10"),
+    ("step_by_step", "2000"),
+    ("step_by_step", "10"),
+    ("in_order", "2000"),
+];
 
 /// The deletes that hold. Under a row that is there again an older tombstone may be left, which no
 /// longer says anything: what writes the net change of a key does not delete it in between.
@@ -24,7 +31,7 @@ const TOMBSTONES: &str = "select key, version from mmrepl.tombstone
 const SHADOWS: &str = "select relation::regclass, key, vals from mmrepl.shadow order by 1, 2";
 const CONFLICTS: &str = "select source, table_name, key_values, kind, rule, outcome,
     regexp_replace(local_values::text, '\\.{99,}', '…'), local_node, local_time
-    from mmrepl.conflict order by 1, 2, 3, 4, 5, 6, 7";
+    from mmrepl.conflict order by 1, 2, 3, 4, 5, 6, 7, 8, 9";
 
 /// What one way has left behind.
 #[derive(Debug, PartialEq, Eq)]
@@ -84,7 +91,7 @@ async fn left(scene: &Scene, node: usize) -> Left {
     }
 }
 
-async fn apply(scene: &mut Scene, way: &str) -> Vec<Left> {
+async fn apply(scene: &mut Scene, (way, rows): (&str, &str)) -> Vec<Left> {
     for name in ["east", "west"] {
         // The store knows what an earlier way has applied.
         let _ = std::fs::remove_dir_all(scene.cluster.data_dir(name));
@@ -92,6 +99,7 @@ async fn apply(scene: &mut Scene, way: &str) -> Vec<Left> {
     }
     scene.connect().await;
     scene.cluster.set_daemon_env("MMREPL_APPLY", way);
+    scene.cluster.set_daemon_env("MMREPL_GROUP_ROWS", rows);
     scene.cluster.start_daemons();
     scene.wait_equal(ROUNDS - 1).await;
     let left = vec![left(scene, 0).await, left(scene, 1).await];
@@ -117,7 +125,8 @@ async fn every_way_ends_the_same(what: What, seed: u64) {
     let first = apply(&mut scene, WAYS[0]).await;
     for way in &WAYS[1..] {
         copies.put_back();
-        let other = apply(&mut scene, way).await;
+        let other = apply(&mut scene, *way).await;
+        let way = format!("{}, groups of {}", way.0, way.1);
         for (node, (a, b)) in first.iter().zip(&other).enumerate() {
             let name = scene.cluster.nodes[node].name;
             same(&a.rows, &b.rows, &format!("{way}: rows on {name}"));
@@ -137,16 +146,18 @@ async fn every_way_ends_the_same(what: What, seed: u64) {
 }
 
 fn same(a: &[TextRow], b: &[TextRow], what: &str) {
-    let only = |these: &[TextRow], those: &[TextRow]| -> String {
-        let rows = these.iter().filter(|row| !those.contains(row));
+    let count = |row: &TextRow, rows: &[TextRow]| rows.iter().filter(|r| *r == row).count();
+    let more = |these: &[TextRow], those: &[TextRow]| -> String {
+        let rows = these.iter();
+        let rows = rows.filter(|row| count(row, these) > count(row, those));
         rows.take(5).map(line).collect()
     };
     assert!(
         a == b,
-        "{what}: only {}:{}\nonly here:{}",
-        WAYS[0],
-        only(a, b),
-        only(b, a)
+        "{what}: more {}:{}\nmore here:{}",
+        WAYS[0].0,
+        more(a, b),
+        more(b, a)
     );
 }
 
@@ -155,26 +166,54 @@ fn line(row: &TextRow) -> String {
     format!("\n  {}", values.collect::<Vec<_>>().join(" | "))
 }
 
-const fn what(strategy: Strategy, merging: Option<&'static str>) -> What {
-    What {
-        place: Place::SharedTable,
-        count: 120,
-        strategy,
-        merging,
-    }
-}
+const BY_TIME: What = What {
+    place: Place::SharedTable,
+    count: 120,
+    strategy: Strategy::LastWriteWins,
+    merging: None,
+    unique: true,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn by_time() {
-    every_way_ends_the_same(what(Strategy::LastWriteWins, None), 21).await;
+    every_way_ends_the_same(BY_TIME, 21).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_time_with_nothing_unique() {
+    let what = What {
+        unique: false,
+        ..BY_TIME
+    };
+    every_way_ends_the_same(what, 24).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn by_a_clock_in_the_row() {
-    every_way_ends_the_same(what(Strategy::HybridClock, None), 22).await;
+    let what = What {
+        strategy: Strategy::HybridClock,
+        ..BY_TIME
+    };
+    every_way_ends_the_same(what, 22).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_a_clock_with_nothing_unique() {
+    let what = What {
+        strategy: Strategy::HybridClock,
+        unique: false,
+        ..BY_TIME
+    };
+    every_way_ends_the_same(what, 25).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_rows_that_merge() {
-    every_way_ends_the_same(what(Strategy::HybridClock, Some(MERGING[1])), 23).await;
+    let what = What {
+        strategy: Strategy::HybridClock,
+        merging: Some(MERGING[1]),
+        unique: false,
+        ..BY_TIME
+    };
+    every_way_ends_the_same(what, 23).await;
 }

@@ -56,6 +56,8 @@ pub struct What {
     pub strategy: Strategy,
     /// What the configuration says instead, where rows merge.
     pub merging: Option<&'static str>,
+    /// Values are unique beside the key.
+    pub unique: bool,
 }
 
 /// Counters only; columns decided each by itself, and a counter.
@@ -90,7 +92,7 @@ fn names_of(strategy: Strategy) -> (&'static str, &'static str) {
 struct Written {
     table: String,
     strategy: Strategy,
-    merging: bool,
+    unique: bool,
     /// Added to the history's keys.
     first_key: usize,
     rounds: Vec<Vec<Step>>,
@@ -113,7 +115,7 @@ impl Written {
         Self {
             table,
             strategy: what.strategy,
-            merging: what.merging.is_some(),
+            unique: what.unique,
             first_key,
             rounds,
         }
@@ -128,7 +130,7 @@ impl Written {
                   version numeric, taken int, count int not null default 0);
              alter table {name} alter column large set storage external;"
         );
-        if !self.merging && !self.strategy.is_by_knowledge() {
+        if self.unique {
             let _ = write!(
                 sql,
                 "create unique index if not exists {name}_taken on {name} (taken);"
@@ -422,6 +424,7 @@ async fn play(nodes: usize, (place, count): (Place, usize), seed: u64, strategy:
         count,
         strategy,
         merging: None,
+        unique: !strategy.is_by_knowledge(),
     };
     Scene::new(&majors, what, Rng::from_env(seed))
         .await
@@ -542,6 +545,7 @@ async fn merge(nodes: usize, (place, count): (Place, usize), seed: u64) {
             count,
             strategy: Strategy::HybridClock,
             merging: Some(rule),
+            unique: false,
         };
         let mut scene = Scene::new(&majors, what, Rng::from_env(seed)).await;
         scene.play().await;
