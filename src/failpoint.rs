@@ -74,3 +74,12 @@ pub fn group_rows(most: usize) -> usize {
     let fewer = fewer.and_then(|rows| rows.parse().ok());
     fewer.map_or(most, |rows: usize| rows.clamp(1, most))
 }
+
+/// Whether rows kept aside are not to return for now: while the file named by `MMREPL_HOLD_RETURNS`
+/// is there. Without the feature they always may.
+pub fn returns_are_held() -> bool {
+    if !cfg!(feature = "failpoints") {
+        return false;
+    }
+    std::env::var_os("MMREPL_HOLD_RETURNS").is_some_and(|file| std::path::Path::new(&file).exists())
+}

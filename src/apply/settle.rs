@@ -71,6 +71,8 @@ pub(super) enum Act {
 
 /// A change with what becomes of it.
 type Settled<'a> = (&'a RowChange, Option<Record>, Option<Act>);
+/// What is judged of a change, in turn, and what the target holds for its key.
+type Judged<'a> = (Vec<Cow<'a, RowChange>>, &'a Local);
 
 impl Applier {
     /// Settles keys by the case table of `conflict::resolve`. No key comes twice.
@@ -131,9 +133,11 @@ impl Applier {
             locals = self.look(&concerned, Statement::LockRow).await?;
         }
         let looked = concerned.iter().zip(locals.iter().map(|seen| &seen.0));
-        let judged: Vec<(Vec<Cow<'_, RowChange>>, &Local)> = looked
+        let judged: Vec<Judged<'_>> = looked
             .map(|(row, local)| (self.judged(row, local), local))
             .collect();
+        let claims = self.claims(&judged);
+        self.refuse_rivals(claims).await?;
         let (mut settled, mut rest) = (Vec::with_capacity(judged.len()), Vec::new());
         for (writes, local) in &judged {
             for (index, write) in writes.iter().enumerate() {
@@ -161,6 +165,18 @@ impl Applier {
             return vec![Cow::Borrowed(row)];
         }
         row.one_by_one()
+    }
+
+    /// The writes that may take unique values.
+    fn claims<'a>(&self, judged: &'a [Judged<'_>]) -> Vec<&'a RowChange> {
+        let all = judged.iter().flat_map(|(writes, local)| {
+            let writes = writes.iter().map(AsRef::as_ref);
+            writes.map(move |write: &RowChange| (write, *local))
+        });
+        let wins = |(write, local): &(&RowChange, &Local)| {
+            write.target.has_rivals() && decide(write, local, &self.source) != Decision::Discard
+        };
+        all.filter(wins).map(|(write, _)| write).collect()
     }
 
     /// Whether the target holds a write that the source did not know at one of its writes.
@@ -268,8 +284,13 @@ impl Applier {
             .fetcher
             .complete(&row.target.map, &row.key, put)
             .await?;
-        // Without an answer the source has deleted the row since; that delete is on its way.
-        Ok(completed.map(|values| match local.row {
+        let Some(values) = completed else {
+            // The source has deleted the row since; that delete is on its way. What comes before it
+            // does not meet once more what this write has won over.
+            let leaves = local.row.is_none() && !is_by_knowledge(row);
+            return Ok(leaves.then_some(Act::LeaveTombstone));
+        };
+        Ok(Some(match local.row {
             None => Act::Insert(values),
             Some(_) if sets_identity(row) => Act::Replace(values),
             Some(_) => Act::Overwrite(Put {

@@ -36,18 +36,20 @@ pub(super) struct Group {
     pub charge: Charge,
     rows: usize,
     bytes: usize,
+    part: bool,
 }
 
 impl Group {
     /// A part of a large transaction, or a transaction that ends one.
     pub(super) fn is_part(&self) -> bool {
-        self.pieces.iter().any(|piece| !is_whole(piece))
+        self.part
     }
 
     fn add(&mut self, waiting: Waiting) {
         let (piece, share) = waiting.split();
         self.rows += piece.changes.len();
         self.bytes += piece.bytes;
+        self.part |= !is_whole(&piece);
         self.pieces.push(piece);
         self.charge.add(share);
     }
