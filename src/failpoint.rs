@@ -67,10 +67,22 @@ pub fn forced_way() -> Option<Way> {
     }
 }
 
-/// How many rows `MMREPL_GROUP_ROWS` allows in a group. Without the feature it says nothing.
-pub fn forced_group_rows() -> Option<usize> {
+/// The most rows in a group: `most`, or fewer where `MMREPL_GROUP_ROWS` says so. Without the
+/// feature it is `most`.
+pub fn group_rows(most: usize) -> usize {
     if !cfg!(feature = "failpoints") {
-        return None;
+        return most;
     }
-    std::env::var("MMREPL_GROUP_ROWS").ok()?.parse().ok()
+    let fewer = std::env::var("MMREPL_GROUP_ROWS").ok();
+    let fewer = fewer.and_then(|rows| rows.parse().ok());
+    fewer.map_or(most, |rows: usize| rows.clamp(1, most))
+}
+
+/// Whether rows kept aside are not to return for now: while the file named by `MMREPL_HOLD_RETURNS`
+/// is there. Without the feature they always may.
+pub fn returns_are_held() -> bool {
+    if !cfg!(feature = "failpoints") {
+        return false;
+    }
+    std::env::var_os("MMREPL_HOLD_RETURNS").is_some_and(|file| std::path::Path::new(&file).exists())
 }

@@ -13,9 +13,11 @@
 //! - A commit may itself fail and leave no transaction open. So each transaction moves the position
 //!   row only from where the one before it leaves it (`mmrepl.finish`).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::error::ApplyError;
+use super::floors::Floors;
 use super::group::{Entry, RowChange, Segment};
 use super::overtaken::push_refusal;
 use super::plan::{Kind, Plan, plan};
@@ -65,6 +67,49 @@ impl Ready {
     }
 }
 
+/// The entries of a segment, and how they are written.
+pub(super) type Planned<'a> = (Plan<'a>, &'a [Entry]);
+
+/// Puts segments into a batch whose every statement takes all its rows or fails.
+struct Sending<'a> {
+    floors: &'a mut Floors,
+    with_tombstones: &'a BTreeSet<u32>,
+    telling: &'a mut Vec<(usize, Telling)>,
+}
+
+impl Sending<'_> {
+    fn segment(
+        &mut self,
+        batch: &mut Batch<'_>,
+        (plan, entries): &Planned<'_>,
+    ) -> Result<(), ApplyError> {
+        let mut statements = Pusher {
+            batch,
+            floors: self.floors,
+            all_or_nothing: true,
+        };
+        statements.guards(plan, entries)?;
+        let first = statements.batch.len();
+        let pushed = statements.plan(plan)?;
+        let copies = pushed.iter().zip(first..);
+        self.telling.extend(copies.filter_map(|(statement, place)| {
+            Some((place, Telling::NoCopy(Arc::clone(statement.copied_into()?))))
+        }));
+        let rows = entries.iter().filter_map(Entry::row);
+        push_tombstones(batch, rows.filter(|row| row.leaves_version()))?;
+        for target in plan.inserted_into() {
+            let oid = target.map.table.oid;
+            if self.with_tombstones.contains(&oid) {
+                push_refusal(batch, self.floors, &inserts(entries, oid))?;
+            } else {
+                self.telling.push((batch.len(), Telling::Tombstones(oid)));
+                push_no_tombstones(batch, target)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Applier {
     /// Prepares pieces for [`Applier::send`].
     pub async fn ready(&mut self, pieces: &[Piece]) -> Result<Ready, ApplyError> {
@@ -81,24 +126,30 @@ impl Applier {
         (pieces, ready): (&[Piece], Ready),
         (worker, beside): (usize, bool),
     ) -> Result<Option<Sent>, ApplyError> {
-        if let Some(entries) = rows_only(&ready.segments) {
-            let plan = plan(entries, &mut self.copies);
-            if can_be_sent(&plan) {
-                self.prepare_turn(worker, beside);
-                self.change_to(worker);
-                let sent = self.send_plan(pieces, (&plan, entries)).await;
-                self.change_to(0);
-                return sent.map(|sent| Some(Sent { worker, ..sent }));
-            }
+        let planned = rows_only(&ready.segments).and_then(|rows| self.plans(&rows));
+        if let Some(planned) = planned {
+            self.prepare_turn(worker, beside);
+            self.change_to(worker);
+            let sent = self.send_plans(pieces, &planned).await;
+            self.change_to(0);
+            return sent.map(|sent| Some(Sent { worker, ..sent }));
         }
         self.delete_clock = ready.clock;
         Ok(None)
     }
 
-    pub(super) async fn send_plan(
+    /// How to write segments of rows; nothing where a row needs a look first.
+    pub(super) fn plans<'a>(&mut self, segments: &[&'a [Entry]]) -> Option<Vec<Planned<'a>>> {
+        let plan = |entries: &&'a [Entry]| (plan(entries, &mut self.copies), *entries);
+        let planned: Vec<Planned<'_>> = segments.iter().map(plan).collect();
+        let can_be_sent = planned.iter().all(|(plan, _)| can_be_sent(plan));
+        can_be_sent.then_some(planned)
+    }
+
+    pub(super) async fn send_plans(
         &mut self,
         pieces: &[Piece],
-        (plan, entries): (&Plan<'_>, &[Entry]),
+        planned: &[Planned<'_>],
     ) -> Result<Sent, ApplyError> {
         self.newest = newest(pieces);
         let last = pieces
@@ -110,30 +161,14 @@ impl Applier {
         let mut batch = self.session.batch();
         opening.push(&mut batch)?;
         push_all(&mut batch, turn.as_ref().map(|turn| &turn.take))?;
-        let mut statements = Pusher {
-            batch: &mut batch,
+        let mut telling = Vec::new();
+        let mut sending = Sending {
             floors: &mut self.floors,
-            all_or_nothing: true,
+            with_tombstones: &self.with_tombstones,
+            telling: &mut telling,
         };
-        statements.guards(plan, entries)?;
-        let first = statements.batch.len();
-        let pushed = statements.plan(plan)?;
-        let copies = pushed.iter().zip(first..);
-        let copies = copies.filter_map(|(statement, place)| {
-            Some((place, Telling::NoCopy(Arc::clone(statement.copied_into()?))))
-        });
-        let mut telling: Vec<_> = copies.collect();
-        let rows = entries.iter().filter_map(Entry::row);
-        push_tombstones(&mut batch, rows.filter(|row| row.leaves_version()))?;
-        for target in plan.inserted_into() {
-            let place = batch.len();
-            let oid = target.map.table.oid;
-            if self.with_tombstones.contains(&oid) {
-                push_refusal(&mut batch, &mut self.floors, &inserts(entries, oid))?;
-            } else {
-                push_no_tombstones(&mut batch, target)?;
-                telling.push((place, Telling::Tombstones(oid)));
-            }
+        for segment in planned {
+            sending.segment(&mut batch, segment)?;
         }
         push_all(
             &mut batch,
@@ -204,16 +239,16 @@ impl Applier {
 }
 
 /// The rows, where there is nothing else.
-pub(super) fn rows_only(segments: &[Segment]) -> Option<&[Entry]> {
-    match segments {
-        [] => Some(&[]),
-        [Segment::Rows(entries)] => Some(entries),
-        _ => None,
-    }
+pub(super) fn rows_only(segments: &[Segment]) -> Option<Vec<&[Entry]>> {
+    let rows = segments.iter().map(|segment| match segment {
+        Segment::Rows(entries) => Some(entries.as_slice()),
+        Segment::Truncate(..) => None,
+    });
+    rows.collect()
 }
 
 /// Every row has a statement that tells whether it took it.
-pub(super) fn can_be_sent(plan: &Plan<'_>) -> bool {
+fn can_be_sent(plan: &Plan<'_>) -> bool {
     let tells = |kind: &Kind| !matches!(kind, Kind::Update(columns, _) if columns.is_empty());
     let kinds = plan.singles.iter().filter_map(|(_, kind)| kind.as_ref());
     plan.settle.is_empty() && kinds.into_iter().all(tells)

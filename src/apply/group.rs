@@ -2,9 +2,15 @@
 //!
 //! A group is a run of consecutive source transactions applied as one target transaction. Within
 //! it a key that is written several times needs to be written once, with the version of its last
-//! write. Where order matters beyond one key (a truncate, a table whose shape changed in between),
-//! a new segment begins; segments are applied one after the other.
+//! write. Where order matters beyond one key (a truncate, a table whose shape changed in between, a
+//! unique value that was taken and given back), a new segment begins; segments are applied one
+//! after the other.
+//!
+//! The writes of a key are kept beside their net change: where the target holds a write that the
+//! source did not know, each of them is judged by itself, so that what is recorded does not depend
+//! on what happened to be applied together (`settle`).
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -86,9 +92,48 @@ pub struct RowChange {
     pub since: CommitTime,
     /// The version that the (last) write has in the row, where the table keeps one there.
     pub rank: Option<Rank>,
+    /// The writes it is made of, where it is more than one.
+    pub(super) writes: Vec<Written>,
+}
+
+/// One of several writes of a key, as its source made it: see [`RowChange`].
+#[derive(Debug, Clone)]
+pub(super) struct Written {
+    op: RowOp,
+    made: Made,
+    seen: Arc<Seen>,
+    time: CommitTime,
+    rank: Option<Rank>,
 }
 
 impl RowChange {
+    /// Every write by itself, in the source's order.
+    pub(super) fn one_by_one(&self) -> Vec<Cow<'_, Self>> {
+        if self.writes.is_empty() {
+            return vec![Cow::Borrowed(self)];
+        }
+        let alone = |write: &Written| Self {
+            target: Arc::clone(&self.target),
+            key: self.key.clone(),
+            op: write.op.clone(),
+            made: write.made,
+            seen: Arc::clone(&write.seen),
+            time: write.time,
+            since: write.time,
+            rank: write.rank.clone(),
+            writes: Vec::new(),
+        };
+        self.writes.iter().map(alone).map(Cow::Owned).collect()
+    }
+
+    /// The net change of several changes of one key.
+    pub(super) fn together(changes: impl Iterator<Item = Self>) -> Option<Self> {
+        changes.reduce(|mut net, later| {
+            net.followed_by(later);
+            net
+        })
+    }
+
     /// The source inserted the row, so most likely the target has none.
     pub(super) fn is_insert(&self) -> bool {
         matches!(&self.op, RowOp::Put(put) if put.insert)
@@ -153,6 +198,7 @@ pub fn entries_of(
             time: stamp.time,
             since: stamp.time,
             rank,
+            writes: Vec::new(),
         })
     };
     let versions = target.versions();
@@ -297,8 +343,11 @@ impl GroupBuilder {
             return;
         };
         match &mut self.rows[place] {
-            Entry::Row(earlier) if Arc::ptr_eq(&earlier.target, &row.target) => {
-                *earlier = net(earlier, row);
+            Entry::Row(earlier)
+                if Arc::ptr_eq(&earlier.target, &row.target)
+                    && !gives_back_a_value(earlier, &row) =>
+            {
+                earlier.followed_by(row);
             }
             _ => {
                 self.close_segment();
@@ -317,18 +366,44 @@ fn is_deferrable(target: &Target) -> bool {
         .is_some_and(|key| key.deferrable)
 }
 
-/// The net change of two consecutive changes of one key.
-fn net(earlier: &RowChange, later: RowChange) -> RowChange {
-    let (mut since, mut rank) = (later.since, later.rank);
-    let made = match (&earlier.op, &later.op) {
-        (RowOp::Put(_), RowOp::Put(_)) => earlier.made,
-        (RowOp::Delete(_), _) | (_, RowOp::Delete(_)) => later.made,
-    };
-    let op = match (&earlier.op, later.op) {
+impl RowChange {
+    /// Makes this the net change of itself and the next one of its key.
+    fn followed_by(&mut self, later: Self) {
+        let (op, since, rank) = net(self, &later);
+        let made = match (&self.op, &later.op) {
+            (RowOp::Put(_), RowOp::Put(_)) => self.made,
+            (RowOp::Delete(_), _) | (_, RowOp::Delete(_)) => later.made,
+        };
+        let before = std::mem::replace(&mut self.op, op);
+        if self.writes.is_empty() {
+            self.writes.push(Written {
+                op: before,
+                made: self.made,
+                seen: Arc::clone(&self.seen),
+                time: self.time,
+                rank: self.rank.take(),
+            });
+        }
+        self.writes.push(Written {
+            op: later.op,
+            made: later.made,
+            seen: later.seen,
+            time: later.time,
+            rank: later.rank,
+        });
+        (self.made, self.time, self.since, self.rank) = (made, later.time, since, rank);
+    }
+}
+
+/// What two consecutive changes of one key come to, the oldest write that a value is from, and the
+/// version.
+fn net(earlier: &RowChange, later: &RowChange) -> (RowOp, CommitTime, Option<Rank>) {
+    let (mut since, mut rank) = (later.since, &later.rank);
+    let op = match (&earlier.op, &later.op) {
         // The row came from another key: what it left out is not in the row that had this one.
         (RowOp::Put(before), RowOp::Put(after)) if after.moved => RowOp::Put(Put {
             insert: before.insert,
-            ..after
+            ..after.clone()
         }),
         (RowOp::Put(before), RowOp::Put(after)) => {
             let values = completed(&after.values, &before.values);
@@ -344,28 +419,33 @@ fn net(earlier: &RowChange, later: RowChange) -> RowChange {
         // Under a deferrable key two rows may share a value until the transaction ends. The old row
         // that goes is not the one that came: that one stays.
         (RowOp::Put(put), RowOp::Delete(Some(gone)))
-            if is_deferrable(&later.target) && put.values != gone =>
+            if is_deferrable(&later.target) && put.values != *gone =>
         {
-            since = earlier.since;
-            rank.clone_from(&earlier.rank);
+            (since, rank) = (earlier.since, &earlier.rank);
             RowOp::Put(put.clone())
         }
         // The row was there before the group: what came back replaces it.
         (RowOp::Delete(_), RowOp::Put(after)) => RowOp::Put(Put {
-            values: after.values,
+            values: after.values.clone(),
             insert: false,
             moved: true,
         }),
-        (_, RowOp::Delete(old)) => RowOp::Delete(old),
+        (_, RowOp::Delete(old)) => RowOp::Delete(old.clone()),
     };
-    RowChange {
-        target: later.target,
-        key: later.key,
-        op,
-        made,
-        seen: Arc::clone(&earlier.seen),
-        time: later.time,
-        since,
-        rank,
+    (op, since, rank.clone())
+}
+
+/// Whether only the two changes apart show that somebody may have had a unique value on the target
+/// which the first one took and the second one gave back.
+fn gives_back_a_value(earlier: &RowChange, later: &RowChange) -> bool {
+    let unique = earlier.target.unique_columns();
+    match (&earlier.op, &later.op) {
+        _ if unique.is_empty() => false,
+        (RowOp::Put(before), RowOp::Put(after)) => unique.iter().any(|&column| {
+            let (before, after) = (&before.values.0[column], &after.values.0[column]);
+            *after != Value::Unchanged && before != after
+        }),
+        (RowOp::Put(_), RowOp::Delete(_)) => true,
+        (RowOp::Delete(_), _) => false,
     }
 }

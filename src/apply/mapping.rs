@@ -132,6 +132,13 @@ impl TableMap {
         })
     }
 
+    /// The source columns that the target's unique indexes may look at, the key's aside.
+    pub fn unique_columns(&self) -> Vec<usize> {
+        let read = |(_, column): &(usize, &TargetColumn)| self.table.uniques.may_read(&column.name);
+        let columns = self.columns.iter().enumerate().filter(read);
+        columns.map(|(index, _)| index).collect()
+    }
+
     /// Makes sure that no value of `row` would be lost because the target lacks its column.
     pub fn check_missing(&self, row: &Tuple) -> Result<(), MapError> {
         let lost = self

@@ -1,5 +1,6 @@
 //! Keys that were inserted while somebody deleted them: found before the commit.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -117,7 +118,7 @@ impl Applier {
         &mut self,
         rows: &[Candidate<'a>],
         outcome: &Outcome,
-        records: &mut Vec<(&'a RowChange, Record)>,
+        records: &mut Vec<(Cow<'a, RowChange>, Record)>,
     ) -> Result<Vec<&'a RowChange>, ApplyError> {
         let mut merging: Vec<&RowChange> = Vec::new();
         for found in 0..outcome.rows.len() {
@@ -129,41 +130,76 @@ impl Applier {
                 rank: Rank::read(column(3)),
                 version: self.origins.version(column(1), column(2)),
             };
-            let insert = Version {
-                time: row.time,
-                node: self.source.clone(),
-            };
-            let wins = insert.wins_over(row.rank, &held, row.target.versions().tie());
+            let wins = self.wins_over(&held, (row.target, row.time), row.rank);
             let merges = row.target.versions().merging().is_some();
             if !wins && !merges {
                 return Err(ApplyError::Overtaken);
             }
             let there = |change: &&RowChange| merging.iter().any(|there| there.key == change.key);
             merging.extend(row.unseen.filter(|change| merges && !there(change)));
-            let (Some(change), Some(delete)) = (row.unseen, held.version) else {
-                continue;
-            };
-            if delete.node == self.source {
-                continue;
-            }
-            if change.seen.includes(&delete) || records.iter().any(|(c, _)| c.key == change.key) {
-                continue;
-            }
-            self.counts.conflicts += 1;
-            if self.ledger.take(row.target) {
-                let verdict = if wins {
-                    Verdict::Apply
-                } else {
-                    Verdict::Discard
-                };
-                let record = Record::new(change, verdict, (&delete, held.rank.as_ref()), false);
-                records.push((change, record));
+            let known = |change: &&RowChange| records.iter().any(|(c, _)| c.key == change.key);
+            if let Some(change) = row.unseen.filter(|change| !known(change)) {
+                records.extend(self.records_over(change, &held));
             }
         }
         Ok(merging)
     }
 
-    async fn write_records(&mut self, records: &[(&RowChange, Record)]) -> Result<(), ApplyError> {
+    /// Whether a write of the source, made at `time`, wins over what the target held.
+    fn wins_over(
+        &self,
+        held: &Held,
+        (target, time): (&Target, CommitTime),
+        rank: Option<&Rank>,
+    ) -> bool {
+        let node = self.source.clone();
+        Version { time, node }.wins_over(rank, held, target.versions().tie())
+    }
+
+    /// The records of an insert over a delete that the source did not know: of each of its writes,
+    /// up to the one that won.
+    fn records_over<'a>(
+        &mut self,
+        change: &'a RowChange,
+        held: &Held,
+    ) -> Vec<(Cow<'a, RowChange>, Record)> {
+        let mut records = Vec::new();
+        let Some(delete) = &held.version else {
+            return records;
+        };
+        let target = &change.target;
+        let merges = target.versions().merging().is_some();
+        let writes = if merges {
+            vec![Cow::Borrowed(change)]
+        } else {
+            change.one_by_one()
+        };
+        for write in writes {
+            let wins = self.wins_over(held, (target, write.since), write.rank.as_ref());
+            if delete.node != self.source && !write.seen.includes(delete) {
+                self.counts.conflicts += 1;
+                if self.ledger.take(target) {
+                    let verdict = if wins {
+                        Verdict::Apply
+                    } else {
+                        Verdict::Discard
+                    };
+                    let rival = (delete, held.rank.as_ref());
+                    let record = Record::new(&write, verdict, rival, false);
+                    records.push((write, record));
+                }
+            }
+            if wins {
+                break;
+            }
+        }
+        records
+    }
+
+    async fn write_records(
+        &mut self,
+        records: &[(Cow<'_, RowChange>, Record)],
+    ) -> Result<(), ApplyError> {
         if records.is_empty() {
             return Ok(());
         }

@@ -24,6 +24,8 @@ pub(super) struct Record {
     pub rival: Version,
     /// The version that the rival has in its row.
     pub rank: Option<Rank>,
+    /// The target held a row, not only the memory of a delete.
+    pub met_row: bool,
     /// The incoming row, as far as it is known; nothing of a delete.
     pub row: Option<Tuple>,
     /// Whether a person decides.
@@ -33,20 +35,21 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// What `change` met: a row, or (`row` is false) the memory of a delete.
+    /// What `change` met: a row, or (`met_row` is false) the memory of a delete.
     pub(super) fn new(
         change: &RowChange,
         verdict: Verdict,
         (rival, rank): (&Version, Option<&Rank>),
-        row: bool,
+        met_row: bool,
     ) -> Self {
         let incoming = match &change.op {
             RowOp::Put(put) => Some(put.values.clone()),
             RowOp::Delete(_) => None,
         };
         Self {
-            kind: Kind::of(change.made, row),
+            kind: Kind::of(change.made, met_row),
             verdict,
+            met_row,
             rival: rival.clone(),
             rank: rank.cloned(),
             row: incoming,
@@ -64,6 +67,7 @@ impl Record {
         Self {
             kind: Kind::Unique,
             verdict,
+            met_row: true,
             rival: rival.clone(),
             rank: None,
             row: Some(row),
@@ -157,6 +161,7 @@ impl Applier {
             Some(record.rival.node.as_str().as_bytes()),
             ranks[0].as_ref().map(String::as_bytes),
             ranks[1].as_ref().map(String::as_bytes),
+            Some(if record.met_row { b"true" } else { b"false" }),
         ];
         debug_assert_eq!(parameters.len(), sql_record::RECORD_PARAMETERS);
         let held = record.held.as_ref().unwrap_or(&change.key);

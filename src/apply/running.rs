@@ -19,7 +19,6 @@
 
 use super::error::ApplyError;
 use super::group::{Entry, RowOp};
-use super::plan::plan;
 use super::target::Statement;
 use super::transaction::{Applier, Committed};
 use super::{Sent, ahead};
@@ -42,16 +41,15 @@ impl Applier {
         self.highest_seen = self.highest_seen.max(seen);
         let pieces = std::slice::from_ref(piece);
         let segments = self.segments(pieces).await?;
-        let entries = ahead::rows_only(&segments).ok_or(ApplyError::Untaken)?;
-        if !entries.iter().all(is_judged_without_time) {
-            return Err(ApplyError::Untaken);
+        let segments = ahead::rows_only(&segments).ok_or(ApplyError::Untaken)?;
+        for entries in &segments {
+            if !entries.iter().all(is_judged_without_time) {
+                return Err(ApplyError::Untaken);
+            }
+            self.look_for_tombstones(entries).await?;
         }
-        self.look_for_tombstones(entries).await?;
-        let plan = plan(entries, &mut self.copies);
-        if !ahead::can_be_sent(&plan) {
-            return Err(ApplyError::Untaken);
-        }
-        self.send_plan(pieces, (&plan, entries)).await
+        let planned = self.plans(&segments).ok_or(ApplyError::Untaken)?;
+        self.send_plans(pieces, &planned).await
     }
 
     /// Learns which of the tables that are inserted into have tombstones.

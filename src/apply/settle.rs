@@ -2,6 +2,8 @@
 //!
 //! What was decided between writes that did not know of each other is recorded (`conflict`).
 
+use std::borrow::Cow;
+
 use super::crossing::push_insert_lock;
 use super::decide::{Decision, decide, incoming, is_by_knowledge};
 use super::error::ApplyError;
@@ -69,6 +71,8 @@ pub(super) enum Act {
 
 /// A change with what becomes of it.
 type Settled<'a> = (&'a RowChange, Option<Record>, Option<Act>);
+/// What is judged of a change, in turn, and what the target holds for its key.
+type Judged<'a> = (Vec<Cow<'a, RowChange>>, &'a Local);
 
 impl Applier {
     /// Settles keys by the case table of `conflict::resolve`. No key comes twice.
@@ -89,22 +93,36 @@ impl Applier {
         let (custom, rows): (Vec<&RowChange>, Vec<&'a RowChange>) =
             rows.iter().copied().partition(custom);
         Box::pin(self.settle_custom(&custom)).await?;
-        if rows.is_empty() {
-            return Ok(Vec::new());
+        let (done, mut rest) = self.settle_ordered(&rows, own).await?;
+        while !rest.is_empty() {
+            let rows: Vec<&RowChange> = rest.iter().collect();
+            rest = self.settle_ordered(&rows, Own::Older).await?.1;
         }
-        let rows = rows.as_slice();
+        Ok(done)
+    }
+
+    /// The same where one write takes the place of another. Gives back as well what follows on
+    /// writes that were judged apart.
+    async fn settle_ordered<'a>(
+        &mut self,
+        rows: &[&'a RowChange],
+        own: Own,
+    ) -> Result<(Vec<&'a RowChange>, Vec<RowChange>), ApplyError> {
+        if rows.is_empty() {
+            return Ok((Vec::new(), Vec::new()));
+        }
         let seen = self.look(rows, Statement::SeeRow).await?;
         let (mut done, mut concerned) = (Vec::new(), Vec::new());
         for (row, (local, written_here)) in rows.iter().zip(&seen) {
             let loses = || decide(row, local, &self.source) == Decision::Discard;
             if own == Own::Done && written_here.is_what(row) {
                 done.push(*row);
-            } else if self.rival(row, local).is_some() || !loses() {
+            } else if self.has_rival(row, local) || !loses() {
                 concerned.push(*row);
             }
         }
         if concerned.is_empty() {
-            return Ok(done);
+            return Ok((done, Vec::new()));
         }
         let mut locals = self.look(&concerned, Statement::LockRow).await?;
         let looked = concerned
@@ -114,14 +132,58 @@ impl Applier {
         if self.wait_for_inserts(looked).await? {
             locals = self.look(&concerned, Statement::LockRow).await?;
         }
-        let mut settled = Vec::with_capacity(concerned.len());
-        for (row, (local, _)) in concerned.into_iter().zip(&locals) {
-            let act = self.act(row, local).await?;
-            let verdict = decide(row, local, &self.source).verdict();
-            let record = self.record(row, local, verdict).await;
-            settled.push((row, record, act));
+        let looked = concerned.iter().zip(locals.iter().map(|seen| &seen.0));
+        let judged: Vec<Judged<'_>> = looked
+            .map(|(row, local)| (self.judged(row, local), local))
+            .collect();
+        let claims = self.claims(&judged);
+        self.refuse_rivals(claims).await?;
+        let (mut settled, mut rest) = (Vec::with_capacity(judged.len()), Vec::new());
+        for (writes, local) in &judged {
+            for (index, write) in writes.iter().enumerate() {
+                let write = write.as_ref();
+                let act = self.act(write, local).await?;
+                let decision = decide(write, local, &self.source);
+                let record = self.record(write, local, decision.verdict()).await;
+                settled.push((write, record, act));
+                if decision != Decision::Discard {
+                    // What the source wrote on top of it is judged against it.
+                    let later = writes[index + 1..].iter().map(|row| row.as_ref().clone());
+                    rest.extend(RowChange::together(later));
+                    break;
+                }
+            }
         }
-        self.carry_out(&settled).await.map(|()| done)
+        self.carry_out(&settled).await?;
+        Ok((done, rest))
+    }
+
+    /// What is judged of a change: all of it together, unless the target holds a write that the
+    /// source did not know. Then it is each write in turn, as if they had come one by one.
+    fn judged<'a>(&self, row: &'a RowChange, local: &Local) -> Vec<Cow<'a, RowChange>> {
+        if is_by_knowledge(row) || !self.has_rival(row, local) {
+            return vec![Cow::Borrowed(row)];
+        }
+        row.one_by_one()
+    }
+
+    /// The writes that may take unique values.
+    fn claims<'a>(&self, judged: &'a [Judged<'_>]) -> Vec<&'a RowChange> {
+        let all = judged.iter().flat_map(|(writes, local)| {
+            let writes = writes.iter().map(AsRef::as_ref);
+            writes.map(move |write: &RowChange| (write, *local))
+        });
+        let wins = |(write, local): &(&RowChange, &Local)| {
+            write.target.has_rivals() && decide(write, local, &self.source) != Decision::Discard
+        };
+        all.filter(wins).map(|(write, _)| write).collect()
+    }
+
+    /// Whether the target holds a write that the source did not know at one of its writes.
+    fn has_rival(&self, row: &RowChange, local: &Local) -> bool {
+        let writes = row.one_by_one();
+        let mut all = std::iter::once(row).chain(writes.iter().map(AsRef::as_ref));
+        all.any(|write| self.rival(write, local).is_some())
     }
 
     /// What on the target the source did not know when it made the change.
@@ -222,8 +284,13 @@ impl Applier {
             .fetcher
             .complete(&row.target.map, &row.key, put)
             .await?;
-        // Without an answer the source has deleted the row since; that delete is on its way.
-        Ok(completed.map(|values| match local.row {
+        let Some(values) = completed else {
+            // The source has deleted the row since; that delete is on its way. What comes before it
+            // does not meet once more what this write has won over.
+            let leaves = local.row.is_none() && !is_by_knowledge(row);
+            return Ok(leaves.then_some(Act::LeaveTombstone));
+        };
+        Ok(Some(match local.row {
             None => Act::Insert(values),
             Some(_) if sets_identity(row) => Act::Replace(values),
             Some(_) => Act::Overwrite(Put {

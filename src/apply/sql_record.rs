@@ -13,7 +13,7 @@ use super::params::array_literal;
 use super::sql::{Guard, key_matches, key_of, key_text, printed, rows_of};
 
 /// Parameters of [`record`] before the key's.
-pub(super) const RECORD_PARAMETERS: usize = 12;
+pub(super) const RECORD_PARAMETERS: usize = 13;
 
 const COLUMNS: &str = "source, target, schema_name, table_name, key_columns, key_values, kind, \
      rule, outcome, incoming_columns, incoming_values, incoming_time, incoming_origin, \
@@ -47,8 +47,8 @@ fn key_names(map: &TableMap) -> String {
 
 /// Records one conflict. Parameters: `$1` source, `$2` target, `$3` key values, `$4` kind, `$5`
 /// outcome, `$6` and `$7` names and values of the incoming row, `$8` its time, `$9` and `$10` time
-/// and node of what the target holds, `$11` and `$12` the versions of both in their rows; then the
-/// key.
+/// and node of what the target held, `$11` and `$12` the versions of both in their rows, `$13`
+/// whether that was a row: one may be there by now that was written since; then the key.
 pub(super) fn record(map: &TableMap, guard: &Guard, rule: &str, origin_of_rival: &str) -> String {
     let (schema, table) = (literal(&map.table.schema), literal(&map.table.name));
     format!(
@@ -56,7 +56,7 @@ pub(super) fn record(map: &TableMap, guard: &Guard, rule: &str, origin_of_rival:
          select $1, $2, {schema}, {table}, {}, $3::text[], $4, {}, $5, \
          $6::text[], $7::text[], $8::timestamptz, {}, \
          l.names, l.vals, $9::timestamptz, $10, {origin_of_rival}, $11, $12 \
-         from (select 1) one left join ({} limit 1) l on true",
+         from (select 1) one left join ({} limit 1) l on $13::bool",
         key_names(map),
         literal(rule),
         guard.origin,

@@ -94,6 +94,7 @@ pub struct Target {
     third: Vec<(u32, String)>,
     texts: [OnceLock<Sql>; STATEMENTS],
     all_updated: Vec<usize>,
+    unique_columns: Vec<usize>,
     update: OnceLock<Sql>,
     /// Other updates, by the columns they write.
     updates: Mutex<HashMap<(Vec<usize>, UpdateGuard), Sql>>,
@@ -108,10 +109,11 @@ pub struct Target {
 impl Target {
     /// Takes the map; texts are made when first needed.
     pub fn new(map: TableMap, guard: Guard, third: Vec<(u32, String)>, versions: Versions) -> Self {
-        Self {
+        let mut target = Self {
             versions,
             third,
             all_updated: sql::updated_columns(&map, |_| true),
+            unique_columns: Vec::new(),
             map,
             guard,
             texts: Default::default(),
@@ -120,7 +122,11 @@ impl Target {
             sets: Mutex::new(HashMap::new()),
             strict: Mutex::new(HashMap::new()),
             rivals: Default::default(),
+        };
+        if target.has_rivals() {
+            target.unique_columns = target.map.unique_columns();
         }
+        target
     }
 
     /// The guard of this link.
@@ -205,6 +211,12 @@ impl Target {
         let uniques = !self.map.table.uniques.is_empty();
         let ordered = self.versions.merging().is_none() && self.versions.tie() != Tie::Known;
         uniques && self.map.table.key.is_some() && ordered
+    }
+
+    /// The columns whose values decide which rows are rivals, by their place among what the source
+    /// sends; none where no row has a rival.
+    pub(super) fn unique_columns(&self) -> &[usize] {
+        &self.unique_columns
     }
 
     /// The looks at a row's rivals, one statement for each unique index.

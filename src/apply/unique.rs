@@ -151,6 +151,33 @@ impl Applier {
         Ok(())
     }
 
+    /// Rows that are settled together are not written in the source's order. Where one of them wants
+    /// a unique value that another row has, only that order tells whether the two ever met.
+    pub(super) async fn refuse_rivals(
+        &mut self,
+        writes: Vec<&RowChange>,
+    ) -> Result<(), ApplyError> {
+        let mut batch = self.session.batch();
+        for row in writes {
+            let RowOp::Put(put) = &row.op else { continue };
+            let parameters = rival_parameters(&row.target, &row.key, &put.values);
+            for sql in row.target.rivals(Look::Glance) {
+                batch
+                    .push(sql, &parameters)
+                    .map_err(|source| failed(&row.target, source))?;
+            }
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let looked = batch.run().await;
+        let looked = looked.map_err(|error| ApplyError::target(error.error, None))?;
+        if looked.iter().any(|outcome| !outcome.rows.is_empty()) {
+            return Err(ApplyError::Overtaken);
+        }
+        Ok(())
+    }
+
     /// Settles one change of a table with unique values.
     pub(super) async fn settle_unique(&mut self, row: &RowChange) -> Result<(), ApplyError> {
         self.lock_shadows(&row.target).await?;
@@ -209,8 +236,12 @@ impl Applier {
     ) -> Result<(), ApplyError> {
         let map = &row.target.map;
         let Some(values) = self.fetcher.complete(map, &row.key, put).await? else {
-            // The source has deleted the row since; that delete is on its way.
-            return self.write_unique(row, record, |_| Ok(())).await;
+            // The source has deleted the row since; that delete is on its way. See `settle`.
+            let leave = |batch: &mut Batch<'_>| match held.local.row {
+                None => push_tombstone(batch, row),
+                Some(_) => Ok(()),
+            };
+            return self.write_unique(row, record, leave).await;
         };
         let rivals = self.rivals(row, &values).await?;
         let version = Version {

@@ -63,6 +63,27 @@ impl Uniques {
     pub fn is_empty(&self) -> bool {
         self.indexes.is_empty()
     }
+
+    /// Whether an index may look at this column, perhaps through one that is computed from it. Goes
+    /// by the names in the text of the indexes, so it may say yes too often.
+    pub fn may_read(&self, column: &str) -> bool {
+        // As it stands in quotes.
+        let name = column.replace('"', "\"\"");
+        let computed = self.columns.iter().filter(|other| {
+            let generation = other.generation.as_ref();
+            generation.is_some_and(|text| text.contains(&name))
+        });
+        let mut names = std::iter::once(name.as_str()).chain(computed.map(|c| c.name.as_str()));
+        names.any(|name| self.texts().any(|text| text.contains(name)))
+    }
+
+    /// What the indexes compare, and their conditions.
+    fn texts(&self) -> impl Iterator<Item = &String> {
+        self.indexes.iter().flat_map(|index| {
+            let parts = index.parts.iter().map(|part| &part.expression);
+            parts.chain(&index.predicate)
+        })
+    }
 }
 
 /// An index that is not valid yet, or never became so, keeps duplicates out as soon as it is ready.

@@ -10,6 +10,7 @@ use crate::catalog::CatalogError;
 use crate::catalog::slots::origins;
 use crate::config::{Config, Node};
 use crate::error::Retryable;
+use crate::failpoint::returns_are_held;
 use crate::ids::{NodeName, return_origin_name};
 use crate::status::node::NodeMonitor;
 use crate::wire::{Session, WireError, control};
@@ -62,6 +63,10 @@ pub async fn run(config: Config, own: Node, monitor: NodeMonitor, stop: Cancella
     let (mut returner, mut told) = (None, String::new());
     let returning = async {
         loop {
+            if returns_are_held() {
+                sleep(PERIOD / 10).await;
+                continue;
+            }
             match pass(&config, &own, &monitor, &mut returner).await {
                 Ok(0) => {
                     told.clear();

@@ -2,7 +2,8 @@
 //!
 //! A group goes to the session that has the least to do, unless it meets a group that is on its
 //! way: then it goes to the same session, behind that one. Where it meets groups of several
-//! sessions, it waits. What stands for everything goes to the first session, when the others have nothing.
+//! sessions, it waits. What stands for everything goes to the first session, when the others have
+//! nothing.
 //!
 //! Groups that take next to no time are written by one session: to hand over the turn from one
 //! session to the next takes as long.

@@ -16,7 +16,7 @@ use super::queue::{Charge, Waiting};
 use crate::apply::{Sent, Touched};
 use crate::assemble::Piece;
 use crate::commit_time::CommitTime;
-use crate::failpoint::forced_group_rows;
+use crate::failpoint::group_rows;
 
 /// Most rows in one target transaction made of several source transactions.
 pub const GROUP_ROWS_MAX: usize = 2_000;
@@ -38,18 +38,20 @@ pub(super) struct Group {
     pub charge: Charge,
     rows: usize,
     bytes: usize,
+    part: bool,
 }
 
 impl Group {
     /// A part of a large transaction, or a transaction that ends one.
     pub(super) fn is_part(&self) -> bool {
-        self.pieces.iter().any(|piece| !is_whole(piece))
+        self.part
     }
 
     fn add(&mut self, waiting: Waiting) {
         let (piece, share) = waiting.split();
         self.rows += piece.changes.len();
         self.bytes += piece.bytes;
+        self.part |= !is_whole(&piece);
         self.pieces.push(piece);
         self.charge.add(share);
     }
@@ -73,7 +75,6 @@ pub(super) struct Flight {
 pub(super) struct Window {
     merge: bool,
     rows_max: usize,
-    rows_limit: usize,
     filling: Group,
     /// What comes next does not fit in.
     closed: bool,
@@ -85,11 +86,9 @@ pub(super) struct Window {
 impl Window {
     /// `merge`: several source transactions may share a target transaction.
     pub(super) fn new(merge: bool) -> Self {
-        let rows_limit = forced_group_rows().unwrap_or(GROUP_ROWS_MAX);
         Self {
             merge,
-            rows_max: rows_limit,
-            rows_limit,
+            rows_max: group_rows(GROUP_ROWS_MAX),
             filling: Group::default(),
             closed: false,
             flights: VecDeque::new(),
@@ -199,7 +198,7 @@ impl Window {
 
     /// How many rows a group may have from now on.
     pub(super) fn set_rows_max(&mut self, rows: usize) {
-        self.rows_max = rows.clamp(1, self.rows_limit);
+        self.rows_max = rows.clamp(1, group_rows(GROUP_ROWS_MAX));
     }
 
     /// How many rows a group may have.

@@ -56,7 +56,7 @@ pub struct What {
     pub strategy: Strategy,
     /// What the configuration says instead, where rows merge.
     pub merging: Option<&'static str>,
-    /// A column has unique values beside the key.
+    /// Values are unique beside the key.
     pub unique: bool,
 }
 
@@ -92,7 +92,6 @@ fn names_of(strategy: Strategy) -> (&'static str, &'static str) {
 struct Written {
     table: String,
     strategy: Strategy,
-    merging: bool,
     unique: bool,
     /// Added to the history's keys.
     first_key: usize,
@@ -116,7 +115,6 @@ impl Written {
         Self {
             table,
             strategy: what.strategy,
-            merging: what.merging.is_some(),
             unique: what.unique,
             first_key,
             rounds,
@@ -132,7 +130,7 @@ impl Written {
                   version numeric, taken int, count int not null default 0);
              alter table {name} alter column large set storage external;"
         );
-        if self.unique && !self.merging && !self.strategy.is_by_knowledge() {
+        if self.unique {
             let _ = write!(
                 sql,
                 "create unique index if not exists {name}_taken on {name} (taken);"
@@ -237,8 +235,6 @@ pub struct Scene {
     histories: Vec<Written>,
     /// Rows merge.
     pub merging: bool,
-    /// A column has unique values beside the key.
-    pub unique: bool,
     fresh: u32,
     /// Conflicts wait for a person; this one throws dice.
     by_hand: Option<Rng>,
@@ -280,7 +276,6 @@ impl Scene {
             clients: Vec::new(),
             histories,
             merging: what.merging.is_some(),
-            unique: what.unique,
             fresh: 0,
             by_hand: (what.strategy == Strategy::Manual).then_some(rng),
         };
@@ -430,7 +425,7 @@ async fn play(nodes: usize, (place, count): (Place, usize), seed: u64, strategy:
         count,
         strategy,
         merging: None,
-        unique: true,
+        unique: !strategy.is_by_knowledge(),
     };
     Scene::new(&majors, what, Rng::from_env(seed))
         .await
@@ -551,7 +546,7 @@ async fn merge(nodes: usize, (place, count): (Place, usize), seed: u64) {
             count,
             strategy: Strategy::HybridClock,
             merging: Some(rule),
-            unique: true,
+            unique: false,
         };
         let mut scene = Scene::new(&majors, what, Rng::from_env(seed)).await;
         scene.play().await;

@@ -305,6 +305,8 @@ impl<'a> Applying<'a> {
                     if local.row.is_none() {
                         self.inserted.push((key, row.since, row.rank.clone()));
                     }
+                } else if local.row.is_none() && !self.strategy.is_by_knowledge() {
+                    self.state.remember(key, kept(rank_of(row)));
                 }
             }
             (Decision::Overtaken, _) => return Err(RolledBack::Overtaken),

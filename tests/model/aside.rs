@@ -48,6 +48,8 @@ impl Applying<'_> {
             (_, RowOp::Put(put)) => {
                 if let Some(values) = self.fetched(key, &put.values) {
                     self.claim((key, row), &values, time)?;
+                } else if local.row.is_none() {
+                    self.state.remember(key, kept(rank_of(row)));
                 }
             }
         }
