@@ -21,7 +21,7 @@ use crate::conflict::Seen;
 use crate::error::{RetryClass, Retryable};
 use crate::ids::LinkName;
 use crate::lsn::Lsn;
-use crate::status::model::LinkState;
+use crate::status::model::{LinkState, Workers};
 use crate::status::monitor::LinkMonitor;
 
 /// A group that takes longer than this holds row locks for too long: the next one is smaller.
@@ -127,6 +127,7 @@ impl Applying {
         let mut poll = interval(FLUSH_POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.show_progress();
+        self.show_workers();
         while !stop.is_cancelled() {
             self.fill();
             self.show_queue();
@@ -276,23 +277,24 @@ impl Applying {
         if workers == 1 {
             return Ok(Some(0));
         }
-        loop {
-            let worker = self.window.worker_for(touched, workers);
-            if worker.is_some() {
-                return Ok(worker);
-            }
+        let mut chosen = self.window.worker_for(touched, workers);
+        self.window.met(chosen.met);
+        while chosen.worker.is_none() {
             self.land().await?;
             if !self.ahead {
                 return Ok(None);
             }
+            chosen = self.window.worker_for(touched, workers);
         }
+        Ok(chosen.worker)
     }
 
     fn show_workers(&self) {
         let workers = self.applier.workers();
         if workers > 1 {
+            let busy = self.window.busy_workers();
             self.monitor
-                .set_workers(self.window.busy_workers(), workers);
+                .set_workers(Some(Workers { busy, all: workers }));
         }
     }
 
@@ -360,6 +362,7 @@ impl Applying {
             self.step_by_step(next).await?;
             group = self.window.land().map(|flight| flight.group);
         }
+        self.show_workers();
         Ok(())
     }
 

@@ -54,6 +54,67 @@ impl Spread {
     }
 }
 
+/// Fewest rows that a group is made smaller to.
+const ROWS_MIN: usize = 250;
+/// So many groups that meet no other, and they may be larger again.
+const LARGER_AFTER: u32 = 32;
+/// So many of the smallest that meet others all the same: it is not their size …
+const IN_VAIN: u32 = 8;
+/// … and so many are as large as they like.
+const PAUSE: u32 = 512;
+
+/// How large groups are, so that they do not meet by chance: of a million rows two groups of 2,000
+/// nearly always have some in common, two of 250 hardly ever.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Room {
+    /// How often the most rows are halved.
+    halved: u32,
+    apart: u32,
+    in_vain: u32,
+    pause: u32,
+}
+
+impl Room {
+    /// How many of `rows` a group may have.
+    pub(super) fn of(self, rows: usize) -> usize {
+        (rows >> self.halved).max(ROWS_MIN.min(rows))
+    }
+
+    /// A group met one that was on its way, or none; `most` is what it may have without this.
+    pub(super) fn note(&mut self, met: bool, most: usize) {
+        if self.pause > 0 {
+            self.pause -= 1;
+        } else if !met {
+            self.apart += 1;
+            if self.apart >= LARGER_AFTER {
+                (self.apart, self.in_vain) = (0, 0);
+                self.halved = self.halved.saturating_sub(1);
+            }
+        } else if self.of(most) > ROWS_MIN {
+            self.apart = 0;
+            self.halved += 1;
+        } else {
+            self.apart = 0;
+            self.in_vain += 1;
+            if self.in_vain >= IN_VAIN {
+                *self = Self {
+                    pause: PAUSE,
+                    ..Self::default()
+                };
+            }
+        }
+    }
+}
+
+/// What becomes of the next group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Chosen {
+    /// The session, the first being 0; `None` where the group must wait.
+    pub worker: Option<usize>,
+    /// It writes rows that another one writes.
+    pub met: bool,
+}
+
 /// A group that is on its way.
 pub(super) struct Open<'a> {
     /// On this session, the first being 0.
@@ -64,33 +125,35 @@ pub(super) struct Open<'a> {
     pub rows: usize,
 }
 
-/// The session for a group that writes `touched`, out of so many; `None` where it must wait.
+/// The session for a group that writes `touched`, out of so many.
 pub(super) fn worker_for<'a>(
     touched: &Touched,
     open: impl Iterator<Item = Open<'a>>,
     (workers, spread): (usize, Spread),
-) -> Option<usize> {
+) -> Chosen {
     let mut rows = vec![0; workers];
-    let (mut met, mut last) = (None, 0);
+    let (mut behind, mut last) = (None, 0);
+    let (mut several, mut met) = (false, false);
     for group in open {
         last = group.worker;
-        *rows.get_mut(group.worker)? += 1 + group.rows;
-        if !touched.meets(group.touched) {
-            continue;
+        if let Some(rows) = rows.get_mut(group.worker) {
+            *rows += 1 + group.rows;
         }
-        if met
-            .replace(group.worker)
-            .is_some_and(|worker| worker != group.worker)
-        {
-            return None;
+        if touched.meets(group.touched) {
+            let before = behind.replace(group.worker);
+            several |= before.is_some_and(|worker| worker != group.worker);
+            met |= *group.touched != Touched::Everything;
         }
     }
-    match (touched, met) {
-        (Touched::Everything, met) => (met.unwrap_or(0) == 0).then_some(0),
+    let worker = match (touched, behind) {
+        _ if several => None,
+        (Touched::Everything, behind) => (behind.unwrap_or(0) == 0).then_some(0),
         (Touched::Rows(_), Some(worker)) => Some(worker),
         (Touched::Rows(_), None) if !spread.is_on() => Some(last),
         (Touched::Rows(_), None) => (0..workers).min_by_key(|worker| rows[*worker]),
-    }
+    };
+    let met = met && *touched != Touched::Everything;
+    Chosen { worker, met }
 }
 
 #[cfg(test)]
@@ -125,7 +188,31 @@ mod tests {
             touched,
             rows: 10,
         });
-        worker_for(touched, open, workers)
+        worker_for(touched, open, workers).worker
+    }
+
+    #[test]
+    fn groups_that_meet_become_smaller_unless_that_is_in_vain() {
+        let mut room = Room::default();
+        for size in [2000, 1000, 500, 250] {
+            assert_eq!(room.of(2000), size);
+            room.note(true, 2000);
+        }
+        assert_eq!((room.of(2000), room.of(40)), (250, 40));
+        for _ in 0..LARGER_AFTER {
+            room.note(false, 2000);
+        }
+        assert_eq!(room.of(2000), 500);
+        for _ in 0..=IN_VAIN {
+            room.note(true, 2000);
+        }
+        assert_eq!(room.of(2000), 2000);
+        for _ in 0..PAUSE {
+            room.note(true, 2000);
+        }
+        assert_eq!(room.of(2000), 2000);
+        room.note(true, 2000);
+        assert_eq!(room.of(2000), 1000);
     }
 
     #[test]

@@ -279,6 +279,7 @@ impl Link {
             other = agreement::until_rules_differ(context, &ready.target_control) => Err(other),
         };
         self.lessons = applying.take_lessons();
+        self.context.monitor.set_workers(None);
         result
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::dispatch::{Open, Spread, worker_for};
+use super::dispatch::{Chosen, Open, Room, Spread, worker_for};
 use super::queue::{Charge, Waiting};
 use crate::apply::{Sent, Touched};
 use crate::assemble::Piece;
@@ -81,6 +81,7 @@ pub(super) struct Window {
     flights: VecDeque<Flight>,
     bytes: usize,
     spread: Spread,
+    room: Room,
 }
 
 impl Window {
@@ -94,6 +95,7 @@ impl Window {
             flights: VecDeque::new(),
             bytes: 0,
             spread: Spread::new(),
+            room: Room::default(),
         }
     }
 
@@ -112,7 +114,7 @@ impl Window {
     /// Nothing more fits into the group being filled.
     pub(super) fn is_full(&self) -> bool {
         let filling = &self.filling;
-        let large = filling.rows >= self.rows_max || filling.bytes >= GROUP_BYTES_MAX;
+        let large = filling.rows >= self.room.of(self.rows_max) || filling.bytes >= GROUP_BYTES_MAX;
         !filling.pieces.is_empty() && (!self.merge || self.closed || large || filling.is_part())
     }
 
@@ -152,14 +154,19 @@ impl Window {
         Some(flight)
     }
 
-    /// The session, out of so many, for a group that writes `touched`; `None` where it must wait.
-    pub(super) fn worker_for(&self, touched: &Touched, workers: usize) -> Option<usize> {
+    /// The session, out of so many, for a group that writes `touched`.
+    pub(super) fn worker_for(&self, touched: &Touched, workers: usize) -> Chosen {
         let open = self.flights.iter().map(|flight| Open {
             worker: flight.worker,
             touched: &flight.touched,
             rows: flight.group.rows,
         });
         worker_for(touched, open, (workers, self.spread))
+    }
+
+    /// A group met one that was on its way, or none.
+    pub(super) fn met(&mut self, met: bool) {
+        self.room.note(met, self.rows_max);
     }
 
     /// A group took so long after the one before.

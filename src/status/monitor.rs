@@ -318,9 +318,10 @@ impl LinkMonitor {
         self.slow().running = rows;
     }
 
-    /// How many of the sessions that write to the target have something to do.
-    pub fn set_workers(&self, busy: usize, all: usize) {
-        self.slow().workers = Some(Workers { busy, all });
+    /// How many of the sessions that write to the target have something to do, where there may be
+    /// several.
+    pub fn set_workers(&self, workers: Option<Workers>) {
+        self.slow().workers = workers;
     }
 
     /// What waits between receiving and applying.

@@ -9,10 +9,9 @@ use crate::histories::{Place, Scene, What};
 use crate::history::Strategy;
 use crate::on_every_major;
 #[cfg(feature = "failpoints")]
+use crate::support::Rng;
 use crate::support::wait::ensure;
-use crate::support::{Cluster, ClusterOptions, pool};
-#[cfg(feature = "failpoints")]
-use crate::support::{LIMIT, Rng, pg, wait_until};
+use crate::support::{Cluster, ClusterOptions, LIMIT, pg, pool, wait_until};
 
 const WORKERS: &str = "[apply]\napply_workers = 3\n";
 
@@ -293,4 +292,44 @@ async fn two_nodes_end_equal_in_many_tables() {
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_end_equal() {
     play(3, (Place::SharedTable, 100), 28).await;
+}
+
+/// What is applied while it is still running holds its rows beside the workers; meanwhile one of
+/// them writes what is small, and all do again afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_transaction_runs_beside_them() {
+    let schema = "
+        do $$ begin
+            execute format('alter database %I set logical_decoding_work_mem to ''64kB''',
+                current_database());
+        end $$;
+        create table t (id int primary key, v text, n int not null default 0);
+        insert into t select g, 'old' from generate_series(1, 9000) g";
+    let cluster = Cluster::running_with(ClusterOptions::pair().config(WORKERS), schema).await;
+    cluster.wait_streaming().await;
+    let large = cluster.east().client().await;
+    let insert =
+        "begin; insert into t select g, repeat('x', 100) from generate_series(10001, 15000) g";
+    pg::execute(&large, insert).await;
+    wait_until("a running transaction to be applied", LIMIT, async || {
+        let link = cluster.link_status("east", "west").await?;
+        let there = link["running_rows"].as_u64().unwrap_or(0);
+        ensure(there >= 4000, || link.to_string())
+    })
+    .await;
+    let updates = "do $$ begin for i in 0..89 loop
+            update t set n = n + 1 where id between i * 100 + 1 and i * 100 + 100; commit;
+        end loop; end $$";
+    cluster.east().sql(updates).await;
+    wait_until("small ones to pass it", LIMIT, async || {
+        let sum = cluster.west().value("select sum(n) from t").await;
+        ensure(sum == "9000", || sum)
+    })
+    .await;
+    assert_eq!(cluster.west().value("select count(*) from t").await, "9000");
+    pg::execute(&large, "commit").await;
+    cluster.east().sql(updates).await;
+    cluster.wait_equal().await;
+    let sums = cluster.west().rows("select count(*), sum(n) from t").await;
+    assert_eq!(sums, [["14000", "18000"].map(|text| Some(text.to_owned()))]);
 }
