@@ -5,28 +5,33 @@
 -- takes part in the server's search for deadlocks.
 --
 -- The lock is free, too, when that transaction has not begun yet, or was rolled back. The daemon cancels this in
--- the latter case; a daemon that is gone cannot, so after ten seconds MR002 is raised.
+-- the latter case. A daemon that is gone cannot: after a minute in which nothing was committed MR002 is raised.
 create function mmrepl.await_turn(source text, previous pg_lsn, link integer, turn integer) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '0' as $$
 declare
+    here pg_lsn;
+    before pg_lsn;
     tries integer := 0;
     slept float8 := 0;
 begin
     loop
-        perform from mmrepl.apply_position p
-            where p.source = await_turn.source and p.end_lsn = await_turn.previous;
-        if found then
+        select p.end_lsn into here from mmrepl.apply_position p where p.source = await_turn.source;
+        if here = previous then
             return;
         end if;
         -- Not for the length of this transaction: the other one may be about to take it.
         perform pg_advisory_lock_shared(link, turn);
         perform pg_advisory_unlock_shared(link, turn);
-        perform from mmrepl.apply_position p
-            where p.source = await_turn.source and p.end_lsn = await_turn.previous;
-        if found then
+        select p.end_lsn into here from mmrepl.apply_position p where p.source = await_turn.source;
+        if here = previous then
             return;
         end if;
-        if slept > 10 then
+        if here is distinct from before then
+            before := here;
+            tries := 0;
+            slept := 0;
+        end if;
+        if slept > 60 then
             raise exception using errcode = 'MR002',
                 message = format('the position of %s has not come to %s', source, previous);
         end if;

@@ -56,7 +56,7 @@ impl Guard {
     }
 
     /// The numbers that stand for the node of a first origin.
-    fn both(&self, first: u32) -> impl Iterator<Item = u32> {
+    pub(super) fn both(&self, first: u32) -> impl Iterator<Item = u32> {
         let again = self.again.iter().filter(move |(_, of)| *of == first);
         std::iter::once(first).chain(again.map(|(id, _)| *id))
     }

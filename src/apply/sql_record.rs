@@ -133,8 +133,11 @@ pub(super) fn record_truncated(map: &TableMap, guard: &Guard, third: &[(u32, Str
         Some(_) => format!("array[{}]::text[]", key.join(", ")),
         None => "null".to_owned(),
     };
-    let when = |(id, node): &(u32, String)| format!("when {id} then {}", literal(node));
-    let nodes: Vec<String> = third.iter().map(when).collect();
+    let when = |id: u32, node: &str| format!("when {id} then {}", literal(node));
+    let all = |(id, node): &(u32, String)| -> Vec<String> {
+        guard.both(*id).map(|id| when(id, node)).collect()
+    };
+    let nodes: Vec<String> = third.iter().flat_map(all).collect();
     let node = match third {
         [] => format!("{target}::text"),
         _ => format!("case w.roident {} else {target}::text end", nodes.join(" ")),

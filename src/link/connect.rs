@@ -106,8 +106,8 @@ pub(super) async fn connect(context: &LinkContext, streaming: bool) -> Result<Re
     let origins = read_origins(context, &target_control).await?;
     let streaming = streaming && origins.clone().holding_large().is_some();
     end_left_behind(context, &target_control).await;
-    let session = open_session(context, &target_control, ("apply", &origins)).await?;
-    let workers = open_workers(context, &target_control, &origins).await?;
+    let mut session = open_session(context, &target_control, ("apply", &origins)).await?;
+    let workers = open_workers(context, &target_control, (&origins, &mut session)).await?;
     let (position, slot) =
         agreed_start(context, &source_control, &target_control, &source_server).await?;
     let seen = read_seen(&source_control, &target_control, &source.name).await;

@@ -26,14 +26,26 @@ pub(super) async fn end_left_behind(context: &LinkContext, control: &Client) {
     }
 }
 
-/// Opens the sessions that write beside the first, each with the name of the origin it holds.
+/// Makes a session end soon after its daemon has gone, though it waits for its turn. Not every
+/// server's system can tell; there the wait itself has an end.
+async fn end_with_daemon(session: &mut Session) {
+    let set = "set client_connection_check_interval = '2s'";
+    if let Err(error) = session.simple(set).await {
+        tracing::debug!(%error, "the server cannot tell when a connection is gone");
+    }
+}
+
+/// Opens the sessions that write beside the `first`, each with the name of the origin it holds.
 /// Where the target has no origins or no room for as many, there are fewer.
 pub(super) async fn open_workers(
     context: &LinkContext,
     control: &Client,
-    origins: &Origins,
+    (origins, first): (&Origins, &mut Session),
 ) -> Result<Vec<(Session, String)>, LinkError> {
     let mut sessions = Vec::new();
+    if context.apply_workers > 1 {
+        end_with_daemon(first).await;
+    }
     for number in 2..=context.apply_workers {
         let Some(origins) = origins.clone().holding_worker(number) else {
             fewer(
@@ -45,7 +57,10 @@ pub(super) async fn open_workers(
         };
         let role = worker_role(number);
         match open_session(context, control, (&role, &origins)).await {
-            Ok(session) => sessions.push((session, origins.session_origin())),
+            Ok(mut session) => {
+                end_with_daemon(&mut session).await;
+                sessions.push((session, origins.session_origin()));
+            }
             Err(error) if error.sqlstate() == Some(LIMIT_EXCEEDED) => {
                 fewer(context, number - 1, &error.to_string());
                 break;
