@@ -1,6 +1,5 @@
 //! Several sessions that write one link's changes at once.
 
-use mmrepl::local::ServerOptions;
 use serde_json::Value;
 
 #[cfg(feature = "failpoints")]
@@ -237,9 +236,16 @@ async fn fewer_write_where_the_server_has_no_room() {
     } else {
         "max_replication_slots"
     };
-    let options = ClusterOptions::pair().config(WORKERS);
-    let options = options.own_with(|_| ServerOptions::default().with(setting, "2"));
-    let cluster = Cluster::running_with(options, "create table t (id int primary key)").await;
+    let options = ClusterOptions::pair().config(WORKERS).own_servers();
+    let mut cluster = Cluster::start(options).await;
+    cluster
+        .sql_everywhere("create table t (id int primary key)")
+        .await;
+    cluster.init().await;
+    let less = format!("alter system set {setting} = 2");
+    cluster.west().sql(&less).await;
+    cluster.server_mut("west").restart().unwrap();
+    cluster.start_daemons();
     cluster.wait_streaming().await;
     let link = cluster.link_status("east", "west").await.unwrap();
     let notices = link["notices"].to_string();
