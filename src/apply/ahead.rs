@@ -75,10 +75,9 @@ impl Sending<'_> {
         let first = statements.batch.len();
         let pushed = statements.plan(plan)?;
         let copies = pushed.iter().zip(first..);
-        self.telling
-            .extend(copies.filter_map(|(statement, place)| {
-                Some((place, Telling::NoCopy(Arc::clone(statement.copied_into()?))))
-            }));
+        self.telling.extend(copies.filter_map(|(statement, place)| {
+            Some((place, Telling::NoCopy(Arc::clone(statement.copied_into()?))))
+        }));
         let rows = entries.iter().filter_map(Entry::row);
         push_tombstones(batch, rows.filter(|row| row.leaves_version()))?;
         for target in plan.inserted_into() {
