@@ -1,12 +1,13 @@
 //! The net change of a group equals its changes one after the other.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::{Strategy, prop, prop_assert_eq, prop_oneof, proptest};
 
-use super::group::{Entry, GroupBuilder, Put, RowOp, Segment, Stamp, entries_of};
+use super::group::{Entry, GroupBuilder, Put, RowChange, RowOp, Segment, Stamp, entries_of};
 use super::mapping::TableMap;
 use super::sql::Guard;
 use super::target::Target;
@@ -14,6 +15,7 @@ use super::versions::Versions;
 use crate::assemble::Change;
 use crate::catalog::key_text::KeyForm;
 use crate::catalog::table::{Column, Key, KeyColumn, Table};
+use crate::catalog::unique::{Unique, UniquePart, Uniques};
 use crate::commit_time::CommitTime;
 use crate::conflict::Rule;
 use crate::ids::RelationId;
@@ -25,6 +27,11 @@ type Rows = BTreeMap<u8, (u8, u8)>;
 
 /// A table `t (id, small, large)`.
 fn target() -> Arc<Target> {
+    target_with(Uniques::default())
+}
+
+/// The same, with these beside the key.
+fn target_with(uniques: Uniques) -> Arc<Target> {
     let column = |name: &str| Column {
         name: name.to_owned(),
         type_name: "integer".to_owned(),
@@ -57,7 +64,7 @@ fn target() -> Arc<Target> {
         replica_identity: 'd',
         columns: names.map(column).to_vec(),
         can_skip_duplicates: true,
-        uniques: crate::catalog::unique::Uniques::default(),
+        uniques,
         key: Some(Key {
             index: "t_pkey".to_owned(),
             columns: vec![key],
@@ -220,7 +227,13 @@ proptest! {
         let mut grouped = start;
         for segment in builder.finish() {
             let Segment::Rows(entries) = segment else { panic!("no truncate was made") };
-            for entry in &entries { write(&mut grouped, entry, &source); }
+            for entry in &entries {
+                write(&mut grouped, entry, &source);
+                let row = entry.row().expect("the table has a key");
+                let apart = row.one_by_one().into_iter().map(Cow::into_owned);
+                let again = RowChange::together(apart).expect("at least one");
+                prop_assert_eq!(&again.op, &row.op);
+            }
         }
         prop_assert_eq!(&grouped, &source);
         prop_assert_eq!(&single, &source);
@@ -270,4 +283,37 @@ fn a_truncate_separates_what_came_before_from_what_follows() {
         .map(|segment| matches!(segment, Segment::Rows(_)))
         .collect();
     assert_eq!(kinds, [true, false, true]);
+}
+
+/// A value that was taken and given back was in somebody's way meanwhile, perhaps.
+#[test]
+fn a_unique_value_is_never_only_passed_through() {
+    let part = UniquePart {
+        expression: "small".to_owned(),
+        operator: "OPERATOR(pg_catalog.=)".to_owned(),
+        collation: None,
+    };
+    let unique = Unique {
+        index: "t_small".to_owned(),
+        parts: vec![part],
+        predicate: None,
+        nulls_equal: false,
+    };
+    let target = target_with(Uniques {
+        indexes: vec![unique],
+        columns: vec![],
+    });
+    let segments = |acts: &[Act]| {
+        let (mut rows, mut builder) = (Rows::from([(2, (0, 0))]), GroupBuilder::default());
+        for act in acts {
+            let change = play(&mut rows, act, &target.map.relation).unwrap();
+            builder.row(&change, &target, &at(0)).unwrap();
+        }
+        builder.finish().len()
+    };
+    let (taken, given_back) = (Act::Update(2, 1, None), Act::Update(2, 3, None));
+    assert_eq!(segments(&[taken.clone(), given_back]), 2);
+    assert_eq!(segments(&[taken, Act::Update(2, 1, Some(7))]), 1);
+    assert_eq!(segments(&[Act::Insert(1, 1, 1), Act::Delete(1)]), 2);
+    assert_eq!(segments(&[Act::Delete(2), Act::Insert(2, 1, 1)]), 1);
 }

@@ -151,7 +151,7 @@ impl Applier {
         Ok(())
     }
 
-    /// Rows that are settled together are not written in the source's order. Where one of them wants
+    /// Rows settled together are not written in the source's order. Where one of them wants
     /// a unique value that another row has, only that order tells whether the two ever met.
     pub(super) async fn refuse_rivals(
         &mut self,
