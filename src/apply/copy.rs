@@ -87,7 +87,18 @@ const fn escape(byte: u8) -> u8 {
     }
 }
 
+/// Looks at every byte whatever it finds: that is done sixteen bytes at a time.
+fn is_plain(value: &[u8]) -> bool {
+    !value
+        .iter()
+        .fold(false, |found, byte| found | (escape(*byte) != 0))
+}
+
 fn push_escaped(text: &mut Vec<u8>, mut value: &[u8]) {
+    if is_plain(value) {
+        text.extend_from_slice(value);
+        return;
+    }
     while let Some(place) = value.iter().position(|byte| escape(*byte) != 0) {
         text.extend_from_slice(&value[..place]);
         text.extend_from_slice(&[b'\\', escape(value[place])]);

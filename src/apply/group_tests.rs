@@ -1,12 +1,13 @@
 //! The net change of a group equals its changes one after the other.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::{Strategy, prop, prop_assert_eq, prop_oneof, proptest};
 
-use super::group::{Entry, GroupBuilder, Put, RowOp, Segment, Stamp, entries_of};
+use super::group::{Entry, GroupBuilder, Put, RowChange, RowOp, Segment, Stamp, entries_of};
 use super::mapping::TableMap;
 use super::sql::Guard;
 use super::target::Target;
@@ -15,7 +16,7 @@ use super::versions::Versions;
 use crate::assemble::Change;
 use crate::catalog::key_text::KeyForm;
 use crate::catalog::table::{Column, Key, KeyColumn, Table};
-use crate::catalog::unique::Unique;
+use crate::catalog::unique::{Unique, UniquePart, Uniques};
 use crate::commit_time::CommitTime;
 use crate::conflict::Rule;
 use crate::ids::RelationId;
@@ -64,7 +65,7 @@ fn target_with(rule: Rule, change: impl FnOnce(&mut Table)) -> Arc<Target> {
         replica_identity: 'd',
         columns: names.map(column).to_vec(),
         can_skip_duplicates: true,
-        uniques: crate::catalog::unique::Uniques::default(),
+        uniques: Uniques::default(),
         key: Some(Key {
             index: "t_pkey".to_owned(),
             columns: vec![key],
@@ -231,7 +232,13 @@ proptest! {
         let mut grouped = start;
         for segment in builder.finish() {
             let Segment::Rows(entries) = segment else { panic!("no truncate was made") };
-            for entry in &entries { write(&mut grouped, entry, &source); }
+            for entry in &entries {
+                write(&mut grouped, entry, &source);
+                let row = entry.row().expect("the table has a key");
+                let apart = row.one_by_one().into_iter().map(Cow::into_owned);
+                let again = RowChange::together(apart).expect("at least one");
+                prop_assert_eq!(&again.op, &row.op);
+            }
         }
         prop_assert_eq!(&grouped, &source);
         prop_assert_eq!(&single, &source);
@@ -334,4 +341,38 @@ fn where_more_than_the_key_ties_rows_a_group_meets_all() {
     let mut builder = GroupBuilder::default();
     builder.truncate(vec![target], at(0));
     assert_eq!(Touched::of(&builder.finish()), Touched::Everything);
+}
+
+/// A value that was taken and given back was in somebody's way meanwhile, perhaps.
+#[test]
+fn a_unique_value_is_never_only_passed_through() {
+    let part = UniquePart {
+        expression: "small".to_owned(),
+        operator: "OPERATOR(pg_catalog.=)".to_owned(),
+        collation: None,
+    };
+    let unique = Unique {
+        index: "t_small".to_owned(),
+        parts: vec![part],
+        predicate: None,
+        nulls_equal: false,
+    };
+    let uniques = Uniques {
+        indexes: vec![unique],
+        columns: vec![],
+    };
+    let target = target_with(Rule::default(), |table| table.uniques = uniques);
+    let segments = |acts: &[Act]| {
+        let (mut rows, mut builder) = (Rows::from([(2, (0, 0))]), GroupBuilder::default());
+        for act in acts {
+            let change = play(&mut rows, act, &target.map.relation).unwrap();
+            builder.row(&change, &target, &at(0)).unwrap();
+        }
+        builder.finish().len()
+    };
+    let (taken, given_back) = (Act::Update(2, 1, None), Act::Update(2, 3, None));
+    assert_eq!(segments(&[taken.clone(), given_back]), 2);
+    assert_eq!(segments(&[taken, Act::Update(2, 1, Some(7))]), 1);
+    assert_eq!(segments(&[Act::Insert(1, 1, 1), Act::Delete(1)]), 2);
+    assert_eq!(segments(&[Act::Delete(2), Act::Insert(2, 1, 1)]), 1);
 }

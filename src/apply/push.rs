@@ -14,6 +14,8 @@ use super::sql::{self, UpdateGuard};
 use super::sql_ahead::Expected;
 use super::target::{Sql, Statement, Target};
 use crate::commit_time::CommitTime;
+use crate::conflict::{Held, Version};
+use crate::ids::NodeName;
 use crate::pgoutput::{Tuple, Value};
 use crate::wire::{Batch, Outcome, WireError};
 
@@ -283,20 +285,34 @@ fn rank_text(row: &RowChange) -> Option<String> {
 
 /// Pushes the statement that leaves the tombstone of a delete, with the delete's own version.
 pub(super) fn push_tombstone(batch: &mut Batch<'_>, row: &RowChange) -> Result<(), WireError> {
-    push_tombstone_of(batch, row, rank_text(row).as_deref())
+    let version = rank_text(row);
+    push_tombstone_of(batch, row, (Statement::LeaveTombstone, version.as_deref()))
 }
 
-/// The same with this version.
+/// The statement that leaves the tombstone of a delete by `source` where there is no row, but these
+/// `tombstones`. One that the source did not know of stays beside it: what the source writes next
+/// does not know of it either.
+pub(super) fn leaving(row: &RowChange, tombstones: &[Held], source: &NodeName) -> Statement {
+    let unknown = |delete: &Version| delete.node != *source && !row.seen.includes(delete);
+    let mut versions = tombstones.iter().filter_map(|held| held.version.as_ref());
+    if versions.any(unknown) {
+        Statement::LeaveTombstoneBeside
+    } else {
+        Statement::LeaveTombstone
+    }
+}
+
+/// Pushes such a statement with this version.
 pub(super) fn push_tombstone_of(
     batch: &mut Batch<'_>,
     row: &RowChange,
-    version: Option<&str>,
+    (statement, version): (Statement, Option<&str>),
 ) -> Result<(), WireError> {
     let mut parameters = keyed(row);
     if row.target.versions().is_in_row() {
         parameters.push(version.map(str::as_bytes));
     }
-    batch.push(row.target.sql(Statement::LeaveTombstone), &parameters)
+    batch.push(row.target.sql(statement), &parameters)
 }
 
 /// Pushes the statements that leave the tombstones of several deletes.

@@ -11,7 +11,7 @@ use super::group::{Put, RowChange, RowOp};
 use super::merging::Grave;
 use super::params;
 use super::pending;
-use super::push::{keyed, push_tombstone, push_tombstone_of, update_of, written};
+use super::push::{keyed, leaving, push_tombstone, push_tombstone_of, update_of, written};
 use super::record::Record;
 use super::sql::UpdateGuard;
 use super::target::Statement;
@@ -57,8 +57,8 @@ pub(super) enum Act {
     Replace(Tuple),
     /// The row goes.
     Delete,
-    /// There is no row; the tombstone stays.
-    LeaveTombstone,
+    /// There is no row; this statement leaves the tombstone.
+    LeaveTombstone(Statement),
     /// The same, with what two deletes know.
     JoinDeletes(Rank),
     /// Delete and insert without a trace of the delete; where rows merge.
@@ -265,7 +265,14 @@ impl Applier {
     async fn act(&mut self, row: &RowChange, local: &Local) -> Result<Option<Act>, ApplyError> {
         match (decide(row, local, &self.source), &row.op) {
             (Decision::Delete, _) => Ok(Some(Act::Delete)),
-            (Decision::LeaveTombstone, _) => Ok(Some(Act::LeaveTombstone)),
+            (Decision::LeaveTombstone, _) => {
+                let statement = if is_by_knowledge(row) {
+                    Statement::LeaveTombstone
+                } else {
+                    leaving(row, &local.tombstones, &self.source)
+                };
+                Ok(Some(Act::LeaveTombstone(statement)))
+            }
             (Decision::Overwrite, RowOp::Put(put)) => Ok(Some(Act::Overwrite(put.clone()))),
             (Decision::Complete, RowOp::Put(put)) => self.complete(row, put, local).await,
             (Decision::JoinDeletes(known), _) => Ok(Some(Act::JoinDeletes(known))),
@@ -288,7 +295,7 @@ impl Applier {
             // The source has deleted the row since; that delete is on its way. What comes before it
             // does not meet once more what this write has won over.
             let leaves = local.row.is_none() && !is_by_knowledge(row);
-            return Ok(leaves.then_some(Act::LeaveTombstone));
+            return Ok(leaves.then_some(Act::LeaveTombstone(Statement::LeaveTombstone)));
         };
         Ok(Some(match local.row {
             None => Act::Insert(values),
@@ -355,8 +362,14 @@ pub(super) fn push(batch: &mut Batch<'_>, row: &RowChange, act: &Act) -> Result<
             }
             Ok(())
         }
-        Act::LeaveTombstone => push_tombstone(batch, row),
-        Act::JoinDeletes(known) => push_tombstone_of(batch, row, Some(&known.to_string())),
+        Act::LeaveTombstone(statement) => {
+            let version = row.rank.as_ref().map(ToString::to_string);
+            push_tombstone_of(batch, row, (*statement, version.as_deref()))
+        }
+        Act::JoinDeletes(known) => {
+            let version = (Statement::LeaveTombstone, Some(&*known.to_string()));
+            push_tombstone_of(batch, row, version)
+        }
         Act::Exchange(values) => {
             batch.push(target.sql(Statement::Delete), &keyed(row))?;
             push_grave(batch, row, &Grave::default())?;

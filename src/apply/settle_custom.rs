@@ -315,7 +315,7 @@ fn written(change: &RowChange, write: Sibling<Tuple>) -> RowChange {
 fn act_of(written: &RowChange, there: Option<&Tuple>) -> Act {
     match (&written.op, there) {
         (RowOp::Delete(_), Some(_)) => Act::Delete,
-        (RowOp::Delete(_), None) => Act::LeaveTombstone,
+        (RowOp::Delete(_), None) => Act::LeaveTombstone(Statement::LeaveTombstone),
         (RowOp::Put(put), None) => Act::Insert(put.values.clone()),
         (RowOp::Put(put), Some(there)) if sets_identity(written, &put.values, there) => {
             Act::Replace(put.values.clone())

@@ -368,6 +368,24 @@ pub(super) fn leave_tombstone(map: &TableMap, versions: &Versions) -> String {
     )
 }
 
+/// The same beside the newest tombstone that the key has, which stays.
+pub(super) fn leave_tombstone_beside(map: &TableMap, versions: &Versions) -> String {
+    let (oid, key) = (map.table.oid, key_text(map, 1));
+    let version = if versions.is_in_row() {
+        format!("${}", 1 + key_of(map).len())
+    } else {
+        "null".to_owned()
+    };
+    format!(
+        "insert into mmrepl.tombstone (relation, key, version, bulk) \
+         select {oid}, {key}, {version}::text, coalesce((select not x.bulk \
+         from mmrepl.tombstone x where x.relation = {oid} and x.key = {key} \
+         order by x.left_at desc limit 1), false) \
+         on conflict (relation, key, bulk) do update \
+         set left_at = excluded.left_at, version = excluded.version"
+    )
+}
+
 /// Deletes of the keys just inserted that are newer, or that the source did not know of.
 ///
 /// Parameters: one text array per key column, then one array of times per floor. Columns: which of

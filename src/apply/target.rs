@@ -40,6 +40,8 @@ pub enum Statement {
     AnyTombstone,
     /// Leave a tombstone where no row is.
     LeaveTombstone,
+    /// The same beside the one that the key has.
+    LeaveTombstoneBeside,
     /// Which of the inserted keys were deleted later, or without the source's knowledge.
     DeletesAbove,
     /// Record a conflict.
@@ -165,6 +167,7 @@ impl Target {
             Statement::Tombstones => sql::tombstones(map),
             Statement::AnyTombstone => sql::any_tombstone(map),
             Statement::LeaveTombstone => sql::leave_tombstone(map, versions),
+            Statement::LeaveTombstoneBeside => sql::leave_tombstone_beside(map, versions),
             Statement::DeletesAbove => sql::deletes_above(map, guard, versions),
             Statement::Record => {
                 let origin = sql_record::origin_of_rival(&self.third);

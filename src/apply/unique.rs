@@ -10,7 +10,7 @@ use super::error::ApplyError;
 use super::group::{Put, RowChange, RowOp};
 use super::mapping::KeyValues;
 use super::origins::Origins;
-use super::push::{keyed, push_tombstone, update_of, written};
+use super::push::{keyed, leaving, push_tombstone, push_tombstone_of, update_of, written};
 use super::record::{Record, incoming_arrays};
 use super::settle::sets_identity;
 use super::sql::UpdateGuard;
@@ -151,8 +151,8 @@ impl Applier {
         Ok(())
     }
 
-    /// Rows that are settled together are not written in the source's order. Where one of them
-    /// wants a unique value that another row has, only that order tells whether the two ever met.
+    /// Rows settled together are not written in the source's order. Where one of them wants
+    /// a unique value that another row has, only that order tells whether the two ever met.
     pub(super) async fn refuse_rivals(
         &mut self,
         writes: Vec<&RowChange>,
@@ -214,12 +214,18 @@ impl Applier {
         held: &HeldKey,
         record: Option<Record>,
     ) -> Result<(), ApplyError> {
+        let statement = if held.row {
+            Statement::LeaveTombstone
+        } else {
+            leaving(row, &held.local.tombstones, &self.source)
+        };
+        let version = row.rank.as_ref().map(ToString::to_string);
         let act = |batch: &mut Batch<'_>| {
             if held.row {
                 batch.push(row.target.sql(Statement::Delete), &keyed(row))?;
             }
             if !held.row || row.target.versions().is_in_row() {
-                push_tombstone(batch, row)?;
+                push_tombstone_of(batch, row, (statement, version.as_deref()))?;
             }
             drop_shadow(batch, row, held)
         };

@@ -235,6 +235,12 @@ impl SeenHistory {
         });
     }
 
+    /// The newest of it, and the position from which on it holds.
+    pub fn newest(&self) -> (Lsn, Arc<Seen>) {
+        let newest = self.points.back();
+        newest.map_or_else(|| (Lsn::MAX, Arc::clone(&self.nothing)), Clone::clone)
+    }
+
     /// What the node had seen when it wrote the record at `lsn`.
     pub fn at(&self, lsn: Lsn) -> &Arc<Seen> {
         // Nearly always the newest: look from the end.

@@ -15,7 +15,7 @@ use crate::lsn::Lsn;
 /// Most memory that waiting changes may hold; a single larger piece waits alone.
 pub const QUEUE_BYTES_MAX: u32 = 16 * 1024 * 1024;
 /// Most pieces that may wait.
-pub const QUEUE_PIECES_MAX: usize = 16_384;
+pub const QUEUE_PIECES_MAX: usize = 32_768;
 /// Pieces are handed over together up to this many …
 const GATHERED_PIECES_MAX: usize = QUEUE_PIECES_MAX / 8;
 /// … and up to so many bytes.

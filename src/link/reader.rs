@@ -15,7 +15,7 @@ use super::error::LinkError;
 use super::queue::Sender;
 use crate::assemble::{Assembled, Assembler, Piece};
 use crate::commit_time::CommitTime;
-use crate::conflict::{Marker, SeenHistory};
+use crate::conflict::{Marker, Seen, SeenHistory};
 use crate::failpoint::failpoint;
 use crate::ids::{ClusterName, NodeName};
 use crate::lsn::Lsn;
@@ -41,6 +41,8 @@ pub(super) struct Reader {
     cluster: ClusterName,
     /// What the source had applied from others, by position; outlives the reader.
     seen: Arc<Mutex<SeenHistory>>,
+    /// The newest of it, and from where on it holds: nearly always what is asked for.
+    newest_seen: (Lsn, Arc<Seen>),
     stream: ReplicationStream,
     assembler: Assembler,
     queue: Sender,
@@ -66,10 +68,12 @@ impl Reader {
         let mut tick = interval(FEEDBACK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (received, reported) = (Lsn::ZERO, Lsn::ZERO);
+        let newest_seen = locked(&seen).newest();
         Self {
             source,
             cluster,
             seen,
+            newest_seen,
             stream,
             assembler,
             queue,
@@ -90,6 +94,7 @@ impl Reader {
                     return Ok(());
                 }
             }
+            self.monitor.set_received(self.received);
             if self.queue.has_gathered() && !self.hand_over().await? {
                 return Ok(());
             }
@@ -149,7 +154,6 @@ impl Reader {
 
     fn note_received(&mut self, wal_end: Lsn) {
         self.received = self.received.max(wal_end);
-        self.monitor.set_received(self.received);
     }
 
     async fn data(
@@ -170,8 +174,12 @@ impl Reader {
             Message::StreamStop => self.behind = false,
             _ => {}
         }
-        let seen = Arc::clone(self.seen().at(at));
-        self.assembler.source_had_seen(&seen);
+        if at >= self.newest_seen.0 {
+            self.assembler.source_had_seen(&self.newest_seen.1);
+        } else {
+            let seen = Arc::clone(self.seen().at(at));
+            self.assembler.source_had_seen(&seen);
+        }
         let assembled = self
             .assembler
             .feed(message)
@@ -201,15 +209,18 @@ impl Reader {
         }
     }
 
-    /// Nobody else uses it while the reader lives. A panic would leave plain values.
     fn seen(&self) -> MutexGuard<'_, SeenHistory> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.seen)
     }
 
     fn note_marker(&mut self, lsn: Lsn, prefix: &str, content: &[u8]) {
         let marker = Marker::parse(prefix, content);
         if let Some(marker) = marker.filter(|marker| marker.cluster == self.cluster) {
-            self.seen().note(lsn, &marker);
+            let mut seen = self.seen();
+            seen.note(lsn, &marker);
+            let newest = seen.newest();
+            drop(seen);
+            self.newest_seen = newest;
         }
     }
 
@@ -276,6 +287,11 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// Nobody else uses it while a reader lives. A panic would leave plain values.
+fn locked(seen: &Mutex<SeenHistory>) -> MutexGuard<'_, SeenHistory> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The next frame, after a nap where that saves reads. Cancel-safe.

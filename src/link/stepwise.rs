@@ -41,7 +41,9 @@ impl Applying {
                     pieces.drain(..done);
                     self.retries.reset();
                     self.note(committed);
-                    self.pace(begun.elapsed());
+                    if !in_order {
+                        self.pace(begun.elapsed());
+                    }
                 }
                 Err(error) => {
                     in_order |= self.recover(error, in_order, started).await?;
@@ -131,7 +133,10 @@ impl Applying {
             ApplyError::CopyRefused { .. } => Ok(false),
             ApplyError::PositionMoved => Err(self.failed(error)),
             // In order, everything before the change that fails still gets through.
-            error if !in_order && !passes_by_itself(&error) => Ok(true),
+            error if !in_order && !passes_by_itself(&error) => {
+                self.window.failed();
+                Ok(true)
+            }
             // In order, a duplicate is one that a local writer has made just now.
             error if error.retry_class() == RetryClass::Transient || is_duplicate(&error) => {
                 self.monitor.add_retry();

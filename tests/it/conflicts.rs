@@ -337,6 +337,51 @@ async fn a_large_value_in_a_record_is_the_writes_own() {
     assert_eq!(cluster.west().value(look).await, "east|b5000");
 }
 
+/// Edits that arrive together are judged one by one: how many records there are does not depend on
+/// what happened to be applied with what.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_of_the_edits_that_arrive_together_is_judged() {
+    let cluster = Cluster::running(SCHEMA).await;
+    cluster.wait_streaming().await;
+    let (east, west) = (cluster.east(), cluster.west());
+    east.sql("insert into t (id, v) values (1, 'old'), (2, 'old')")
+        .await;
+    cluster.wait_equal().await;
+    pause(&cluster).await;
+    east.sql("update t set v = 'one' where id = 1").await;
+    east.sql("update t set v = 'two' where id = 1").await;
+    west.sql("update t set v = 'west' where id = 1").await;
+    east.sql("update t set v = 'three' where id = 1").await;
+    east.sql("update t set v = 'four' where id = 1").await;
+    // A row that west does not have any more, nor knows that it is wanted again.
+    west.sql("insert into t (id, v) values (3, 'x')").await;
+    west.sql("delete from t where id = 3").await;
+    east.sql("insert into t (id, v) values (3, 'new')").await;
+    east.sql("update t set v = 'newer' where id = 3").await;
+    resume(&cluster).await;
+    let sql = "select key_values[1], kind, outcome, incoming_values[2], local_values[2]
+        from mmrepl.conflict order by incoming_time, id";
+    let line = |row: pg::TextRow| {
+        let words = row.iter().map(|word| word.as_deref().unwrap_or("-"));
+        words.collect::<Vec<_>>().join(" ")
+    };
+    let on_west: Vec<String> = west.rows(sql).await.into_iter().map(line).collect();
+    let expected = [
+        "1 update_update kept_local one west",
+        "1 update_update kept_local two west",
+        "1 update_update applied three west",
+        "3 insert_delete applied new -",
+    ];
+    assert_eq!(on_west, expected);
+    let on_east: Vec<String> = east.rows(sql).await.into_iter().map(line).collect();
+    let expected = [
+        "1 update_update kept_local west four",
+        "3 insert_insert kept_local x newer",
+        "3 delete_update kept_local - newer",
+    ];
+    assert_eq!(on_east, expected);
+}
+
 /// A truncate spares newer rows: those are recorded too, and restoring is deleting them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_truncate_that_spares_rows_says_so() {
