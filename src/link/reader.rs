@@ -31,9 +31,10 @@ const FEEDBACK_EVERY: Duration = Duration::from_secs(1);
 const BACKLOG_MICROS: i64 = 50_000;
 /// … and a read that brought less than this …
 const SMALL_READ_BYTES: usize = 64 * 1024;
-/// … means that the source wakes us for every message, which costs both sides more than the message
-/// itself. Then the next read waits so long for more to come.
-const NAP: Duration = Duration::from_micros(400);
+/// … means that the source wakes us for every message, or sends each as a packet, which costs more
+/// than the message itself. Then the next read waits so long for more to come: long enough that
+/// the window closes meanwhile and the source collects what it has to say.
+const NAP: Duration = Duration::from_millis(4);
 
 /// Drives one replication connection.
 pub(super) struct Reader {
