@@ -17,6 +17,9 @@ pub(crate) const FAR: Duration = Duration::from_millis(5);
 /// Clients of pgbench.
 const CLIENTS: u64 = 4;
 
+/// With one, two and four sessions on the target.
+pub(crate) const WORKERS: [Engine; 3] = [Engine::Mmrepl, Engine::Workers(2), Engine::Workers(4)];
+
 /// One way to drain a workload.
 pub(crate) struct Part {
     pub(crate) name: String,
@@ -50,24 +53,18 @@ fn parts(engines: &[Engine]) -> Vec<Part> {
         add("single/", workload, Duration::ZERO, groups);
     }
     for workload in WORKLOADS.iter().filter(|workload| workload.over_network) {
-        let mut far = vec![Engine::Native, Engine::Mmrepl];
-        if !engines.contains(&Engine::Native) {
-            far = engines.to_vec();
-        }
-        let groups = vec![far];
+        let groups = vec![vec![Engine::Native, Engine::Mmrepl]];
         add("rtt/", workload, FAR, groups);
+    }
+    for workload in WORKLOADS.iter().filter(|workload| !workload.apart) {
+        add("workers/", workload, Duration::ZERO, vec![WORKERS.to_vec()]);
     }
     parts
 }
 
 /// Measures every part that is wanted.
 pub(crate) async fn measure(settings: &Settings, binaries: &ServerBinaries, results: &mut Results) {
-    let mut engines = engines_of(binaries);
-    if !settings.workers.is_empty() {
-        let workers = settings.workers.iter().copied();
-        engines = workers.map(Engine::with_workers).collect();
-    }
-    for part in parts(&engines) {
+    for part in parts(&engines_of(binaries)) {
         let had = settings.had(results, binaries.major, &part.name);
         if !settings.wants(&part.name) {
             continue;

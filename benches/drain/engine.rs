@@ -22,14 +22,6 @@ pub(crate) enum Engine {
 }
 
 impl Engine {
-    /// The daemon with one or more sessions on the target.
-    pub(crate) const fn with_workers(workers: u8) -> Self {
-        match workers {
-            0 | 1 => Self::Mmrepl,
-            workers => Self::Workers(workers),
-        }
-    }
-
     /// What it has in mmrepl's configuration.
     pub(crate) fn config(self) -> String {
         match self {
@@ -45,7 +37,6 @@ impl Engine {
             Self::Mmrepl => "mmrepl",
             Self::OneToOne => "mmrepl, one to one",
             Self::Workers(2) => "mmrepl, 2 workers",
-            Self::Workers(3) => "mmrepl, 3 workers",
             Self::Workers(_) => "mmrepl, 4 workers",
         }
     }

@@ -18,10 +18,10 @@
 //! | `MMREPL_BENCH_SECONDS` | of writing at a fixed rate, 20 |
 //! | `MMREPL_BENCH_RESUME` | 1: only the runs that this build lacks |
 //! | `MMREPL_BENCH_BINARY` | another build of mmrepl |
-//! | `MMREPL_BENCH_WORKERS` | such as `1,2,4`: mmrepl with so many workers each drains |
 //!
-//! Parts: `w1` to `w6` (backlogs), `single/w1` … (one to one), `rtt/w1` … and `rtt/network` (far
-//! apart), `steady`, `rate`, `conflicts`; `none` only makes the document.
+//! Parts: `w1` to `w6` (backlogs), `workers/w1` … (several sessions), `single/w1` … (one to one),
+//! `rtt/w1` … and `rtt/network` (far apart), `steady`, `rate`, `conflicts`; `none` only makes the
+//! document.
 #![allow(clippy::print_stdout, missing_docs)]
 
 #[path = "../common/mod.rs"]

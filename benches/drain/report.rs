@@ -24,6 +24,7 @@ pub(crate) fn document(results: &Results) -> String {
         ("machine", measured_on(results)),
         ("speed", all(tables::speed)),
         ("cost", all(tables::cost)),
+        ("workers", one(tables::workers)),
         ("one_to_one", one(tables::one_to_one)),
         ("latency", one(tables::latency)),
         ("rate", one(tables::highest_rate)),

@@ -9,8 +9,6 @@ pub(crate) struct Settings {
     pub(crate) seconds: u64,
     pub(crate) scale: u64,
     pub(crate) majors: Vec<u32>,
-    /// mmrepl with so many workers each, instead of the usual engines.
-    pub(crate) workers: Vec<u8>,
     resume: bool,
     only: Vec<String>,
 }
@@ -34,15 +32,12 @@ impl Settings {
     pub(crate) fn read() -> Self {
         let majors = list("MMREPL_BENCH_MAJOR");
         let major = |text: &String| text.parse().expect("MMREPL_BENCH_MAJOR lists numbers");
-        let workers = list("MMREPL_BENCH_WORKERS");
-        let count = |text: &String| text.parse().expect("MMREPL_BENCH_WORKERS lists numbers");
         Self {
             rows: number("MMREPL_BENCH_ROWS"),
             runs: usize::try_from(number("MMREPL_BENCH_RUNS").unwrap_or(3)).unwrap_or(usize::MAX),
             seconds: number("MMREPL_BENCH_SECONDS").unwrap_or(20),
             scale: number("MMREPL_BENCH_SCALE").unwrap_or(10),
             majors: majors.iter().map(major).collect(),
-            workers: workers.iter().map(count).collect(),
             resume: number("MMREPL_BENCH_RESUME") == Some(1),
             only: list("MMREPL_BENCH_ONLY"),
         }
