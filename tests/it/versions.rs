@@ -276,11 +276,11 @@ async fn priority_wins(majors: &[u32]) {
     assert_eq!(value(&cluster).await, "e knows back e again");
     let edits = "select string_agg(mmrepl_versions::text, ' ' order by id) from t";
     assert_eq!(west.value(edits).await, "{2,1} {2,1} {1,2}");
-    let shown = "select incoming_version || ' ' || local_version from mmrepl.conflict
-        where key_values = '{1}'";
-    assert_eq!(west.value(shown).await, "{1,2} {2,0}");
+    let shown = "select string_agg(incoming_version || ' ' || local_version, ', ' order by id)
+        from mmrepl.conflict where key_values = '{1}'";
+    assert_eq!(west.value(shown).await, "{1,1} {2,0}, {1,2} {2,0}");
     let id = west
-        .value("select 'west-' || id from mmrepl.conflict where key_values = '{1}'")
+        .value("select 'west-' || max(id) from mmrepl.conflict where key_values = '{1}'")
         .await;
     let said = cluster.mmrepl_ok(&["conflicts", "show", &id]).await;
     assert!(
