@@ -22,7 +22,7 @@ pub struct Migration {
 }
 
 /// Every migration in order.
-pub const MIGRATIONS: [Migration; 10] = [
+pub const MIGRATIONS: [Migration; 11] = [
     Migration {
         number: 1,
         name: "001_base",
@@ -72,6 +72,11 @@ pub const MIGRATIONS: [Migration; 10] = [
         number: 10,
         name: "010_turns",
         sql: include_str!("../migrations/010_turns.sql"),
+    },
+    Migration {
+        number: 11,
+        name: "011_delete_keys",
+        sql: include_str!("../migrations/011_delete_keys.sql"),
     },
 ];
 
