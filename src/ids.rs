@@ -139,14 +139,21 @@ pub fn worker_origin_name(cluster: &ClusterName, node: &NodeName, number: usize)
     format!("mmrepl_{cluster}_{node}-{number}")
 }
 
+/// The origins of `node` that sessions beside a link's first may hold.
+pub fn origin_names_beside(cluster: &ClusterName, node: &NodeName) -> Vec<String> {
+    let workers = (2..=WORKERS_MAX).map(|number| worker_origin_name(cluster, node, number));
+    std::iter::once(large_origin_name(cluster, node))
+        .chain(workers)
+        .collect()
+}
+
 /// All origins that may stand for `node` on a server.
 pub fn origin_names(cluster: &ClusterName, node: &NodeName) -> Vec<String> {
     let mut names = vec![
         origin_name(cluster, node),
         return_origin_name(cluster, node),
-        large_origin_name(cluster, node),
     ];
-    names.extend((2..=WORKERS_MAX).map(|number| worker_origin_name(cluster, node, number)));
+    names.extend(origin_names_beside(cluster, node));
     names
 }
 

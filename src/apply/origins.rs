@@ -6,7 +6,7 @@ use super::sql::Guard;
 use crate::commit_time::CommitTime;
 use crate::conflict::{Held, Rank, Version};
 use crate::ids::{
-    ClusterName, NodeName, OriginId, WORKERS_MAX, large_origin_name, origin_name,
+    ClusterName, NodeName, OriginId, large_origin_name, origin_name, origin_names_beside,
     return_origin_name, worker_origin_name,
 };
 use crate::wire::Outcome;
@@ -66,7 +66,7 @@ impl Origins {
         let by_id = named(origin_name);
         let mut origins = Self::new(cluster.clone(), source, target, by_id);
         for node in nodes {
-            for name in names_beside(cluster, node) {
+            for name in origin_names_beside(cluster, node) {
                 let Some(id) = ids.get(&name) else { continue };
                 origins.beside.insert(OriginId(*id), node.clone());
                 if *node == origins.source {
@@ -219,14 +219,6 @@ impl Origins {
             node: shadow.text(0, 1)?.parse().ok()?,
         })
     }
-}
-
-/// The origins of `node` that sessions beside a link's first may hold.
-fn names_beside(cluster: &ClusterName, node: &NodeName) -> Vec<String> {
-    let workers = (2..=WORKERS_MAX).map(|number| worker_origin_name(cluster, node, number));
-    std::iter::once(large_origin_name(cluster, node))
-        .chain(workers)
-        .collect()
 }
 
 #[cfg(test)]

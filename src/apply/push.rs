@@ -285,8 +285,16 @@ fn rank_text(row: &RowChange) -> Option<String> {
 
 /// Pushes the statement that leaves the tombstone of a delete, with the delete's own version.
 pub(super) fn push_tombstone(batch: &mut Batch<'_>, row: &RowChange) -> Result<(), WireError> {
-    let version = rank_text(row);
-    push_tombstone_of(batch, row, (Statement::LeaveTombstone, version.as_deref()))
+    push_leaving(batch, row, Statement::LeaveTombstone)
+}
+
+/// Pushes a statement that leaves the tombstone of a delete, with the delete's own version.
+pub(super) fn push_leaving(
+    batch: &mut Batch<'_>,
+    row: &RowChange,
+    statement: Statement,
+) -> Result<(), WireError> {
+    push_tombstone_of(batch, row, (statement, rank_text(row).as_deref()))
 }
 
 /// The statement that leaves the tombstone of a delete by `source` where there is no row, but these

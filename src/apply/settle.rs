@@ -11,7 +11,9 @@ use super::group::{Put, RowChange, RowOp};
 use super::merging::Grave;
 use super::params;
 use super::pending;
-use super::push::{keyed, leaving, push_tombstone, push_tombstone_of, update_of, written};
+use super::push::{
+    keyed, leaving, push_leaving, push_tombstone, push_tombstone_of, update_of, written,
+};
 use super::record::Record;
 use super::sql::UpdateGuard;
 use super::target::Statement;
@@ -362,10 +364,7 @@ pub(super) fn push(batch: &mut Batch<'_>, row: &RowChange, act: &Act) -> Result<
             }
             Ok(())
         }
-        Act::LeaveTombstone(statement) => {
-            let version = row.rank.as_ref().map(ToString::to_string);
-            push_tombstone_of(batch, row, (*statement, version.as_deref()))
-        }
+        Act::LeaveTombstone(statement) => push_leaving(batch, row, *statement),
         Act::JoinDeletes(known) => {
             let version = (Statement::LeaveTombstone, Some(&*known.to_string()));
             push_tombstone_of(batch, row, version)

@@ -354,36 +354,37 @@ pub(super) fn leave_tombstone(map: &TableMap, versions: &Versions) -> String {
     if versions.merging().is_some() {
         return sql_merge::bury(map);
     }
-    let version = if versions.is_in_row() {
-        format!("${}", 1 + key_of(map).len())
-    } else {
-        "null".to_owned()
-    };
     format!(
-        "insert into mmrepl.tombstone (relation, key, version) values ({}, {}, {version}::text) \
-         on conflict (relation, key, bulk) do update \
-         set left_at = excluded.left_at, version = excluded.version",
+        "insert into mmrepl.tombstone (relation, key, version) values ({}, {}, {}) {NEW_TOMBSTONE}",
         map.table.oid,
-        key_text(map, 1)
+        key_text(map, 1),
+        delete_version(map, versions)
     )
 }
 
 /// The same beside the newest tombstone that the key has, which stays.
 pub(super) fn leave_tombstone_beside(map: &TableMap, versions: &Versions) -> String {
     let (oid, key) = (map.table.oid, key_text(map, 1));
-    let version = if versions.is_in_row() {
-        format!("${}", 1 + key_of(map).len())
-    } else {
-        "null".to_owned()
-    };
     format!(
         "insert into mmrepl.tombstone (relation, key, version, bulk) \
-         select {oid}, {key}, {version}::text, coalesce((select not x.bulk \
+         select {oid}, {key}, {}, coalesce((select not x.bulk \
          from mmrepl.tombstone x where x.relation = {oid} and x.key = {key} \
-         order by x.left_at desc limit 1), false) \
-         on conflict (relation, key, bulk) do update \
-         set left_at = excluded.left_at, version = excluded.version"
+         order by x.left_at desc limit 1), false) {NEW_TOMBSTONE}",
+        delete_version(map, versions)
     )
+}
+
+/// A tombstone takes the place of the one that is there.
+const NEW_TOMBSTONE: &str = "on conflict (relation, key, bulk) do update \
+     set left_at = excluded.left_at, version = excluded.version";
+
+/// The delete's version, the parameter after the key, where rows carry theirs.
+fn delete_version(map: &TableMap, versions: &Versions) -> String {
+    if versions.is_in_row() {
+        format!("${}::text", 1 + key_of(map).len())
+    } else {
+        "null::text".to_owned()
+    }
 }
 
 /// Deletes of the keys just inserted that are newer, or that the source did not know of.

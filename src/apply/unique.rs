@@ -10,7 +10,7 @@ use super::error::ApplyError;
 use super::group::{Put, RowChange, RowOp};
 use super::mapping::KeyValues;
 use super::origins::Origins;
-use super::push::{keyed, leaving, push_tombstone, push_tombstone_of, update_of, written};
+use super::push::{keyed, leaving, push_leaving, push_tombstone, update_of, written};
 use super::record::{Record, incoming_arrays};
 use super::settle::sets_identity;
 use super::sql::UpdateGuard;
@@ -219,13 +219,12 @@ impl Applier {
         } else {
             leaving(row, &held.local.tombstones, &self.source)
         };
-        let version = row.rank.as_ref().map(ToString::to_string);
         let act = |batch: &mut Batch<'_>| {
             if held.row {
                 batch.push(row.target.sql(Statement::Delete), &keyed(row))?;
             }
             if !held.row || row.target.versions().is_in_row() {
-                push_tombstone_of(batch, row, (statement, version.as_deref()))?;
+                push_leaving(batch, row, statement)?;
             }
             drop_shadow(batch, row, held)
         };
