@@ -39,6 +39,8 @@ pub(super) struct Connection {
     output: BytesMut,
     output_peak: usize,
     last_read: usize,
+    /// The buffer was full after it.
+    read_was_cut: bool,
     unflushed: bool,
     write_error: Option<io::Error>,
     peer: String,
@@ -58,6 +60,7 @@ impl Connection {
             output: BytesMut::new(),
             output_peak: 0,
             last_read: 0,
+            read_was_cut: false,
             unflushed: false,
             write_error: None,
             peer,
@@ -192,7 +195,10 @@ impl Connection {
         Poll::Ready(match read {
             Ok(0) => Err(self.lost()),
             Ok(bytes) => {
-                self.last_read = bytes;
+                // What a full buffer cut off belongs to the same read.
+                let cut_off = if self.read_was_cut { self.last_read } else { 0 };
+                self.last_read = cut_off + bytes;
+                self.read_was_cut = self.input.len() == self.input.capacity();
                 Ok(())
             }
             Err(error) => Err(WireError::io(format!("reading from {}", self.peer), error)),
