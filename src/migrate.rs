@@ -22,7 +22,7 @@ pub struct Migration {
 }
 
 /// Every migration in order.
-pub const MIGRATIONS: [Migration; 11] = [
+pub const MIGRATIONS: [Migration; 12] = [
     Migration {
         number: 1,
         name: "001_base",
@@ -77,6 +77,11 @@ pub const MIGRATIONS: [Migration; 11] = [
         number: 11,
         name: "011_delete_keys",
         sql: include_str!("../migrations/011_delete_keys.sql"),
+    },
+    Migration {
+        number: 12,
+        name: "012_source_times",
+        sql: include_str!("../migrations/012_source_times.sql"),
     },
 ];
 

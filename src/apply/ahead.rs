@@ -22,6 +22,7 @@ use super::group::{Entry, RowChange, Segment};
 use super::overtaken::push_refusal;
 use super::plan::{Kind, Plan, plan};
 use super::push::{Pusher, push_tombstones};
+use super::source_times::push_source_times;
 use super::target::{Statement, Target};
 use super::touched::Touched;
 use super::transaction::{Applier, Committed, Counts, newest, positions, push_all};
@@ -170,6 +171,8 @@ impl Applier {
         for segment in planned {
             sending.segment(&mut batch, segment)?;
         }
+        let rows: Vec<&[Entry]> = planned.iter().map(|(_, entries)| *entries).collect();
+        push_source_times(&mut batch, &rows, self.newest)?;
         push_all(
             &mut batch,
             turn.as_ref().and_then(|turn| turn.wait.as_ref()),
@@ -240,11 +243,7 @@ impl Applier {
 
 /// The rows, where there is nothing else.
 pub(super) fn rows_only(segments: &[Segment]) -> Option<Vec<&[Entry]>> {
-    let rows = segments.iter().map(|segment| match segment {
-        Segment::Rows(entries) => Some(entries.as_slice()),
-        Segment::Truncate(..) => None,
-    });
-    rows.collect()
+    segments.iter().map(Segment::rows).collect()
 }
 
 /// Every row has a statement that tells whether it took it.

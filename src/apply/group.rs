@@ -175,6 +175,16 @@ pub enum Segment {
     Truncate(Vec<Arc<Target>>, Stamp),
 }
 
+impl Segment {
+    /// The rows, where there are any.
+    pub fn rows(&self) -> Option<&[Entry]> {
+        match self {
+            Self::Rows(entries) => Some(entries),
+            Self::Truncate(..) => None,
+        }
+    }
+}
+
 /// Turns one row change into entries: two where an update changed the key.
 pub fn entries_of(
     change: &Change,

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use proptest::prelude::{Strategy, prop, prop_assert_eq, prop_oneof, proptest};
 
 use super::group::{Entry, GroupBuilder, Put, RowChange, RowOp, Segment, Stamp, entries_of};
+use super::guard::Guard;
 use super::mapping::TableMap;
-use super::sql::Guard;
 use super::target::Target;
 use super::touched::Touched;
 use super::versions::Versions;

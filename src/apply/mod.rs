@@ -39,6 +39,7 @@ mod floors;
 mod group;
 #[cfg(test)]
 mod group_tests;
+mod guard;
 mod in_order;
 mod mapping;
 mod merging;
@@ -56,6 +57,7 @@ mod set_sql;
 mod settle;
 mod settle_custom;
 mod settle_merging;
+mod source_times;
 mod sql;
 mod sql_ahead;
 mod sql_custom;
@@ -92,9 +94,10 @@ pub mod pure {
     pub use super::group::{
         Entry, GroupBuilder, Put, RowChange, RowOp, Segment, Stamp, WholeRowChange, entries_of,
     };
+    pub use super::guard::Guard;
     pub use super::mapping::{KeyValues, TableMap};
     pub use super::merging::{Grave, Kept, Merged, Merging};
-    pub use super::sql::{Guard, UpdateGuard};
+    pub use super::sql::UpdateGuard;
     pub use super::target::Target;
     pub use super::versions::Versions;
 }

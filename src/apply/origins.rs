@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::sql::Guard;
+use super::guard::Guard;
 use crate::commit_time::CommitTime;
 use crate::conflict::{Held, Rank, Version};
 use crate::ids::{
@@ -147,6 +147,11 @@ impl Origins {
         found.map_or(OriginId::LOCAL.0, |(id, _)| id.0)
     }
 
+    /// Whether source and target are the whole cluster.
+    pub fn is_pair(&self) -> bool {
+        self.by_id.len() == 1
+    }
+
     /// The guard for writes of this link's source; `None` when the target has no origin for it.
     pub fn guard(&self) -> Option<Guard> {
         let own = self.by_id.iter().find(|(_, node)| **node == self.source)?;
@@ -162,7 +167,7 @@ impl Origins {
             origin: own.0.0,
             stronger,
             others: self.others().1.into_iter().map(|(id, _)| id).collect(),
-            pair: self.by_id.len() == 1,
+            pair: self.is_pair(),
             again: self.again_of_first(),
         })
     }

@@ -13,9 +13,9 @@ use bytes::Bytes;
 use tokio_postgres::Client;
 
 use super::error::ApplyError;
+use super::guard::Guard;
 use super::mapping::{KeyValues, TableMap};
 use super::origins::Origins;
-use super::sql::Guard;
 use super::sql_unique::Look;
 use super::target::{Statement, Target};
 use super::unique::{

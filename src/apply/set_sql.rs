@@ -7,8 +7,9 @@
 
 use postgres_protocol::escape::escape_identifier as quote;
 
+use super::guard::{Guard, also_below};
 use super::mapping::TableMap;
-use super::sql::{Guard, UpdateGuard, also_below};
+use super::sql::UpdateGuard;
 use super::versions::Versions;
 use crate::catalog::table::KeyColumn;
 

@@ -11,161 +11,15 @@ use std::fmt::Write as _;
 
 use postgres_protocol::escape::{escape_identifier as quote, escape_literal};
 
+use super::guard::Guard;
 use super::mapping::TableMap;
 use super::sql_merge;
 use super::versions::Versions;
 use crate::catalog::key_text::key_expression;
 use crate::catalog::table::KeyColumn;
 
-/// Microseconds since 2000-01-01 of the row version `x`, as text.
-pub(super) const WRITTEN_MICROS: &str = "((extract(epoch from (pg_xact_commit_timestamp_origin(x.xmin)).\"timestamp\") * 1000000)::int8 - 946684800000000)::text";
-/// The origin of the row version `x`, as text.
-pub(super) const WRITTEN_ORIGIN: &str = "(pg_xact_commit_timestamp_origin(x.xmin)).roident::text";
-
-/// What a guard compares with: numbers of replication origins on the target.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Guard {
-    /// The origin of this link's source on the target.
-    pub origin: u32,
-    /// Origins of the nodes that win a tie against the source (their names sort after it).
-    pub stronger: Vec<u32>,
-    /// Origins of third nodes. What has any other origin counts as written on the target.
-    pub others: Vec<u32>,
-    /// Source and target are the whole cluster.
-    pub pair: bool,
-    /// Second origins of nodes, each with its first (0 for the target).
-    pub again: Vec<(u32, u32)>,
-}
-
-impl Guard {
-    /// How many floors a guarded statement takes, as its first parameters: the target's, then
-    /// one for each of `others`. (`conflict::Seen::floor`)
-    pub fn floors(&self) -> usize {
-        1 + self.others.len()
-    }
-
-    /// For statements without a guard.
-    pub(super) fn none() -> Self {
-        Self {
-            origin: 0,
-            stronger: Vec::new(),
-            others: Vec::new(),
-            pair: false,
-            again: Vec::new(),
-        }
-    }
-
-    /// The numbers that stand for the node of a first origin.
-    pub(super) fn both(&self, first: u32) -> impl Iterator<Item = u32> {
-        let again = self.again.iter().filter(move |(_, of)| *of == first);
-        std::iter::once(first).chain(again.map(|(id, _)| *id))
-    }
-
-    /// "The source wrote what was written at `written`".
-    pub(super) fn by_source(&self, written: &str) -> String {
-        let ids: Vec<String> = self.both(self.origin).map(|id| id.to_string()).collect();
-        format!("{written}.roident in ({})", ids.join(", "))
-    }
-
-    /// "The row version `alias` loses, and there is nothing to record": the source wrote it, or its
-    /// version is unknown, or the source knew it and it is older. The last two in one comparison.
-    ///
-    /// Where rows carry their version, `incoming` is the change's and says which is older.
-    fn takes(&self, versions: &Versions, incoming: &str) -> String {
-        let takes = self.takes_above("t", |n| format!("${n}::timestamptz"));
-        also_below(versions, incoming, takes)
-    }
-
-    /// The same with the floors somewhere else.
-    pub(super) fn takes_above(&self, alias: &str, floor: impl Fn(usize) -> String) -> String {
-        let written = format!("(pg_xact_commit_timestamp_origin({alias}.xmin))");
-        let floors: Vec<String> = (1..=self.floors()).map(&floor).collect();
-        // The time alone is cheaper to ask for than time and origin, and mostly it is enough.
-        let below_all = format!(
-            "not coalesce(pg_xact_commit_timestamp({alias}.xmin) > least({}), false)",
-            floors.join(", ")
-        );
-        let by_source = self.by_source(&written);
-        if self.others.is_empty() {
-            return format!("({below_all} or {by_source})");
-        }
-        let above = self.above_floor(&written, floor);
-        format!("({below_all} or {by_source} or not coalesce({above}, false))")
-    }
-
-    /// "What was written at `written` lies above the floor of the node that wrote it".
-    pub(super) fn above_floor(&self, written: &str, floor: impl Fn(usize) -> String) -> String {
-        let mut bound = floor(1);
-        if !self.others.is_empty() {
-            let numbers = (2..).zip(&self.others);
-            let cases: Vec<String> = numbers
-                .flat_map(|(number, origin)| {
-                    let case = |id| format!("when {id} then {}", floor(number));
-                    self.both(*origin).map(case).collect::<Vec<_>>()
-                })
-                .collect();
-            bound = format!(
-                "case {written}.roident {} else {bound} end",
-                cases.join(" ")
-            );
-        }
-        format!("{written}.\"timestamp\" > {bound}")
-    }
-
-    /// "The row version `alias` loses against a write of this link's source at `time`".
-    ///
-    /// The same rule as `conflict::Version::wins_over`: the source's own rows and rows of unknown
-    /// version always lose, a tie is decided by name.
-    pub(super) fn older(&self, alias: &str, time: &str) -> String {
-        let written = format!("(pg_xact_commit_timestamp_origin({alias}.xmin))");
-        let beats = beats(
-            &self.stronger,
-            &format!("{written}.\"timestamp\""),
-            time,
-            &format!("{written}.roident"),
-        );
-        format!(
-            "({} or not coalesce({beats}, false))",
-            self.by_source(&written)
-        )
-    }
-
-    /// "The row version `alias` holds what the source did not send of its own row".
-    ///
-    /// This very transaction wrote it, or the source did. The latter counts in a pair only: between
-    /// two writes of the source a third node may have written its row, and that write may still be
-    /// on its way here. (The target's own writes cannot: they would be in the row.)
-    pub(super) fn same_writer(&self, alias: &str) -> String {
-        let own = format!("{alias}.xmin = pg_current_xact_id()::xid");
-        if !self.pair {
-            return own;
-        }
-        format!(
-            "({} or {own})",
-            self.by_source(&format!("(pg_xact_commit_timestamp_origin({alias}.xmin))"))
-        )
-    }
-}
-
-/// `takes`, and the version of row `t` is below `incoming`.
-pub(super) fn also_below(versions: &Versions, incoming: &str, takes: String) -> String {
-    match versions.is_below("t", incoming) {
-        Some(below) => format!("({below} and {takes})"),
-        None => takes,
-    }
-}
-
-/// "What was written at `written` by `origin` is newer than `time`", ties going to `stronger`.
-fn beats(stronger: &[u32], written: &str, time: &str, origin: &str) -> String {
-    let list: Vec<String> = stronger.iter().map(u32::to_string).collect();
-    if list.is_empty() {
-        return format!("{written} > {time}");
-    }
-    format!(
-        "({written} > {time} or ({written} = {time} and {origin} in ({})))",
-        list.join(", ")
-    )
-}
+/// The key of a tombstone `x`, as the text that it holds.
+pub(super) const BURIED_KEY: &str = "x.key";
 
 /// The table's own rows: without those of tables that inherit from it, which are sent by
 /// themselves.
@@ -198,6 +52,14 @@ pub(super) fn key_of(map: &TableMap) -> &[KeyColumn] {
 pub(super) fn key_text(map: &TableMap, first: usize) -> String {
     let value =
         |index: usize, column: &KeyColumn| format!("${}::{}", first + index, column.type_name);
+    map.table.key.as_ref().map_or_else(String::new, |key| {
+        format!("({})::text", key_expression(key, value))
+    })
+}
+
+/// The same of the row version `alias`; empty for a table without a key.
+pub(super) fn key_text_of(map: &TableMap, alias: &str) -> String {
+    let value = |_, column: &KeyColumn| format!("{alias}.{}", quote(&column.name));
     map.table.key.as_ref().map_or_else(String::new, |key| {
         format!("({})::text", key_expression(key, value))
     })
@@ -318,10 +180,10 @@ pub(super) fn delete_decided(map: &TableMap) -> String {
 
 /// Tells who wrote the row when. Parameters: the key. Columns: micros, origin, the version in the
 /// row, and whether this very transaction wrote it.
-pub(super) fn see_row(map: &TableMap, versions: &Versions) -> String {
+pub(super) fn see_row(map: &TableMap, guard: &Guard, versions: &Versions) -> String {
     format!(
-        "select {WRITTEN_MICROS}, {WRITTEN_ORIGIN}, {}, \
-         (x.xmin = pg_current_xact_id()::xid)::text from {} x where {}",
+        "select {}, {}, (x.xmin = pg_current_xact_id()::xid)::text from {} x where {}",
+        guard.written(map, &key_text_of(map, "x")),
         versions.printed("x"),
         rows_of(map),
         key_matches(map, "x", 1)
@@ -330,11 +192,12 @@ pub(super) fn see_row(map: &TableMap, versions: &Versions) -> String {
 
 /// The tombstones that cover a key. Parameters: the key. Columns: micros, origin, version, and
 /// whether this very transaction deleted the key.
-pub(super) fn tombstones(map: &TableMap) -> String {
+pub(super) fn tombstones(map: &TableMap, guard: &Guard) -> String {
     format!(
-        "select {WRITTEN_MICROS}, {WRITTEN_ORIGIN}, x.version, \
+        "select {}, x.version, \
          (x.key <> '' and x.xmin = pg_current_xact_id()::xid)::text from mmrepl.tombstone x \
          where x.relation = {} and x.key in ({}, '')",
+        guard.written(map, BURIED_KEY),
         map.table.oid,
         key_text(map, 1)
     )
@@ -415,16 +278,18 @@ pub(super) fn deletes_above(map: &TableMap, guard: &Guard, versions: &Versions) 
             guard.by_source("w")
         )
     } else {
-        let above = guard.above_floor("w", |n| format!("k.f{n}"));
+        // Where a transaction's time is too late, too many are asked about: their own times follow.
+        let above = guard.above_floor("w", "w.\"timestamp\"", |n| format!("k.f{n}"));
         format!("not {} and {above}", guard.by_source("w"))
     };
     let key = map.table.key.as_ref();
     let text = key.map_or_else(String::new, |key| key_expression(key, value));
     format!(
-        "select k.n::text, {WRITTEN_MICROS}, {WRITTEN_ORIGIN}, x.version \
+        "select k.n::text, {}, x.version \
          from unnest({}) with ordinality k({names}n), \
          mmrepl.tombstone x, pg_xact_commit_timestamp_origin(x.xmin) w \
          where x.relation = {} and x.key in (({text})::text, '') and {which}",
+        guard.written(map, BURIED_KEY),
         arrays.trim_end_matches(", "),
         map.table.oid,
     )
@@ -547,6 +412,6 @@ pub(super) fn leave_table_tombstone(map: &TableMap, guard: &Guard) -> String {
         "insert into mmrepl.tombstone as t (relation, key) values ({}, '') \
          on conflict (relation, key, bulk) do update set left_at = excluded.left_at where {}",
         map.table.oid,
-        guard.older("t", "$1::timestamptz")
+        guard.older(("t", "t.key"), map, "$1::timestamptz")
     )
 }

@@ -2,8 +2,9 @@
 
 use postgres_protocol::escape::escape_identifier as quote;
 
+use super::guard::Guard;
 use super::mapping::TableMap;
-use super::sql::{WRITTEN_MICROS, WRITTEN_ORIGIN, key_matches, key_of, key_text, rows_of};
+use super::sql::{BURIED_KEY, key_matches, key_of, key_text, key_text_of, rows_of};
 use super::versions::Versions;
 
 /// Columns of [`lock_row`] before the row's.
@@ -11,7 +12,7 @@ pub(super) const ROW_COLUMNS: usize = 3;
 
 /// Locks a row and tells all of it. Parameters: the key. Columns: micros, origin, version, then the
 /// source's columns.
-pub(super) fn lock_row(map: &TableMap, versions: &Versions) -> String {
+pub(super) fn lock_row(map: &TableMap, guard: &Guard, versions: &Versions) -> String {
     let columns = map.columns.iter().map(|column| {
         if column.written {
             format!("x.{}", quote(&column.name))
@@ -20,7 +21,8 @@ pub(super) fn lock_row(map: &TableMap, versions: &Versions) -> String {
         }
     });
     format!(
-        "select {WRITTEN_MICROS}, {WRITTEN_ORIGIN}, {}, {} from {} x where {} for update",
+        "select {}, {}, {} from {} x where {} for update",
+        guard.written(map, &key_text_of(map, "x")),
         versions.printed("x"),
         columns.collect::<Vec<_>>().join(", "),
         rows_of(map),
@@ -32,10 +34,11 @@ pub(super) fn lock_row(map: &TableMap, versions: &Versions) -> String {
 /// and the image as a JSON array of names and values in turn.
 ///
 /// The lock: two links may have something to add to one image.
-pub(super) fn lock_tombstones(map: &TableMap) -> String {
+pub(super) fn lock_tombstones(map: &TableMap, guard: &Guard) -> String {
     format!(
-        "select {WRITTEN_MICROS}, {WRITTEN_ORIGIN}, x.version, array_to_json(x.image)::text \
+        "select {}, x.version, array_to_json(x.image)::text \
          from mmrepl.tombstone x where x.relation = {} and x.key in ({}, '') for update",
+        guard.written(map, BURIED_KEY),
         map.table.oid,
         key_text(map, 1)
     )

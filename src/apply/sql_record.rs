@@ -8,9 +8,10 @@ use std::fmt::Write as _;
 
 use postgres_protocol::escape::escape_literal as literal;
 
+use super::guard::Guard;
 use super::mapping::TableMap;
 use super::params::array_literal;
-use super::sql::{Guard, key_matches, key_of, key_text, printed, rows_of};
+use super::sql::{key_matches, key_of, key_text, key_text_of, printed, rows_of};
 
 /// Parameters of [`record`] before the key's.
 pub(super) const RECORD_PARAMETERS: usize = 13;
@@ -97,10 +98,21 @@ pub(super) fn origin_of_rival(third: &[(u32, String)]) -> String {
 }
 
 /// "The row `t` was written by another node, and the source of the truncate did not know it".
-fn unknown_row(guard: &Guard) -> String {
+fn unknown_row(map: &TableMap, guard: &Guard) -> String {
     let written = "(pg_xact_commit_timestamp_origin(t.xmin))";
-    let above = guard.above_floor(written, |n| format!("${n}::timestamptz"));
+    let at = row_time(map, guard);
+    let above = guard.above_floor(written, &at, |n| format!("${n}::timestamptz"));
     format!("not {} and {above}", guard.by_source(written))
+}
+
+/// When the row `t` was written.
+fn row_time(map: &TableMap, guard: &Guard) -> String {
+    guard.time_of("t", map, &key_text_of(map, "t"))
+}
+
+/// "The row `t` is older than `time`".
+fn older_row(map: &TableMap, guard: &Guard, time: &str) -> String {
+    guard.older(("t", &key_text_of(map, "t")), map, time)
 }
 
 /// The number of the parameter with the truncate's time.
@@ -111,12 +123,13 @@ fn time(guard: &Guard) -> String {
 /// Rows that the source of a truncate did not know; and what it must spare, rows or a tombstone of
 /// the whole table. Parameters: the floors, the time.
 pub(super) fn judge_rows(map: &TableMap, guard: &Guard) -> String {
-    let older = guard.older("t", &time(guard));
+    let older = older_row(map, guard, &time(guard));
+    let older_truncate = guard.older(("t", "t.key"), map, &time(guard));
     format!(
         "select count(*) filter (where {})::text, (count(*) filter (where not {older}) + \
          (select count(*) from mmrepl.tombstone t where t.relation = {} and t.key = '' \
-         and not {older}))::text from {} t",
-        unknown_row(guard),
+         and not {older_truncate}))::text from {} t",
+        unknown_row(map, guard),
         map.table.oid,
         rows_of(map)
     )
@@ -146,16 +159,17 @@ pub(super) fn record_truncated(map: &TableMap, guard: &Guard, third: &[(u32, Str
         "insert into mmrepl.conflict ({COLUMNS}) \
          select {source}, {target}, {schema}, {table}, {}, {key}, 'truncate', 'last_write_wins', \
          case when {} then 'applied' else 'kept_local' end, \
-         null, null, {}, {}, {}, {}, w.\"timestamp\", {node}, w.roident \
+         null, null, {}, {}, {}, {}, {}, {node}, w.roident \
          from {} t, pg_xact_commit_timestamp_origin(t.xmin) w where {} limit {}::int8",
         key_names(map),
-        guard.older("t", &time(guard)),
+        older_row(map, guard, &time(guard)),
         time(guard),
         guard.origin,
         names(written(map)),
         row_values(map),
+        row_time(map, guard),
         rows_of(map),
-        unknown_row(guard),
+        unknown_row(map, guard),
         parameter(3),
     )
 }
@@ -165,6 +179,6 @@ pub(super) fn delete_older(map: &TableMap, guard: &Guard) -> String {
     format!(
         "delete from {} t where {}",
         rows_of(map),
-        guard.older("t", "$1::timestamptz")
+        older_row(map, guard, "$1::timestamptz")
     )
 }

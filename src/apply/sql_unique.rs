@@ -6,11 +6,11 @@
 
 use postgres_protocol::escape::{escape_identifier as quote, escape_literal};
 
+use super::guard::Guard;
 use super::mapping::TableMap;
-use super::sql::{WRITTEN_MICROS, WRITTEN_ORIGIN, key_matches, key_of, key_text, rows_of};
+use super::sql::{key_matches, key_of, key_text, key_text_of, rows_of};
 use super::sql_record::{names, row_values, written};
 use super::versions::Versions;
-use crate::catalog::key_text::key_expression;
 use crate::catalog::unique::{Unique, UniqueColumn, UniquePart};
 
 /// Whether rivals are only looked at.
@@ -25,7 +25,7 @@ pub(super) enum Look {
 /// Rows under other keys that an index does not let be there beside a row. Parameters: the key, the
 /// row's written columns. Columns: the key's texts, micros, origin, whether this very transaction
 /// wrote it.
-pub(super) fn rivals(map: &TableMap, unique: &Unique, look: Look) -> String {
+pub(super) fn rivals(map: &TableMap, guard: &Guard, (unique, look): (&Unique, Look)) -> String {
     let keys: Vec<String> = key_of(map)
         .iter()
         .map(|column| format!("format('%s', x.{})", quote(&column.name)))
@@ -40,11 +40,12 @@ pub(super) fn rivals(map: &TableMap, unique: &Unique, look: Look) -> String {
         Look::Lock => " for update of x",
     };
     format!(
-        "select {}, {WRITTEN_MICROS}, {WRITTEN_ORIGIN}, \
+        "select {}, {}, \
          (x.xmin = pg_current_xact_id()::xid)::text \
          from {} x, (select {} from {} n where {}) v \
          where ({}) and {} and not ({}){suffix}",
         keys.join(", "),
+        guard.written(map, &key_text_of(map, "x")),
         rows_of(map),
         values.join(", "),
         incoming(map),
@@ -106,12 +107,10 @@ const REPLACE: &str = "on conflict (relation, key) do update set names = exclude
 /// its version.
 pub(super) fn push_aside(map: &TableMap) -> String {
     let time = 1 + key_of(map).len();
-    let key = map.table.key.as_ref().map_or_else(String::new, |key| {
-        key_expression(key, |_, column| format!("t.{}", quote(&column.name)))
-    });
+    let key = key_text_of(map, "t");
     format!(
         "insert into mmrepl.shadow (relation, key, names, vals, written_at, node) \
-         select {}, ({key})::text, {}, {}, ${time}::timestamptz, ${} from {} t where {} {REPLACE}",
+         select {}, {key}, {}, {}, ${time}::timestamptz, ${} from {} t where {} {REPLACE}",
         map.table.oid,
         names(written(map)),
         row_values(map),
@@ -164,11 +163,11 @@ pub(super) fn drop_shadow(map: &TableMap) -> String {
 
 /// Forgets the tombstone of a key whose newest version is kept aside: older ones, and the one that
 /// this transaction's own delete left. Parameters: the key, the time of the version.
-pub(super) fn forget_tombstone(map: &TableMap) -> String {
+pub(super) fn forget_tombstone(map: &TableMap, guard: &Guard) -> String {
     format!(
-        "delete from mmrepl.tombstone s where {} \
-         and coalesce(pg_xact_commit_timestamp(s.xmin) <= ${}::timestamptz, true)",
+        "delete from mmrepl.tombstone s where {} and coalesce({} <= ${}::timestamptz, true)",
         of_key(map),
+        guard.time_of("s", map, "s.key"),
         1 + key_of(map).len()
     )
 }

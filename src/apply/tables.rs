@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::error::ApplyError;
+use super::guard::Guard;
 use super::mapping::TableMap;
 use super::origins::Origins;
-use super::sql::Guard;
 use super::target::Target;
 use super::versions::Versions;
 use crate::catalog::table::load_table;

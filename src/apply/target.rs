@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::guard::Guard;
 use super::mapping::TableMap;
 use super::pending;
 use super::plan::Kind;
 use super::set_sql;
-use super::sql::{self, Guard, UpdateGuard};
+use super::source_times;
+use super::sql::{self, UpdateGuard};
 use super::sql_ahead::{self, Expected};
 use super::sql_custom;
 use super::sql_merge;
@@ -80,10 +82,12 @@ pub enum Statement {
     NewerShadows,
     /// Forget shadows older than a truncate.
     DropOlderShadows,
+    /// Keep when the source wrote rows, where their transaction is stamped with another time.
+    SourceTimes,
 }
 
 /// How many statements `Statement` names.
-const STATEMENTS: usize = Statement::DropOlderShadows as usize + 1;
+const STATEMENTS: usize = Statement::SourceTimes as usize + 1;
 
 /// One table on the target as this link writes it.
 #[derive(Debug)]
@@ -158,13 +162,15 @@ impl Target {
             Statement::Insert => sql::insert(map),
             Statement::DeleteOlder => sql::delete_older_row(map, guard, versions),
             Statement::Delete => sql::delete_decided(map),
-            Statement::SeeRow => sql::see_row(map, versions),
-            Statement::LockRow if versions.looks_whole() => sql_merge::lock_row(map, versions),
-            Statement::LockRow => format!("{} for update", sql::see_row(map, versions)),
-            Statement::Tombstones if versions.merging().is_some() => {
-                sql_merge::lock_tombstones(map)
+            Statement::SeeRow => sql::see_row(map, guard, versions),
+            Statement::LockRow if versions.looks_whole() => {
+                sql_merge::lock_row(map, guard, versions)
             }
-            Statement::Tombstones => sql::tombstones(map),
+            Statement::LockRow => format!("{} for update", sql::see_row(map, guard, versions)),
+            Statement::Tombstones if versions.merging().is_some() => {
+                sql_merge::lock_tombstones(map, guard)
+            }
+            Statement::Tombstones => sql::tombstones(map, guard),
             Statement::AnyTombstone => sql::any_tombstone(map),
             Statement::LeaveTombstone => sql::leave_tombstone(map, versions),
             Statement::LeaveTombstoneBeside => sql::leave_tombstone_beside(map, versions),
@@ -190,9 +196,10 @@ impl Target {
             Statement::KeepAside => sql_unique::keep_aside(map),
             Statement::LockShadow => sql_unique::lock_shadow(map, &self.versions),
             Statement::DropShadow => sql_unique::drop_shadow(map),
-            Statement::ForgetTombstone => sql_unique::forget_tombstone(map),
+            Statement::ForgetTombstone => sql_unique::forget_tombstone(map, guard),
             Statement::NewerShadows => sql_unique::newer_shadows(map),
             Statement::DropOlderShadows => sql_unique::drop_older_shadows(map),
+            Statement::SourceTimes => source_times::keep(map),
         }
     }
 
@@ -226,7 +233,7 @@ impl Target {
     pub(super) fn rivals(&self, look: Look) -> &[Sql] {
         let make = || {
             let indexes = self.map.table.uniques.indexes.iter();
-            let text = |unique| sql_unique::rivals(&self.map, unique, look).into();
+            let text = |unique| sql_unique::rivals(&self.map, &self.guard, (unique, look)).into();
             indexes.map(text).collect()
         };
         self.rivals[look as usize].get_or_init(make)

@@ -7,7 +7,7 @@ use super::copy::Copies;
 use super::error::ApplyError;
 use super::fetch::Fetcher;
 use super::floors::Floors;
-use super::group::{GroupBuilder, Segment, Stamp};
+use super::group::{Entry, GroupBuilder, Segment, Stamp};
 use super::origins::Origins;
 use super::overtaken::Inserted;
 use super::record::Ledger;
@@ -261,11 +261,16 @@ impl Applier {
     }
 
     async fn write_grouped(&mut self, pieces: &[Piece]) -> Result<(), ApplyError> {
-        for segment in self.segments(pieces).await? {
+        let segments = self.segments(pieces).await?;
+        for segment in &segments {
             match segment {
-                Segment::Rows(entries) => self.write_rows(&entries).await?,
-                Segment::Truncate(targets, stamp) => self.truncate(&targets, &stamp).await?,
+                Segment::Rows(entries) => self.write_rows(entries).await?,
+                Segment::Truncate(targets, stamp) => self.truncate(targets, stamp).await?,
             }
+        }
+        if pieces.len() > 1 {
+            let rows: Vec<&[Entry]> = segments.iter().filter_map(Segment::rows).collect();
+            self.keep_source_times(&rows).await?;
         }
         self.count(pieces);
         Ok(())

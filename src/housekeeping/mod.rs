@@ -23,6 +23,10 @@
 //! The retention comes on top and is for people: it keeps the memory of deletes for a while. An
 //! idle cluster without expired tombstones is asked nothing but one question per period here.
 //!
+//! The times of rows that were applied together (`apply::source_times`) are needed as long as
+//! something may arrive that was written between them, which is the same question. Nobody else wants
+//! them, so they go with the next sweep.
+//!
 //! WAL positions prove something only within one history. A node that was restored, failed over or
 //! replaced during a sweep shows by its system identifier, its timeline or an end of WAL that lies
 //! before its mark, and the sweep is given up. Marks have to be ahead of all positions when they
@@ -56,6 +60,8 @@ const PERIOD_MIN: Duration = Duration::from_secs(1);
 const SWEEP_PERIOD: Duration = Duration::from_secs(5);
 /// Most tombstones in one deleting transaction: a few milliseconds.
 pub const BATCH_ROWS_MAX: i64 = 1_000;
+/// Most tables' times of rows that were applied together, in one such transaction: a row is large.
+const BATCH_TIMES_MAX: i64 = 100;
 /// Between two such transactions, so that pruning millions does not crowd out anybody.
 const BATCH_PAUSE: Duration = Duration::from_millis(20);
 /// How long one server may take to answer one question, connecting included.
@@ -251,7 +257,25 @@ impl Housekeeper {
         Ok(marks)
     }
 
+    /// Forgets when rows that were applied together were written (`apply::source_times`).
+    async fn prune_times(&mut self, before: i64) -> Result<u64, TidyError> {
+        let own = self.own.clone();
+        let mut all = 0;
+        loop {
+            let prune = async |client: &Client| {
+                questions::prune_times(client, before, BATCH_TIMES_MAX).await
+            };
+            let pruned = self.ask(&own, prune).await?;
+            if pruned == 0 {
+                return Ok(all);
+            }
+            all += pruned;
+            sleep(BATCH_PAUSE).await;
+        }
+    }
+
     async fn prune(&mut self, before: i64) -> Result<(), TidyError> {
+        let times = self.prune_times(before).await?;
         let (own, retention) = (self.own.clone(), self.retention);
         let mut all = 0;
         loop {
@@ -271,7 +295,7 @@ impl Housekeeper {
         self.monitor.set_tombstones(kept.count, kept.oldest);
         let late = || format!("a transaction on {own} was open for so long that they are not old");
         self.monitor
-            .set_waits_for((all == 0 && kept.expired).then(late));
+            .set_waits_for((all + times == 0 && kept.expired).then(late));
         if all > 0 {
             tracing::info!(node = %own, tombstones = all, "pruned what every node has seen");
         }

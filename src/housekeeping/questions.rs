@@ -22,7 +22,8 @@ pub(super) struct Kept {
     pub count: u64,
     /// When the oldest was left.
     pub oldest: Option<CommitTime>,
-    /// Whether the oldest is older than the retention.
+    /// Whether the oldest is older than the retention, or times of rows that were applied together
+    /// are there that a sweep may find useless.
     pub expired: bool,
     /// Every transaction with a number below this one has ended.
     pub ended_before: i64,
@@ -47,7 +48,9 @@ select case when c.exact > $1::int8
             then greatest(c.exact, pg_catalog.pg_stat_get_live_tuples('mmrepl.tombstone'::regclass))
             else c.exact end,
        (extract(epoch from o.at) * 1000000)::int8 - 946684800000000,
-       coalesce(o.at < pg_catalog.now() - $2::int8 * interval '1 microsecond', false),
+       coalesce(o.at < pg_catalog.now() - $2::int8 * interval '1 microsecond', false)
+           or exists (select from mmrepl.source_time
+                      where left_at < pg_catalog.now() - interval '1 minute'),
        pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::int8
 from (select pg_catalog.count(*) as exact
       from (select from mmrepl.tombstone limit $1::int8 + 1) counted) c,
@@ -132,6 +135,31 @@ pub(super) async fn prune(
         .execute(PRUNE, &[&micros(retention), &before, &batch])
         .await
         .map_err(CatalogError::query("prune tombstones"))
+}
+
+/// Forgets one batch of the times of rows that were applied together, of transactions before `$1`:
+/// what still arrives was committed after all of them, as with tombstones.
+const PRUNE_TIMES: &str = "
+delete from mmrepl.source_time where ctid = any (array(
+    select s.ctid from mmrepl.source_time s
+    where ((($1::int8 - s.xmin::text::int8) % 4294967296) + 4294967296) % 4294967296
+          between 1 and 2147483647
+      and pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::int8 - $1::int8
+          between 0 and 1000000000
+    order by s.left_at limit $2 for update skip locked))";
+
+/// Forgets at most `batch` of them; says how many.
+pub(super) async fn prune_times(
+    client: &Client,
+    before: i64,
+    batch: i64,
+) -> Result<u64, CatalogError> {
+    client
+        .execute(PRUNE_TIMES, &[&before, &batch])
+        .await
+        .map_err(CatalogError::query(
+            "forget the times of rows applied together",
+        ))
 }
 
 fn micros(duration: Duration) -> i64 {

@@ -36,8 +36,6 @@ const IDLE_WAL_MAX_BYTES: u64 = 1024 * 1024;
 pub(super) struct ApplyOptions {
     /// The link.
     pub link: LinkName,
-    /// Several source transactions may share a target transaction (two nodes only, see design).
-    pub merge: bool,
     /// How long to wait for the target's clock.
     pub max_clock_skew: Duration,
     /// Transactions are asked for once they are committed, but only for a while.
@@ -95,7 +93,7 @@ impl Applying {
         progress.applied(begun.source_end, begun.target_written);
         Self {
             applier: applier.copying(std::mem::take(&mut lessons.copies)),
-            window: Window::new(options.merge),
+            window: Window::new(),
             options,
             monitor,
             lessons,
@@ -214,8 +212,20 @@ impl Applying {
         self.queue.done(charge);
     }
 
-    /// Sends a group ahead, or applies it step by step once nothing else is on its way.
+    /// Sends a group on, as a whole or each transaction by itself.
     async fn go(&mut self, group: Group) -> Result<(), LinkError> {
+        // An error shows again, and is dealt with, once the group is written.
+        if !matches!(self.applier.goes_apart(&group.pieces).await, Ok(true)) {
+            return self.go_together(group).await;
+        }
+        for alone in group.apart() {
+            self.go_together(alone).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends a group ahead, or applies it step by step once nothing else is on its way.
+    async fn go_together(&mut self, group: Group) -> Result<(), LinkError> {
         if self.window.is_idle() {
             self.show_oldest(Some(&group));
         }

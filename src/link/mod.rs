@@ -303,7 +303,6 @@ impl Link {
     fn options(&self, asked: bool) -> ApplyOptions {
         ApplyOptions {
             link: self.context.link.clone(),
-            merge: self.context.nodes.len() == 2,
             max_clock_skew: self.context.max_clock_skew,
             waits_to_ask: self.wants_running() && !asked,
         }

@@ -30,8 +30,6 @@ const GROUP_ROWS_FAILED_MIN: usize = 200;
 const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Most full groups on their way: at 100 ms there and back still 160,000 rows a second.
 const GROUPS_IN_FLIGHT_MAX: usize = 8;
-/// Most transactions on their way where each is a target transaction of its own.
-const TRANSACTIONS_IN_FLIGHT_MAX: usize = 256;
 /// Most wire bytes on their way; a group may go beyond.
 const BYTES_IN_FLIGHT_MAX: usize = 6 * 1024 * 1024;
 
@@ -51,6 +49,22 @@ impl Group {
     /// A part of a large transaction, or a transaction that ends one.
     pub(super) fn is_part(&self) -> bool {
         self.part
+    }
+
+    /// Each transaction by itself; the last one has the share of all.
+    pub(super) fn apart(self) -> Vec<Self> {
+        let alone = |piece: Piece| Self {
+            rows: piece.changes.len(),
+            bytes: piece.bytes,
+            part: !is_whole(&piece),
+            pieces: vec![piece],
+            charge: Charge::default(),
+        };
+        let mut groups: Vec<Self> = self.pieces.into_iter().map(alone).collect();
+        if let Some(last) = groups.last_mut() {
+            last.charge = self.charge;
+        }
+        groups
     }
 
     fn add(&mut self, waiting: Waiting) {
@@ -79,7 +93,6 @@ pub(super) struct Flight {
 
 /// The group being filled and those on their way.
 pub(super) struct Window {
-    merge: bool,
     rows_max: usize,
     filling: Group,
     /// What comes next does not fit in.
@@ -91,10 +104,9 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// `merge`: several source transactions may share a target transaction.
-    pub(super) fn new(merge: bool) -> Self {
+    /// Nothing is on its way.
+    pub(super) fn new() -> Self {
         Self {
-            merge,
             rows_max: group_rows(GROUP_ROWS_FIRST),
             filling: Group::default(),
             closed: false,
@@ -108,7 +120,7 @@ impl Window {
     /// Adds a piece to the group being filled; gives it back where it must wait for the next.
     pub(super) fn add(&mut self, waiting: Waiting) -> Option<Waiting> {
         let filling = &self.filling;
-        let joins = self.merge && is_whole(&waiting.piece) && !filling.is_part();
+        let joins = is_whole(&waiting.piece) && !filling.is_part();
         if !filling.pieces.is_empty() && !joins {
             self.closed = true;
             return Some(waiting);
@@ -121,7 +133,7 @@ impl Window {
     pub(super) fn is_full(&self) -> bool {
         let filling = &self.filling;
         let large = filling.rows >= self.room.of(self.rows_max) || filling.bytes >= GROUP_BYTES_MAX;
-        !filling.pieces.is_empty() && (!self.merge || self.closed || large || filling.is_part())
+        !filling.pieces.is_empty() && (self.closed || large || filling.is_part())
     }
 
     /// The group being filled, whatever is on its way.
@@ -133,12 +145,7 @@ impl Window {
 
     /// The group being filled, if it is to go now.
     pub(super) fn next(&mut self) -> Option<Group> {
-        let most = if self.merge {
-            GROUPS_IN_FLIGHT_MAX
-        } else {
-            TRANSACTIONS_IN_FLIGHT_MAX
-        };
-        let room = self.flights.len() < most && self.bytes < BYTES_IN_FLIGHT_MAX;
+        let room = self.flights.len() < GROUPS_IN_FLIGHT_MAX && self.bytes < BYTES_IN_FLIGHT_MAX;
         let goes = self.flights.is_empty() || (self.is_full() && room);
         if !goes || self.filling.pieces.is_empty() {
             return None;

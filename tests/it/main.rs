@@ -37,6 +37,7 @@ mod status_truth;
 mod streaming;
 #[path = "../support/mod.rs"]
 mod support;
+mod together;
 mod tombstones;
 mod types;
 mod unique;

@@ -14,12 +14,14 @@ use crate::support::{Cluster, ClusterOptions, LIMIT, pg, pool, wait_until};
 
 const WORKERS: &str = "[apply]\napply_workers = 3\n";
 
-/// Each transaction of a source is one of the target, as more than two nodes have it; they are
-/// spread over the sessions however little time they take.
+/// Each transaction of a source is one of the target; they are spread over the sessions however
+/// little time they take.
 #[cfg(feature = "failpoints")]
 async fn cluster_of_three(schema: &str) -> Cluster {
     let options = ClusterOptions::majors(&[pool::usual_major(); 3]).config(WORKERS);
-    let options = options.daemon_env("MMREPL_APPLY", "always_ahead");
+    let options = options
+        .daemon_env("MMREPL_APPLY", "always_ahead")
+        .daemon_env("MMREPL_GROUP_ROWS", "1");
     let cluster = Cluster::running_with(options, schema).await;
     cluster.wait_streaming().await;
     cluster

@@ -1,0 +1,182 @@
+//! The conditions under which a statement may touch a row: who wrote it, and when. Pure.
+
+use std::fmt::Write as _;
+
+use super::mapping::TableMap;
+use super::versions::Versions;
+
+/// What a guard compares with: numbers of replication origins on the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guard {
+    /// The origin of this link's source on the target.
+    pub origin: u32,
+    /// Origins of the nodes that win a tie against the source (their names sort after it).
+    pub stronger: Vec<u32>,
+    /// Origins of third nodes. What has any other origin counts as written on the target.
+    pub others: Vec<u32>,
+    /// Source and target are the whole cluster.
+    pub pair: bool,
+    /// Second origins of nodes, each with its first (0 for the target).
+    pub again: Vec<(u32, u32)>,
+}
+
+impl Guard {
+    /// How many floors a guarded statement takes, as its first parameters: the target's, then
+    /// one for each of `others`. (`conflict::Seen::floor`)
+    pub fn floors(&self) -> usize {
+        1 + self.others.len()
+    }
+
+    /// For statements without a guard.
+    pub(super) fn none() -> Self {
+        Self {
+            origin: 0,
+            stronger: Vec::new(),
+            others: Vec::new(),
+            pair: false,
+            again: Vec::new(),
+        }
+    }
+
+    /// The numbers that stand for the node of a first origin.
+    pub(super) fn both(&self, first: u32) -> impl Iterator<Item = u32> {
+        let again = self.again.iter().filter(move |(_, of)| *of == first);
+        std::iter::once(first).chain(again.map(|(id, _)| *id))
+    }
+
+    /// When the row version `alias`, of the row with the key text `key`, was written by its source.
+    ///
+    /// Between more than two nodes that need not be the time of its transaction, which is never
+    /// before it: a statement that only asks whether a row is older may take that one.
+    pub(super) fn time_of(&self, alias: &str, map: &TableMap, key: &str) -> String {
+        if self.pair || key.is_empty() {
+            return format!("pg_xact_commit_timestamp({alias}.xmin)");
+        }
+        let oid = map.table.oid;
+        format!("mmrepl.source_time({alias}.xmin, {oid}, {key})")
+    }
+
+    /// When and by whom the row version `x` was written, as two columns: microseconds since
+    /// 2000-01-01 and the origin, as text.
+    pub(super) fn written(&self, map: &TableMap, key: &str) -> String {
+        format!(
+            "((extract(epoch from {}) * 1000000)::int8 - 946684800000000)::text, \
+             (pg_xact_commit_timestamp_origin(x.xmin)).roident::text",
+            self.time_of("x", map, key)
+        )
+    }
+
+    /// "The source wrote what was written at `written`".
+    pub(super) fn by_source(&self, written: &str) -> String {
+        let ids: Vec<String> = self.both(self.origin).map(|id| id.to_string()).collect();
+        format!("{written}.roident in ({})", ids.join(", "))
+    }
+
+    /// "The row version `alias` loses, and there is nothing to record": the source wrote it, or its
+    /// version is unknown, or the source knew it and it is older. The last two in one comparison.
+    ///
+    /// Where rows carry their version, `incoming` is the change's and says which is older.
+    pub(super) fn takes(&self, versions: &Versions, incoming: &str) -> String {
+        let takes = self.takes_above("t", |n| format!("${n}::timestamptz"));
+        also_below(versions, incoming, takes)
+    }
+
+    /// The same with the floors somewhere else.
+    pub(super) fn takes_above(&self, alias: &str, floor: impl Fn(usize) -> String) -> String {
+        let written = format!("(pg_xact_commit_timestamp_origin({alias}.xmin))");
+        let floors: Vec<String> = (1..=self.floors()).map(&floor).collect();
+        // The time alone is cheaper to ask for than time and origin, and mostly it is enough.
+        let below_all = format!(
+            "not coalesce(pg_xact_commit_timestamp({alias}.xmin) > least({}), false)",
+            floors.join(", ")
+        );
+        let by_source = self.by_source(&written);
+        if self.others.is_empty() {
+            return format!("({below_all} or {by_source})");
+        }
+        let above = self.above_floor(&written, &format!("{written}.\"timestamp\""), floor);
+        format!("({below_all} or {by_source} or not coalesce({above}, false))")
+    }
+
+    /// "What was written at `time` lies above the floor of the node that wrote it", which `written`
+    /// tells.
+    pub(super) fn above_floor(
+        &self,
+        written: &str,
+        time: &str,
+        floor: impl Fn(usize) -> String,
+    ) -> String {
+        let mut bound = floor(1);
+        if !self.others.is_empty() {
+            let numbers = (2..).zip(&self.others);
+            let cases: Vec<String> = numbers
+                .flat_map(|(number, origin)| {
+                    let case = |id| format!("when {id} then {}", floor(number));
+                    self.both(*origin).map(case).collect::<Vec<_>>()
+                })
+                .collect();
+            bound = format!(
+                "case {written}.roident {} else {bound} end",
+                cases.join(" ")
+            );
+        }
+        format!("{time} > {bound}")
+    }
+
+    /// "The row version `alias`, of the row with the key text `key`, loses against a write of this
+    /// link's source at `time`".
+    ///
+    /// The same rule as `conflict::Version::wins_over`: the source's own rows and rows of unknown
+    /// version always lose, a tie is decided by name.
+    pub(super) fn older(&self, (alias, key): (&str, &str), map: &TableMap, time: &str) -> String {
+        let written = format!("(pg_xact_commit_timestamp_origin({alias}.xmin))");
+        let origin = format!("{written}.roident");
+        let stamp = format!("{written}.\"timestamp\"");
+        let beats = |at: &str| {
+            let beats = beats(&self.stronger, at, time, &origin);
+            format!("not coalesce({beats}, false)")
+        };
+        let mut older = format!("{} or {}", self.by_source(&written), beats(&stamp));
+        if !self.pair {
+            // The stamp first: it is there at once, and mostly enough.
+            let _ = write!(older, " or {}", beats(&self.time_of(alias, map, key)));
+        }
+        format!("({older})")
+    }
+
+    /// "The row version `alias` holds what the source did not send of its own row".
+    ///
+    /// This very transaction wrote it, or the source did. The latter counts in a pair only: between
+    /// two writes of the source a third node may have written its row, and that write may still be
+    /// on its way here. (The target's own writes cannot: they would be in the row.)
+    pub(super) fn same_writer(&self, alias: &str) -> String {
+        let own = format!("{alias}.xmin = pg_current_xact_id()::xid");
+        if !self.pair {
+            return own;
+        }
+        format!(
+            "({} or {own})",
+            self.by_source(&format!("(pg_xact_commit_timestamp_origin({alias}.xmin))"))
+        )
+    }
+}
+
+/// `takes`, and the version of row `t` is below `incoming`.
+pub(super) fn also_below(versions: &Versions, incoming: &str, takes: String) -> String {
+    match versions.is_below("t", incoming) {
+        Some(below) => format!("({below} and {takes})"),
+        None => takes,
+    }
+}
+
+/// "What was written at `written` by `origin` is newer than `time`", ties going to `stronger`.
+fn beats(stronger: &[u32], written: &str, time: &str, origin: &str) -> String {
+    let list: Vec<String> = stronger.iter().map(u32::to_string).collect();
+    if list.is_empty() {
+        return format!("{written} > {time}");
+    }
+    format!(
+        "({written} > {time} or ({written} = {time} and {origin} in ({})))",
+        list.join(", ")
+    )
+}
