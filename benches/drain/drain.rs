@@ -49,8 +49,8 @@ fn parts(engines: &[Engine]) -> Vec<Part> {
     }
     for workload in WORKLOADS.iter().filter(|workload| workload.small) {
         // Clusters of two and of three nodes cannot share a source.
-        let groups = vec![vec![Engine::Native], vec![Engine::OneToOne]];
-        add("single/", workload, Duration::ZERO, groups);
+        let groups = vec![vec![Engine::Native], vec![Engine::Mesh]];
+        add("mesh/", workload, Duration::ZERO, groups);
     }
     for workload in WORKLOADS.iter().filter(|workload| workload.over_network) {
         let groups = vec![vec![Engine::Native, Engine::Mmrepl]];

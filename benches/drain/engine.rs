@@ -15,8 +15,8 @@ pub(crate) enum Engine {
     Pglogical,
     /// The daemon of the source.
     Mmrepl,
-    /// The same in a cluster of three: each source transaction is one target transaction.
-    OneToOne,
+    /// The same in a cluster of three, where transactions applied together keep their own times.
+    Mesh,
     /// The daemon of the source with so many sessions on the target.
     Workers(u8),
 }
@@ -35,14 +35,14 @@ impl Engine {
             Self::Native => "native",
             Self::Pglogical => "pglogical",
             Self::Mmrepl => "mmrepl",
-            Self::OneToOne => "mmrepl, one to one",
+            Self::Mesh => "mmrepl, three nodes",
             Self::Workers(2) => "mmrepl, 2 workers",
             Self::Workers(_) => "mmrepl, 4 workers",
         }
     }
 
     pub(crate) const fn is_mmrepl(self) -> bool {
-        matches!(self, Self::Mmrepl | Self::OneToOne | Self::Workers(_))
+        matches!(self, Self::Mmrepl | Self::Mesh | Self::Workers(_))
     }
 
     /// Makes a subscription of `target`, switched on, that reaches the source by `dsn`.
@@ -50,7 +50,7 @@ impl Engine {
         match self {
             Self::Native => subscription(source, target, dsn).await,
             Self::Pglogical => pglogical_subscription(source, target, dsn).await,
-            Self::Mmrepl | Self::OneToOne | Self::Workers(_) => {}
+            Self::Mmrepl | Self::Mesh | Self::Workers(_) => {}
         }
     }
 

@@ -19,7 +19,7 @@
 //! | `MMREPL_BENCH_RESUME` | 1: only the runs that this build lacks |
 //! | `MMREPL_BENCH_BINARY` | another build of mmrepl |
 //!
-//! Parts: `w1` to `w6` (backlogs), `workers/w1` … (several sessions), `single/w1` … (one to one),
+//! Parts: `w1` to `w6` (backlogs), `workers/w1` … (several sessions), `mesh/w1` … (three nodes),
 //! `rtt/w1` … and `rtt/network` (far apart), `steady`, `rate`, `conflicts`; `none` only makes the
 //! document.
 #![allow(clippy::print_stdout, missing_docs)]

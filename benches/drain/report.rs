@@ -25,7 +25,7 @@ pub(crate) fn document(results: &Results) -> String {
         ("speed", all(tables::speed)),
         ("cost", all(tables::cost)),
         ("workers", one(tables::workers)),
-        ("one_to_one", one(tables::one_to_one)),
+        ("three_nodes", one(tables::three_nodes)),
         ("latency", one(tables::latency)),
         ("rate", one(tables::highest_rate)),
         ("far", one(tables::far)),

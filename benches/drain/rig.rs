@@ -126,7 +126,7 @@ impl Rig {
         std::fs::create_dir_all(&dir).expect("the folder is ours");
         let target = side(plan, &dir, "target", engine == Engine::Pglogical).await;
         let third = match engine {
-            Engine::OneToOne => Some(side(plan, &dir, "third", false).await),
+            Engine::Mesh => Some(side(plan, &dir, "third", false).await),
             _ => None,
         };
         // A daemon runs beside the source, a subscription's worker beside the target: either

@@ -159,6 +159,7 @@ impl Applier {
         let ending = last.map(|(end, seen)| self.ending(end, seen));
         let opening = self.opening();
         let turn = self.workers.turn.take();
+        let keeps_times = self.keeps_times(pieces);
         let mut batch = self.session.batch();
         opening.push(&mut batch)?;
         push_all(&mut batch, turn.as_ref().map(|turn| &turn.take))?;
@@ -171,8 +172,10 @@ impl Applier {
         for segment in planned {
             sending.segment(&mut batch, segment)?;
         }
-        let rows: Vec<&[Entry]> = planned.iter().map(|(_, entries)| *entries).collect();
-        push_source_times(&mut batch, &rows, self.newest)?;
+        if keeps_times {
+            let rows: Vec<&[Entry]> = planned.iter().map(|(_, entries)| *entries).collect();
+            push_source_times(&mut batch, &rows, self.newest)?;
+        }
         push_all(
             &mut batch,
             turn.as_ref().and_then(|turn| turn.wait.as_ref()),

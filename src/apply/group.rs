@@ -155,6 +155,8 @@ pub struct WholeRowChange {
     pub old: Option<Tuple>,
     /// The row that is there now, for inserts and updates.
     pub new: Option<Tuple>,
+    /// Commit time.
+    pub time: CommitTime,
 }
 
 /// One thing to write.
@@ -195,7 +197,7 @@ pub fn entries_of(
         target.map.check_missing(new)?;
     }
     if target.map.key.is_none() {
-        let whole = whole_row(change, target).map(Entry::WholeRow);
+        let whole = whole_row(change, target, stamp.time).map(Entry::WholeRow);
         return Ok(whole.into_iter().collect());
     }
     let row = |key, made, op, rank| {
@@ -265,7 +267,7 @@ fn whole(old: Option<&OldImage>) -> Option<Tuple> {
     }
 }
 
-fn whole_row(change: &Change, target: &Arc<Target>) -> Option<WholeRowChange> {
+fn whole_row(change: &Change, target: &Arc<Target>, time: CommitTime) -> Option<WholeRowChange> {
     let image = |old: &OldImage| match old {
         OldImage::Key(tuple) | OldImage::Full(tuple) => tuple.clone(),
     };
@@ -283,6 +285,7 @@ fn whole_row(change: &Change, target: &Arc<Target>) -> Option<WholeRowChange> {
         target: Arc::clone(target),
         old,
         new,
+        time,
     })
 }
 

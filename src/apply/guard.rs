@@ -49,7 +49,7 @@ impl Guard {
     /// Between more than two nodes that need not be the time of its transaction, which is never
     /// before it: a statement that only asks whether a row is older may take that one.
     pub(super) fn time_of(&self, alias: &str, map: &TableMap, key: &str) -> String {
-        if self.pair || key.is_empty() {
+        if self.pair {
             return format!("pg_xact_commit_timestamp({alias}.xmin)");
         }
         let oid = map.table.oid;

@@ -12,83 +12,113 @@
 //! group's time is never before the row's own: what it takes, it takes rightly, and what it does
 //! not take is looked at (`Guard::time_of`).
 //!
-//! Some changes are not grouped here (`Applier::goes_apart`): truncates and rows without a key,
-//! whose times have no place in that table, and rules that know no order.
+//! In a table without a key the text of the whole row stands for it: only a truncate asks. (Of equal
+//! rows that are applied together all then count as written when the last one was.)
+//!
+//! Some changes are not grouped here (`Applier::goes_apart`): truncates, rows that cannot be told
+//! apart, and rules that know no order.
 //!
 //! Housekeeping forgets the times once nothing can arrive any more that was written before them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::error::ApplyError;
-use super::group::{Entry, RowChange};
+use super::group::Entry;
 use super::mapping::TableMap;
 use super::params::{text_array, time_array};
-use super::sql::key_of;
+use super::push::written;
+use super::sql::row_text;
 use super::target::{Statement, Target};
 use super::transaction::Applier;
 use crate::assemble::{Change, Piece};
 use crate::catalog::key_text::key_expression;
-use crate::catalog::table::KeyColumn;
 use crate::commit_time::CommitTime;
 use crate::conflict::Tie;
 use crate::wire::Batch;
 
-/// Keeps the times of rows of one table. Parameters: one text array per key column, the times.
+/// Keeps the times of rows of one table. Parameters: one text array per column of the key, or per
+/// written column where there is none; the times.
 ///
 /// The number of a transaction long ago may come round again.
 pub(super) fn keep(map: &TableMap) -> String {
-    let keys = key_of(map);
+    let types = types_of(map);
     let (mut arrays, mut names) = (String::new(), String::new());
-    for position in 1..=keys.len() {
+    for position in 1..=types.len() {
         let _ = write!(arrays, "${position}::text[], ");
         let _ = write!(names, "k{position}, ");
     }
-    let value =
-        |index: usize, column: &KeyColumn| format!("k.k{}::{}", index + 1, column.type_name);
-    let key = map.table.key.as_ref();
-    let text = key.map_or_else(String::new, |key| key_expression(key, value));
+    let value = |index: usize| format!("k.k{}::{}", index + 1, types[index]);
+    let text = match &map.table.key {
+        Some(key) => format!("({})::text", key_expression(key, |index, _| value(index))),
+        None => row_text((0..types.len()).map(value)),
+    };
     format!(
         "insert into mmrepl.source_time (xid, relation, keys, times) \
          select pg_current_xact_id()::xid::text::int8, {}, \
-         array_agg(hashtextextended(({text})::text collate \"C\", 0)), array_agg(k.at) \
+         array_agg(hashtextextended({text} collate \"C\", 0)), array_agg(k.at) \
          from unnest({arrays}${}::timestamptz[]) k({names}at) \
          on conflict (xid, relation) do update set keys = excluded.keys, times = excluded.times, \
          left_at = excluded.left_at",
         map.table.oid,
-        keys.len() + 1,
+        types.len() + 1,
     )
 }
 
-/// The rows of one table whose times are kept, each key once.
-struct Kept<'a> {
-    target: &'a Arc<Target>,
-    rows: Vec<&'a RowChange>,
+/// The types of what tells a row of the table from others.
+fn types_of(map: &TableMap) -> Vec<&str> {
+    match &map.table.key {
+        Some(key) => key.columns.iter().map(|c| c.type_name.as_str()).collect(),
+        None => map
+            .written()
+            .map(|index| map.columns[index].type_name.as_str())
+            .collect(),
+    }
 }
 
-/// What must be kept of segments that are stamped with `stamp`, by table.
+/// What tells a row from others, as texts, and when it was written.
+type KeptRow<'a> = (Vec<Option<&'a [u8]>>, CommitTime);
+
+/// The rows of one table whose times are kept.
+struct Kept<'a> {
+    target: &'a Arc<Target>,
+    rows: Vec<KeptRow<'a>>,
+}
+
+/// The table and the row that an entry leaves there, or the key that it leaves a tombstone for.
+fn row_of(entry: &Entry) -> Option<(&Arc<Target>, KeptRow<'_>)> {
+    match entry {
+        Entry::Row(row) => {
+            let key = row.key.iter().map(|value| Some(value.as_ref())).collect();
+            Some((&row.target, (key, row.time)))
+        }
+        Entry::WholeRow(row) => {
+            let values = written(&row.target, row.new.as_ref()?);
+            Some((&row.target, (values, row.time)))
+        }
+    }
+}
+
+/// What must be kept of segments that are stamped with `stamp`, by table. Of several writes of a
+/// key the last one comes first, which is where it is looked for.
 fn kept<'a>(segments: &[&'a [Entry]], stamp: CommitTime) -> Vec<Kept<'a>> {
     let mut tables: Vec<Kept<'a>> = Vec::new();
     let mut places: HashMap<u32, usize> = HashMap::new();
-    let mut known: HashSet<(u32, &[bytes::Bytes])> = HashSet::new();
-    // A key's last write counts.
-    for entry in segments.iter().rev().flat_map(|entries| entries.iter()) {
-        let Some(row) = entry.row().filter(|row| !row.target.guard().pair) else {
+    for entry in segments
+        .iter()
+        .rev()
+        .flat_map(|entries| entries.iter().rev())
+    {
+        let Some((target, row)) = row_of(entry) else {
             continue;
         };
-        let oid = row.target.map.table.oid;
-        if segments.len() > 1 && !known.insert((oid, &row.key)) {
+        if row.1 == stamp && segments.len() == 1 && target.map.key.is_some() {
             continue;
         }
-        if row.time == stamp {
-            continue;
-        }
-        let place = *places.entry(oid).or_insert_with(|| {
-            tables.push(Kept {
-                target: &row.target,
-                rows: Vec::new(),
-            });
+        let place = *places.entry(target.map.table.oid).or_insert_with(|| {
+            let rows = Vec::new();
+            tables.push(Kept { target, rows });
             tables.len() - 1
         });
         tables[place].rows.push(row);
@@ -103,11 +133,10 @@ pub(super) fn push_source_times(
     stamp: CommitTime,
 ) -> Result<(), ApplyError> {
     for Kept { target, rows } in kept(segments, stamp) {
-        let columns = key_of(&target.map).len();
-        let column =
-            |index: usize| text_array(rows.iter().map(|row| Some(row.key[index].as_ref())));
+        let columns = types_of(&target.map).len();
+        let column = |index: usize| text_array(rows.iter().map(|(values, _)| values[index]));
         let mut arrays: Vec<Vec<u8>> = (0..columns).map(column).collect();
-        arrays.push(time_array(rows.iter().map(|row| row.time)));
+        arrays.push(time_array(rows.iter().map(|(_, time)| *time)));
         let pushed = batch.push_binary(target.sql(Statement::SourceTimes), &arrays);
         pushed.map_err(|source| ApplyError::target(source, Some(target.map.label())))?;
     }
@@ -115,9 +144,14 @@ pub(super) fn push_source_times(
 }
 
 impl Applier {
+    /// Whether somebody may ask when the rows of these transactions, applied together, were written.
+    pub(super) fn keeps_times(&self, pieces: &[Piece]) -> bool {
+        pieces.len() > 1 && !self.origins.is_pair()
+    }
+
     /// Whether each of these transactions must be a target transaction of its own.
     pub async fn goes_apart(&mut self, pieces: &[Piece]) -> Result<bool, ApplyError> {
-        if pieces.len() < 2 || self.origins.is_pair() {
+        if !self.keeps_times(pieces) {
             return Ok(false);
         }
         let mut last = None;
@@ -155,8 +189,13 @@ impl Applier {
     }
 }
 
-/// Of two writes of a key one is the newer, and the key has a place to say so.
+/// Of two writes of a row one is the newer, and there is a place to say so.
 fn has_order(target: &Target) -> bool {
-    let versions = target.versions();
-    target.map.key.is_some() && versions.merging().is_none() && versions.tie() != Tie::Known
+    let (map, versions) = (&target.map, target.versions());
+    let castable = |index: usize| {
+        let column = map.table.column(&map.columns[index].name);
+        column.is_some_and(|column| column.cast_type.is_some())
+    };
+    let told_apart = map.key.is_some() || map.written().all(castable);
+    told_apart && versions.merging().is_none() && versions.tie() != Tie::Known
 }

@@ -57,12 +57,19 @@ pub(super) fn key_text(map: &TableMap, first: usize) -> String {
     })
 }
 
-/// The same of the row version `alias`; empty for a table without a key.
+/// The same of the row version `alias`; in a table without a key, the text of the whole row.
 pub(super) fn key_text_of(map: &TableMap, alias: &str) -> String {
+    let Some(key) = &map.table.key else {
+        let names = map.written().map(|index| quote(&map.columns[index].name));
+        return row_text(names.map(|name| format!("{alias}.{name}")));
+    };
     let value = |_, column: &KeyColumn| format!("{alias}.{}", quote(&column.name));
-    map.table.key.as_ref().map_or_else(String::new, |key| {
-        format!("({})::text", key_expression(key, value))
-    })
+    format!("({})::text", key_expression(key, value))
+}
+
+/// The text of a row of these values.
+pub(super) fn row_text(values: impl Iterator<Item = String>) -> String {
+    format!("row({})::text", values.collect::<Vec<_>>().join(", "))
 }
 
 /// `insert … values ($1, …)` of every written column; a row that is there already is left alone.

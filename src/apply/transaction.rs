@@ -268,7 +268,7 @@ impl Applier {
                 Segment::Truncate(targets, stamp) => self.truncate(targets, stamp).await?,
             }
         }
-        if pieces.len() > 1 {
+        if self.keeps_times(pieces) {
             let rows: Vec<&[Entry]> = segments.iter().filter_map(Segment::rows).collect();
             self.keep_source_times(&rows).await?;
         }
