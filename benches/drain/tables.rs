@@ -1,7 +1,7 @@
 //! The tables of the document; each is empty where nothing was measured for it.
 
 use crate::drain::WORKERS;
-use crate::engine::Engine::{self, Mmrepl, Native, Mesh, Pglogical};
+use crate::engine::Engine::{self, Mesh, Mmrepl, Native, Pglogical};
 use crate::results::{Measured, Results, Steady, median};
 use crate::summary::{Runs, grouped, head, met, row, steady, times};
 use crate::workload::{WORKLOADS, Workload};

@@ -214,8 +214,9 @@ impl Applying {
 
     /// Sends a group on, as a whole or each transaction by itself.
     async fn go(&mut self, group: Group) -> Result<(), LinkError> {
-        // An error shows again, and is dealt with, once the group is written.
-        if !matches!(self.applier.goes_apart(&group.pieces).await, Ok(true)) {
+        // An error shows again, and is dealt with, once something is written.
+        let apart = self.applier.goes_apart(&group.pieces).await;
+        if !apart.unwrap_or(true) {
             return self.go_together(group).await;
         }
         for alone in group.apart() {

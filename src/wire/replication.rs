@@ -41,7 +41,7 @@ pub struct SystemInfo {
 
 /// How far a source on this host may send ahead of what was read: several reads' worth of small
 /// changes.
-const WINDOW_BYTES: usize = 16 * 1024;
+const WINDOW_BYTES: usize = 256 * 1024;
 
 /// A slot that was just made.
 #[derive(Clone, Debug, PartialEq, Eq)]
