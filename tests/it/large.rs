@@ -43,6 +43,27 @@ async fn a_large_transaction_passes_in_bounded_memory() {
     }
 }
 
+/// A source on this host may send only so much ahead, which must not be less than the network's
+/// largest packets: these would then wait for the sender's timer, five a second.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_of_wide_rows_does_not_trickle() {
+    let cluster = Cluster::running("create table t (id int primary key, v text)").await;
+    cluster.wait_streaming().await;
+    cluster.mmrepl_ok(&["pause", "east->west"]).await;
+    cluster.wait_state("east", "west", &["paused"]).await;
+    let backlog = "do $$ begin for i in 0..49 loop
+            insert into t select i * 1000 + g, repeat(md5(g::text), 31) from generate_series(1, 1000) g;
+            commit;
+        end loop; end $$";
+    cluster.east().sql(backlog).await;
+    cluster.mmrepl_ok(&["resume", "east->west"]).await;
+    cluster.wait_equal().await;
+    assert_eq!(
+        cluster.west().value("select count(*) from t").await,
+        "50000"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_tables() {
     let tables = if full_size() { 5000 } else { 500 };
