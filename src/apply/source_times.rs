@@ -12,8 +12,8 @@
 //! group's time is never before the row's own: what it takes, it takes rightly, and what it does
 //! not take is looked at (`Guard::time_of`).
 //!
-//! In a table without a key the text of the whole row stands for it: only a truncate asks. (Of equal
-//! rows that are applied together all then count as written when the last one was.)
+//! In a table without a key the text of the whole row stands for it: only a truncate asks. (Of
+//! equal rows that are applied together all then count as written when the last one was.)
 //!
 //! Some changes are not grouped here (`Applier::goes_apart`): truncates, rows that cannot be told
 //! apart, and rules that know no order.
@@ -144,7 +144,8 @@ pub(super) fn push_source_times(
 }
 
 impl Applier {
-    /// Whether somebody may ask when the rows of these transactions, applied together, were written.
+    /// Whether somebody may ask when the rows of these transactions were written, if they are
+    /// applied together.
     pub(super) fn keeps_times(&self, pieces: &[Piece]) -> bool {
         pieces.len() > 1 && !self.origins.is_pair()
     }

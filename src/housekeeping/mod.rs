@@ -24,8 +24,8 @@
 //! idle cluster without expired tombstones is asked nothing but one question per period here.
 //!
 //! The times of rows that were applied together (`apply::source_times`) are needed as long as
-//! something may arrive that was written between them, which is the same question. Nobody else wants
-//! them, so they go with the next sweep.
+//! something may arrive that was written between them, which is the same question. Nobody else
+//! wants them, so they go with the next sweep.
 //!
 //! WAL positions prove something only within one history. A node that was restored, failed over or
 //! replaced during a sweep shows by its system identifier, its timeline or an end of WAL that lies

@@ -52,7 +52,8 @@ pub(super) const LOCK_TIMEOUT: &str = "30s";
 pub(super) const LOCK_TIMEOUT_BESIDE_RUNNING: &str = "2s";
 
 /// Settings of the apply session: triggers and foreign keys do not fire, commits do not wait for
-/// the disk (see `progress`), no statement is worth compiling, and a lock that never comes is an error that is retried and shown.
+/// the disk (see `progress`), no statement is worth compiling, and a lock that never comes is an
+/// error that is retried and shown.
 const APPLY_SETTINGS: [(&str, &str); 7] = [
     ("session_replication_role", "replica"),
     ("synchronous_commit", "off"),
