@@ -52,7 +52,8 @@ async fn a_backlog_of_wide_rows_does_not_trickle() {
     cluster.mmrepl_ok(&["pause", "east->west"]).await;
     cluster.wait_state("east", "west", &["paused"]).await;
     let backlog = "do $$ begin for i in 0..49 loop
-            insert into t select i * 1000 + g, repeat(md5(g::text), 31) from generate_series(1, 1000) g;
+            insert into t select i * 1000 + g, repeat(md5(g::text), 31)
+                from generate_series(1, 1000) g;
             commit;
         end loop; end $$";
     cluster.east().sql(backlog).await;
