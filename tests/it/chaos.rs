@@ -145,9 +145,9 @@ async fn nothing_is_lost_and_nothing_happens_twice() {
     break_everything(cluster, Rng::from_env(20_261_120)).await;
 }
 
-/// The same where three sessions write what each link brings, in small groups. These are sent ahead
-/// whatever becomes of them, which is slow where so much is refused: with two rows in a group a slow
-/// machine falls behind its writers for good.
+/// The same where three sessions write what each link brings, in small groups. These are sent
+/// ahead whatever becomes of them, which is slow where so much is refused: with two rows in a group
+/// a slow machine falls behind its writers for good.
 #[cfg(feature = "failpoints")]
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_with_workers() {
