@@ -30,7 +30,8 @@ const APART: [Then; 4] = [
     Then::LetThrough("north"),
     Then::Together,
 ];
-/// A statement that makes a duplicate does nothing.
+/// A statement that makes a duplicate does nothing. To look first would not be enough: while the
+/// links run, the row that is in the way may arrive between the look and the write.
 const ATTEMPT: &str = "create function attempt(statement text) returns void language plpgsql as $$
     begin execute statement; exception when unique_violation then null; end $$;";
 /// For rule `custom`: neither associative nor commutative, nor does it keep every row.
@@ -186,10 +187,9 @@ impl Written {
                 at(key)
             ),
             Write::Move(from, to) => format!(
-                "update {table} set id = {1} where id = {0}
-                 and not exists (select from {table} where id = {1})",
-                at(from),
-                at(to)
+                "select attempt($$update {table} set id = {} where id = {}$$)",
+                at(to),
+                at(from)
             ),
             Write::Take(key, value) => {
                 let (id, taken) = (at(key), self.value(value));

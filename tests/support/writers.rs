@@ -1,7 +1,7 @@
 //! Applications that write while things break, and remember what was acknowledged.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -21,14 +21,23 @@ pub const SCHEMA: &str = "
 const ACCOUNTS: u64 = 20;
 /// Items: several of them change in one statement.
 const ITEMS: u64 = 300;
+/// How much longer a writer rests between its transactions when it is to go slowly.
+const SLOWER: u32 = 10;
 /// An answer that has not come by then will not.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Writes until told to stop; numbers of acknowledged ledger rows are kept.
 pub struct Writer {
     name: String,
-    stop: Arc<AtomicBool>,
+    orders: Arc<Orders>,
     task: JoinHandle<Vec<i64>>,
+}
+
+/// What a writer is told.
+struct Orders {
+    stop: AtomicBool,
+    /// Its rests are so many times as long.
+    rests: AtomicU32,
 }
 
 /// What one writer got acknowledged.
@@ -42,18 +51,28 @@ pub struct Acknowledged {
 impl Writer {
     /// Starts to write through `dsn`, again and again whatever happens to the server.
     pub fn start(name: &str, dsn: String, rng: Rng) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(write(name.to_owned(), dsn, rng, Arc::clone(&stop)));
+        let orders = Arc::new(Orders {
+            stop: AtomicBool::new(false),
+            rests: AtomicU32::new(1),
+        });
+        let task = tokio::spawn(write(name.to_owned(), dsn, rng, Arc::clone(&orders)));
         Self {
             name: name.to_owned(),
-            stop,
+            orders,
             task,
         }
     }
 
+    /// Lets it write slowly, so that a backlog can be caught up with on the busiest machine, or
+    /// as before.
+    pub fn go_slowly(&self, slowly: bool) {
+        let rests = if slowly { SLOWER } else { 1 };
+        self.orders.rests.store(rests, Ordering::Relaxed);
+    }
+
     /// Stops it after the transaction in hand.
     pub async fn stop(self) -> Acknowledged {
-        self.stop.store(true, Ordering::Relaxed);
+        self.orders.stop.store(true, Ordering::Relaxed);
         Acknowledged {
             name: self.name,
             numbers: self.task.await.unwrap(),
@@ -61,15 +80,15 @@ impl Writer {
     }
 }
 
-async fn write(name: String, dsn: String, mut rng: Rng, stop: Arc<AtomicBool>) -> Vec<i64> {
+async fn write(name: String, dsn: String, mut rng: Rng, orders: Arc<Orders>) -> Vec<i64> {
     let mut acknowledged = Vec::new();
     let mut number = 0;
-    while !stop.load(Ordering::Relaxed) {
+    while !orders.stop.load(Ordering::Relaxed) {
         let Ok(Ok(client)) = tokio::time::timeout(PATIENCE, pg::try_connect(&dsn)).await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        while !stop.load(Ordering::Relaxed) {
+        while !orders.stop.load(Ordering::Relaxed) {
             // Each number is tried once, so that a commit without an answer stays in doubt.
             number += 1;
             let transaction = write_once(&client, &name, number, &mut rng);
@@ -81,8 +100,8 @@ async fn write(name: String, dsn: String, mut rng: Rng, stop: Arc<AtomicBool>) -
                 }
                 _ => break,
             }
-            // Slow enough that a backlog can be caught up with on a small, busy machine.
-            tokio::time::sleep(Duration::from_millis(5 + rng.below(40))).await;
+            let rest = Duration::from_millis(5 + rng.below(40));
+            tokio::time::sleep(rest * orders.rests.load(Ordering::Relaxed)).await;
         }
     }
     acknowledged
