@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::history::{self, KEYS, Step, Strategy, Write};
 use crate::support::pg::TextRow;
@@ -86,6 +87,15 @@ fn names_of(strategy: Strategy) -> (&'static str, &'static str) {
         Strategy::NodePriority => ("node_priority", "mmrepl_versions"),
         Strategy::Manual => ("manual", "mmrepl_known"),
         Strategy::Custom => ("custom", "mmrepl_known"),
+    }
+}
+
+/// Runs a transaction, again when it is the victim of a deadlock with what is being applied.
+async fn commit(client: &Client, transaction: &str) {
+    while let Err(error) = client.batch_execute(transaction).await {
+        let again = error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED);
+        assert!(again, "{transaction}: {}", pg::explain(&error));
+        pg::execute(client, "rollback").await;
     }
 }
 
@@ -335,7 +345,7 @@ impl Scene {
                     transaction += ";";
                 }
                 transaction += "commit";
-                pg::execute(&self.clients[usize::from(*node)], &transaction).await;
+                commit(&self.clients[usize::from(*node)], &transaction).await;
             }
         }
     }
