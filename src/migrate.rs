@@ -22,7 +22,7 @@ pub struct Migration {
 }
 
 /// Every migration in order.
-pub const MIGRATIONS: [Migration; 12] = [
+pub const MIGRATIONS: [Migration; 13] = [
     Migration {
         number: 1,
         name: "001_base",
@@ -82,6 +82,11 @@ pub const MIGRATIONS: [Migration; 12] = [
         number: 12,
         name: "012_source_times",
         sql: include_str!("../migrations/012_source_times.sql"),
+    },
+    Migration {
+        number: 13,
+        name: "013_expect_types",
+        sql: include_str!("../migrations/013_expect_types.sql"),
     },
 ];
 

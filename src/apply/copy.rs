@@ -1,4 +1,4 @@
-//! `COPY` for long runs of inserts: the rows as text, and when not to try. Pure.
+//! `COPY` for long runs of inserts: the rows in binary form or as text, and when not to try. Pure.
 //!
 //! A copy is the cheapest way to insert, but it cannot leave out a row that is there already: one
 //! duplicate fails all of it, and with it the target transaction. The transaction is then applied
@@ -6,9 +6,11 @@
 
 use std::collections::HashMap;
 
+use super::binary;
 use super::group::RowOp;
 use super::params;
 use super::plan::RowSet;
+use crate::pgoutput::Value;
 
 /// Fewer rows than this are not worth a copy.
 pub(super) const COPY_ROWS_MIN: usize = 50;
@@ -16,6 +18,13 @@ pub(super) const COPY_ROWS_MIN: usize = 50;
 const PAUSE_ROWS_MIN: u64 = 20_000;
 /// … up to this many.
 const PAUSE_ROWS_MAX: u64 = 2_000_000;
+
+/// Before the rows of the binary format (manual, COPY): a signature, no flags, no extension.
+const BINARY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+/// In place of the next row's number of columns.
+const BINARY_END: i16 = -1;
+/// In place of a value's length.
+const BINARY_NULL: i32 = -1;
 
 /// Which tables rows are copied into. Outlives a link's connections.
 #[derive(Debug, Default)]
@@ -55,11 +64,7 @@ impl Copies {
 /// The rows in COPY's text format (manual, COPY): the written columns of each.
 pub(super) fn copy_text(set: &RowSet<'_>) -> Vec<u8> {
     let columns: Vec<usize> = set.target.map.written().collect();
-    let bytes = |row: &&super::group::RowChange| match &row.op {
-        RowOp::Put(put) => put.values.wire_bytes(),
-        RowOp::Delete(_) => 0,
-    };
-    let mut text = Vec::with_capacity(set.rows.iter().map(bytes).sum());
+    let mut text = Vec::with_capacity(set.wire_bytes());
     for row in &set.rows {
         let RowOp::Put(put) = &row.op else { continue };
         for (position, index) in columns.iter().enumerate() {
@@ -74,6 +79,42 @@ pub(super) fn copy_text(set: &RowSet<'_>) -> Vec<u8> {
         text.push(b'\n');
     }
     text
+}
+
+/// The same rows in the binary format; `None` where a value has to go as text.
+pub(super) fn copy_binary(set: &RowSet<'_>) -> Option<Vec<u8>> {
+    let map = &set.target.map;
+    let columns: Vec<(usize, u32)> = map
+        .written()
+        .map(|index| (index, map.columns[index].type_oid))
+        .collect();
+    let count = i16::try_from(columns.len()).ok()?;
+    let mut data = Vec::with_capacity(set.wire_bytes());
+    data.extend_from_slice(BINARY_HEADER);
+    for row in &set.rows {
+        let RowOp::Put(put) = &row.op else { continue };
+        data.extend_from_slice(&count.to_be_bytes());
+        for (index, type_oid) in &columns {
+            push_binary(&mut data, *type_oid, &put.values.0[*index])?;
+        }
+    }
+    data.extend_from_slice(&BINARY_END.to_be_bytes());
+    Some(data)
+}
+
+/// A value behind its length.
+fn push_binary(data: &mut Vec<u8>, type_oid: u32, value: &Value) -> Option<()> {
+    let place = data.len();
+    data.extend_from_slice(&BINARY_NULL.to_be_bytes());
+    let text = match value {
+        Value::Text(text) => text,
+        Value::Binary(_) => return None,
+        Value::Null | Value::Unchanged => return Some(()),
+    };
+    binary::encode(type_oid, text, data)?;
+    let length = i32::try_from(data.len() - place - 4).ok()?;
+    data[place..place + 4].copy_from_slice(&length.to_be_bytes());
+    Some(())
 }
 
 /// What stands for a byte that the format gives a meaning to; 0 for every other byte.

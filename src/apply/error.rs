@@ -16,6 +16,8 @@ const DELETED_MEANWHILE: &str = "MR003";
 const KEPT_ASIDE: &str = "MR004";
 /// SQLSTATE of `mmrepl.expect_rows`: a row was not taken, or a question found something.
 const NOT_EXPECTED: &str = "MR005";
+/// SQLSTATE of `mmrepl.expect_types`: a column is of another type than before.
+const TYPES_CHANGED: &str = "MR006";
 
 /// An error while a group of changes was applied. The target transaction is rolled back.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +107,9 @@ pub enum ApplyError {
     /// A group that was sent ahead holds a row that must be looked at before it is written.
     #[error("a row must be compared with the one that is there; the transaction is applied again")]
     Untaken,
+    /// A table's columns are not of the types that the link knew.
+    #[error("{0}; the transaction is applied again")]
+    TypesChanged(WireError),
     /// The position row is not where this link left it.
     #[error(
         "the position of this link on the target was moved by somebody else: see that only one daemon runs for the node"
@@ -141,6 +146,7 @@ impl ApplyError {
             Some(POSITION_MOVED) => Self::PositionMoved,
             Some(DELETED_MEANWHILE | KEPT_ASIDE) => Self::Overtaken,
             Some(NOT_EXPECTED) => Self::Untaken,
+            Some(TYPES_CHANGED) => Self::TypesChanged(source),
             _ => Self::Target { table, source },
         }
     }
@@ -164,9 +170,11 @@ impl ApplyError {
                 | MapError::NoOldRows { table }
                 | MapError::NoVersion { table, .. },
             ) => Some(table),
-            Self::ClockBehind { .. } | Self::Overtaken | Self::Untaken | Self::PositionMoved => {
-                None
-            }
+            Self::ClockBehind { .. }
+            | Self::Overtaken
+            | Self::Untaken
+            | Self::TypesChanged(_)
+            | Self::PositionMoved => None,
         }
     }
 }
@@ -184,6 +192,7 @@ impl Retryable for ApplyError {
             Self::ClockBehind { .. }
             | Self::Overtaken
             | Self::Untaken
+            | Self::TypesChanged(_)
             | Self::PositionMoved
             | Self::NotShown { .. }
             | Self::CopyRefused { .. } => RetryClass::Transient,

@@ -77,6 +77,8 @@ pub struct TargetColumn {
     pub name: String,
     /// The target's type without length, as a cast may name it.
     pub type_name: String,
+    /// `pg_attribute.atttypid`; 0 where the target lacks the column.
+    pub type_oid: u32,
     /// Part of the key: identifies the row and never changes in place.
     pub in_key: bool,
     /// `GENERATED ALWAYS AS IDENTITY`: may be inserted (overriding) but not updated.
@@ -239,6 +241,7 @@ fn target_column(
         type_name: column
             .map(|column| column.type_name.clone())
             .unwrap_or_default(),
+        type_oid: column.map_or(0, |column| column.type_oid),
         in_key: key.is_some_and(|key| key.contains(&index)),
         identity_always: column.is_some_and(|column| column.identity_always),
         written: column.is_some_and(|column| !column.generated),

@@ -29,6 +29,7 @@
 //! other are kept aside (`unique`) and return later (`returner`).
 
 mod ahead;
+mod binary;
 mod copy;
 mod crossing;
 mod custom;

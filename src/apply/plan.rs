@@ -134,6 +134,14 @@ impl<'a> Plan<'a> {
         tables.into_values().collect()
     }
 
+    /// The tables that it may copy rows into in binary form.
+    pub(super) fn copied_into_as_binary(&self) -> impl Iterator<Item = &'a Arc<Target>> {
+        let copies = self.last.iter().filter(|set| set.kind == Kind::Copy);
+        copies
+            .map(|set| set.target)
+            .filter(|target| target.copies_binary())
+    }
+
     fn add(&mut self, set: RowSet<'a>, copies: &mut Copies) {
         let list = if set.kind == Kind::Insert {
             if set.can_be_copied(copies) {
@@ -208,6 +216,15 @@ impl<'a> RowSet<'a> {
             && !self.target.versions().is_in_row()
             && set_sql::listed_type(&self.target.map).is_some()
             && self.rows.iter().all(alike)
+    }
+
+    /// How many bytes the values came in.
+    pub(super) fn wire_bytes(&self) -> usize {
+        let bytes = |row: &&RowChange| match &row.op {
+            RowOp::Put(put) => put.values.wire_bytes(),
+            RowOp::Delete(_) => 0,
+        };
+        self.rows.iter().map(bytes).sum()
     }
 
     fn can_be_copied(&self, copies: &mut Copies) -> bool {

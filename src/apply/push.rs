@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::copy::copy_text;
+use super::copy::{copy_binary, copy_text};
 use super::crossing::push_insert_lock;
 use super::error::ApplyError;
 use super::floors::Floors;
@@ -84,6 +84,11 @@ impl Pusher<'_, '_> {
             count += push_insert_lock(self.batch, target)
                 .map_err(|source| ApplyError::target(source, Some(target.map.label())))?;
         }
+        for target in plan.copied_into_as_binary() {
+            let pushed = self.batch.push(target.sql(Statement::ExpectTypes), &[]);
+            pushed.map_err(|source| ApplyError::target(source, Some(target.map.label())))?;
+            count += 1;
+        }
         Ok(count)
     }
 
@@ -129,8 +134,7 @@ impl Pusher<'_, '_> {
         let failed = |source| ApplyError::target(source, Some(set.target.map.label()));
         let sql = || set.target.set(&set.kind);
         if set.kind == Kind::Copy {
-            let copied = self.batch.push_copy(&sql(), &copy_text(set));
-            copied.map_err(failed)?;
+            self.copy(set).map_err(failed)?;
             pushed.push(Pushed::Set(set));
         } else if set.pays() {
             let arrays = match set.kind {
@@ -147,6 +151,20 @@ impl Pusher<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    fn copy(&mut self, set: &RowSet<'_>) -> Result<(), WireError> {
+        let target = set.target;
+        let binary = target.copies_binary().then(|| copy_binary(set)).flatten();
+        match binary {
+            Some(data) => {
+                let sql = target.sql(Statement::CopyBinary);
+                self.batch.push_copy(sql, &data)
+            }
+            None => self
+                .batch
+                .push_copy(&target.set(&set.kind), &copy_text(set)),
+        }
     }
 
     fn one(&mut self, entry: &Entry, kind: Option<&Kind>) -> Result<(), ApplyError> {

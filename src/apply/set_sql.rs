@@ -5,7 +5,7 @@
 //! would cut it). Only columns whose cast from text is their input function take part; see
 //! `Column::cast_type`.
 
-use postgres_protocol::escape::escape_identifier as quote;
+use postgres_protocol::escape::{escape_identifier as quote, escape_literal};
 
 use super::guard::{Guard, also_below};
 use super::mapping::TableMap;
@@ -156,6 +156,26 @@ pub(super) fn copy(map: &TableMap) -> String {
         "copy {} ({}) from stdin",
         map.table.qualified(),
         names.join(", ")
+    )
+}
+
+/// Fails where a written column is not of the type that it was. To read nothing of the table is
+/// enough for a lock on it, which lasts as long as the transaction.
+pub(super) fn expect_types(map: &TableMap) -> String {
+    let columns = || map.written().map(|index| &map.columns[index]);
+    let names: Vec<String> = columns()
+        .map(|column| escape_literal(&column.name))
+        .collect();
+    let types: Vec<String> = columns()
+        .map(|column| column.type_oid.to_string())
+        .collect();
+    format!(
+        "select mmrepl.expect_types({}, array[{}]::name[], array[{}]::oid[]) \
+         from (select count(*) from (select from {} limit 0) nothing) locked",
+        map.table.oid,
+        names.join(", "),
+        types.join(", "),
+        map.table.only()
     )
 }
 

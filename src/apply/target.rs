@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::binary;
 use super::guard::Guard;
 use super::mapping::TableMap;
 use super::pending;
@@ -84,10 +85,14 @@ pub enum Statement {
     DropOlderShadows,
     /// Keep when the source wrote rows, where their transaction is stamped with another time.
     SourceTimes,
+    /// Copy rows whose values are in binary form.
+    CopyBinary,
+    /// Fail where a column is not of the type that it was; keeps it as it is from there on.
+    ExpectTypes,
 }
 
 /// How many statements `Statement` names.
-const STATEMENTS: usize = Statement::SourceTimes as usize + 1;
+const STATEMENTS: usize = Statement::ExpectTypes as usize + 1;
 
 /// One table on the target as this link writes it.
 #[derive(Debug)]
@@ -100,6 +105,7 @@ pub struct Target {
     third: Vec<(u32, String)>,
     texts: [OnceLock<Sql>; STATEMENTS],
     all_updated: Vec<usize>,
+    copies_binary: bool,
     unique_columns: Vec<usize>,
     update: OnceLock<Sql>,
     /// Other updates, by the columns they write.
@@ -112,6 +118,12 @@ pub struct Target {
     rivals: [OnceLock<Vec<Sql>>; 2],
 }
 
+/// Whether every written column is of a type with a binary form.
+fn is_binary(map: &TableMap) -> bool {
+    map.written()
+        .all(|index| binary::is_known(map.columns[index].type_oid))
+}
+
 impl Target {
     /// Takes the map; texts are made when first needed.
     pub fn new(map: TableMap, guard: Guard, third: Vec<(u32, String)>, versions: Versions) -> Self {
@@ -119,6 +131,7 @@ impl Target {
             versions,
             third,
             all_updated: sql::updated_columns(&map, |_| true),
+            copies_binary: is_binary(&map),
             unique_columns: Vec::new(),
             map,
             guard,
@@ -200,6 +213,8 @@ impl Target {
             Statement::NewerShadows => sql_unique::newer_shadows(map),
             Statement::DropOlderShadows => sql_unique::drop_older_shadows(map),
             Statement::SourceTimes => source_times::keep(map),
+            Statement::CopyBinary => set_sql::copy(map) + " (format binary)",
+            Statement::ExpectTypes => set_sql::expect_types(map),
         }
     }
 
@@ -213,6 +228,11 @@ impl Target {
         }
         let mut updates = self.updates.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(updates.entry((columns.to_vec(), how)).or_insert_with(make))
+    }
+
+    /// Whether rows can be copied in binary form: every column is of a type that has one.
+    pub(super) fn copies_binary(&self) -> bool {
+        self.copies_binary
     }
 
     /// Whether a row can have a rival under another key. Rows that merge, or for which a person

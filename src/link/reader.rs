@@ -34,7 +34,7 @@ const SMALL_READ_BYTES: usize = 4 * 1024;
 /// … means that all that came is read. The source would now wake us for every message, or send
 /// each as a packet, which costs more than the message itself. So the next read waits so long for
 /// more to come: long enough that most of it finds the window closed, and gathers at the source.
-const NAP: Duration = Duration::from_millis(32);
+const NAP: Duration = Duration::from_millis(16);
 
 /// Drives one replication connection.
 pub(super) struct Reader {

@@ -119,7 +119,7 @@ impl Applying {
             .rollback()
             .await
             .map_err(|source| self.failed(source))?;
-        if refuses_values(&error) {
+        if refuses_values(&error) || matches!(error, ApplyError::TypesChanged(_)) {
             self.applier.forget_tables();
         }
         if self.running.is_open() && is_lock_wait(&error) {

@@ -27,6 +27,11 @@ pub(super) trait Handshake: Sync {
         host: &Host,
     ) -> impl Future<Output = Result<Self::Output, WireError>> + Send;
 
+    /// Whether the connection is one over which a server streams its changes.
+    fn streams(&self) -> bool {
+        false
+    }
+
     /// A setting that the server has reported.
     fn parameter<'a>(output: &'a Self::Output, name: &str) -> Option<&'a str>;
 }
@@ -67,6 +72,10 @@ impl Handshake for Login<'_> {
 
     async fn run(&self, stream: Stream, host: &Host) -> Result<Connection, WireError> {
         log_in(stream, host, self).await
+    }
+
+    fn streams(&self) -> bool {
+        self.replication
     }
 
     fn parameter<'a>(output: &'a Connection, name: &str) -> Option<&'a str> {
@@ -136,7 +145,10 @@ impl<H: Handshake> Attempt<'_, H> {
         let limit = self.info.connect_timeout();
         let attempt = async {
             let stream = match (place, self.host) {
-                (Some(address), host) => open_tcp(self.info, host, address, encryption).await?,
+                (Some(address), host) => {
+                    let kind = (encryption, self.handshake.streams());
+                    open_tcp(self.info, host, address, kind).await?
+                }
                 (None, host) => open_unix(host).await?,
             };
             self.handshake.run(stream, self.host).await

@@ -90,13 +90,6 @@ impl Connection {
         poll_fn(|cx| self.poll_receive(cx)).await
     }
 
-    /// See [`Stream::limit_window`].
-    pub(super) fn limit_window(&self, bytes: usize) -> Result<(), WireError> {
-        self.stream
-            .limit_window(bytes)
-            .map_err(|e| WireError::io(format!("setting up the connection to {}", self.peer), e))
-    }
-
     /// The next message, if all of it is in the read buffer.
     pub(super) fn buffered(&mut self) -> Result<Option<Frame>, WireError> {
         while let Some(frame) = self.codec.decode(&mut self.input)? {

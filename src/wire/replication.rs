@@ -39,10 +39,6 @@ pub struct SystemInfo {
     pub dbname: Option<String>,
 }
 
-/// How far a source on this host may send ahead of what was read: several reads' worth of small
-/// changes.
-const WINDOW_BYTES: usize = 256 * 1024;
-
 /// A slot that was just made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreatedSlot {
@@ -92,7 +88,6 @@ impl ReplicationConnection {
             settings: &[],
         };
         let connection = connect_native(&login).await?;
-        connection.limit_window(WINDOW_BYTES)?;
         let server_version = server_version(&connection)?;
         Ok(Self {
             connection,

@@ -1,19 +1,29 @@
 //! The byte stream to a server: TCP, Unix socket, or TLS over TCP.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
 use super::connect::{Handshake, connect};
 use super::error::WireError;
 use super::tls;
 use crate::config::conninfo::{ConnInfo, Host};
+
+/// How far a server on this very host may send ahead of what was read from a stream of changes. It
+/// then collects what it has to say, instead of paying for a packet (and both for a wake-up) with
+/// every message.
+const WINDOW_BYTES: u32 = 32 * 1024;
+/// The largest segment there. The loopback's own are larger than that window, and a window below
+/// two segments is opened again by the sender's probes only, five times a second.
+#[cfg(target_os = "linux")]
+const SEGMENT_BYTES: u32 = 8 * 1024;
 
 /// An open byte stream to a server.
 #[derive(Debug)]
@@ -33,23 +43,6 @@ impl Stream {
     }
 }
 
-impl Stream {
-    /// Lets the peer send only so much ahead, where it is on this very host. It then collects what
-    /// it has to say, instead of paying for a packet (and both for a wake-up) with every message.
-    /// Over a network the window has to be as large as the way is long: there it stays as it is.
-    pub(super) fn limit_window(&self, bytes: usize) -> io::Result<()> {
-        let tcp = match self {
-            Self::Tcp(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0,
-            Self::Unix(_) => return Ok(()),
-        };
-        if tcp.peer_addr()?.ip().is_loopback() {
-            socket2::SockRef::from(tcp).set_recv_buffer_size(bytes)?;
-        }
-        Ok(())
-    }
-}
-
 /// How the stream to one host is to be protected, in one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encryption {
@@ -61,15 +54,16 @@ pub(super) enum Encryption {
     Required,
 }
 
-/// Connects to one address of a TCP host and protects the stream.
+/// Connects to one address of a TCP host and protects the stream. One that `streams` changes from
+/// this host gets a small window.
 pub(super) async fn open_tcp(
     info: &ConnInfo,
     host: &Host,
-    address: std::net::SocketAddr,
-    encryption: Encryption,
+    address: SocketAddr,
+    (encryption, streams): (Encryption, bool),
 ) -> Result<Stream, WireError> {
     let doing = || format!("connecting to {host}");
-    let tcp = TcpStream::connect(address)
+    let tcp = connect_tcp(address, streams)
         .await
         .map_err(|e| WireError::io(doing(), e))?;
     configure(&tcp, info).map_err(|e| WireError::io(doing(), e))?;
@@ -77,6 +71,21 @@ pub(super) async fn open_tcp(
         return Ok(Stream::Tcp(tcp));
     }
     ask_for_tls(tcp, info, host, encryption).await
+}
+
+/// Over a network the window has to be as large as the way is long: there it stays as it is.
+async fn connect_tcp(address: SocketAddr, streams: bool) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    if streams && address.ip().is_loopback() {
+        // Both take part in the first packets, so they are set before these.
+        socket.set_recv_buffer_size(WINDOW_BYTES)?;
+        #[cfg(target_os = "linux")]
+        socket2::SockRef::from(&socket).set_tcp_mss(SEGMENT_BYTES)?;
+    }
+    socket.connect(address).await
 }
 
 /// Connects to a Unix socket.
