@@ -14,6 +14,13 @@ use crate::pgoutput::Value;
 
 /// Fewer rows than this are not worth a copy.
 pub(super) const COPY_ROWS_MIN: usize = 50;
+/// As many rows go in one copy …
+const FEW_ROWS: usize = 100;
+/// … unless there are more than this: then all of them do. The server makes up to 1000 rows ready
+/// before it writes them, and each holds an entry of the same name in a list that is searched from
+/// the first one on (`ResourceOwnerAddToHash`, and its like before 17). The square of 1000 costs as
+/// much as writing several thousand rows; no copy pays it more than once.
+const MANY_ROWS: usize = 4_000;
 /// A table whose copy failed is not copied into for so many rows; twice as many the next time …
 const PAUSE_ROWS_MIN: u64 = 20_000;
 /// … up to this many.
@@ -59,6 +66,11 @@ impl Copies {
         pause.length = (pause.length * 2).clamp(PAUSE_ROWS_MIN, PAUSE_ROWS_MAX);
         pause.left = pause.length;
     }
+}
+
+/// How many of so many rows go in one copy.
+pub(super) fn copied_at_once(rows: usize) -> usize {
+    if rows < MANY_ROWS { FEW_ROWS } else { rows }
 }
 
 /// The rows in COPY's text format (manual, COPY): the written columns of each.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::copy::{COPY_ROWS_MIN, Copies};
+use super::copy::{COPY_ROWS_MIN, Copies, copied_at_once};
 use super::decide::{Attempt, attempt};
 use super::group::{Entry, Put, RowChange, RowOp};
 use super::set_sql;
@@ -134,19 +134,22 @@ impl<'a> Plan<'a> {
         tables.into_values().collect()
     }
 
-    /// The tables that it may copy rows into in binary form.
+    /// The tables that it may copy rows into in binary form, each once.
     pub(super) fn copied_into_as_binary(&self) -> impl Iterator<Item = &'a Arc<Target>> {
         let copies = self.last.iter().filter(|set| set.kind == Kind::Copy);
-        copies
-            .map(|set| set.target)
+        let targets = copies.map(|set| set.target);
+        let tables: BTreeMap<u32, &'a Arc<Target>> = targets
             .filter(|target| target.copies_binary())
+            .map(|target| (target.map.table.oid, target))
+            .collect();
+        tables.into_values()
     }
 
     fn add(&mut self, set: RowSet<'a>, copies: &mut Copies) {
         let list = if set.kind == Kind::Insert {
             if set.can_be_copied(copies) {
-                let kind = Kind::Copy;
-                self.last.push(RowSet { kind, ..set });
+                let rows_max = copied_at_once(set.rows.len());
+                set.split(Kind::Copy, (rows_max, usize::MAX), &mut self.last);
                 return;
             }
             if !set_sql::can_batch(&set.target.map) {
@@ -162,28 +165,18 @@ impl<'a> Plan<'a> {
         let (kind, rows_max) = if set.can_be_listed() {
             (Kind::DeleteListed, LISTED_ROWS_MAX)
         } else {
-            (set.kind, SET_ROWS_MAX)
+            (set.kind.clone(), SET_ROWS_MAX)
         };
-        let (mut rows, mut entries) = (set.rows, set.entries);
-        while !rows.is_empty() {
-            let count = take(&rows, rows_max);
-            let (rest, left) = (rows.split_off(count), entries.split_off(count));
-            list.push(RowSet {
-                rows,
-                entries,
-                ..RowSet::new(set.target, kind.clone())
-            });
-            (rows, entries) = (rest, left);
-        }
+        set.split(kind, (rows_max, SET_BYTES_MAX), list);
     }
 }
 
 /// How many of the rows fit one statement; at least one.
-fn take(rows: &[&RowChange], rows_max: usize) -> usize {
-    let mut bytes = 0;
+fn take(rows: &[&RowChange], (rows_max, bytes_max): (usize, usize)) -> usize {
+    let mut bytes = 0_usize;
     let fitting = rows.iter().take(rows_max).take_while(|row| {
         bytes += bytes_of(row);
-        bytes <= SET_BYTES_MAX
+        bytes <= bytes_max
     });
     fitting.count().max(1)
 }
@@ -202,6 +195,21 @@ impl<'a> RowSet<'a> {
             kind,
             rows: Vec::new(),
             entries: Vec::new(),
+        }
+    }
+
+    /// The rows as statements of this `kind`, each within both limits: of rows, and of bytes.
+    fn split(self, kind: Kind, limits: (usize, usize), list: &mut Vec<Self>) {
+        let (mut rows, mut entries) = (self.rows, self.entries);
+        while !rows.is_empty() {
+            let count = take(&rows, limits);
+            let (rest, left) = (rows.split_off(count), entries.split_off(count));
+            list.push(Self {
+                rows,
+                entries,
+                ..Self::new(self.target, kind.clone())
+            });
+            (rows, entries) = (rest, left);
         }
     }
 

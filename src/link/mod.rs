@@ -61,7 +61,7 @@ pub use queue::{QUEUE_BYTES_MAX, QUEUE_PIECES_MAX};
 pub use window::GROUP_ROWS_MAX;
 
 /// A large transaction is passed on in pieces of at most this many rows …
-const PIECE_ROWS_MAX: usize = 1_000;
+const PIECE_ROWS_MAX: usize = 8_000;
 /// … and this many wire bytes (a single row may be larger).
 const PIECE_BYTES_MAX: usize = 1024 * 1024;
 
