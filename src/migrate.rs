@@ -22,7 +22,7 @@ pub struct Migration {
 }
 
 /// Every migration in order.
-pub const MIGRATIONS: [Migration; 13] = [
+pub const MIGRATIONS: [Migration; 14] = [
     Migration {
         number: 1,
         name: "001_base",
@@ -87,6 +87,11 @@ pub const MIGRATIONS: [Migration; 13] = [
         number: 13,
         name: "013_expect_types",
         sql: include_str!("../migrations/013_expect_types.sql"),
+    },
+    Migration {
+        number: 14,
+        name: "014_deletes_in_order",
+        sql: include_str!("../migrations/014_deletes_in_order.sql"),
     },
 ];
 

@@ -149,7 +149,7 @@ impl<'a> Plan<'a> {
         let list = if set.kind == Kind::Insert {
             if set.can_be_copied(copies) {
                 let rows_max = copied_at_once(set.rows.len());
-                set.split(Kind::Copy, (rows_max, usize::MAX), &mut self.last);
+                set.split(&Kind::Copy, (rows_max, usize::MAX), &mut self.last);
                 return;
             }
             if !set_sql::can_batch(&set.target.map) {
@@ -167,7 +167,7 @@ impl<'a> Plan<'a> {
         } else {
             (set.kind.clone(), SET_ROWS_MAX)
         };
-        set.split(kind, (rows_max, SET_BYTES_MAX), list);
+        set.split(&kind, (rows_max, SET_BYTES_MAX), list);
     }
 }
 
@@ -199,7 +199,7 @@ impl<'a> RowSet<'a> {
     }
 
     /// The rows as statements of this `kind`, each within both limits: of rows, and of bytes.
-    fn split(self, kind: Kind, limits: (usize, usize), list: &mut Vec<Self>) {
+    fn split(self, kind: &Kind, limits: (usize, usize), list: &mut Vec<Self>) {
         let (mut rows, mut entries) = (self.rows, self.entries);
         while !rows.is_empty() {
             let count = take(&rows, limits);

@@ -56,7 +56,8 @@ const PLAIN: &str = "create table plain (id int primary key, b boolean, i2 small
     f4 real, f8 double precision, n numeric, n2 numeric(20, 3), c char(9), vc varchar(9), y bytea,
     j json, jb jsonb, d date, ts timestamp, tz timestamptz, tz3 timestamptz(3), u uuid)";
 const EDGES: &str = r#"insert into plain select g, (array[true, false, null])[1 + g % 3],
-    (array[-32768, 32767, 0])[1 + g % 3], (array[-9223372036854775808, 9223372036854775807])[1 + g % 2],
+    (array[-32768, 32767, 0])[1 + g % 3],
+    (array[-9223372036854775808, 9223372036854775807])[1 + g % 2],
     (array['NaN', '-Infinity', '1e-45', '3.4028235e38', '-0', '0.1'])[1 + g % 6]::real,
     (array['NaN', 'Infinity', '5e-324', '1.7976931348623157e308', '-0', '0.1'])[1 + g % 6]::float8,
     case when g % 2 = 0 then (g - 300) * power(10::numeric, g % 61 - 30) / 7
@@ -143,17 +144,17 @@ on_every_major!(a_row_that_is_there_fails_no_group, super::a_row_is_there);
 async fn a_row_is_in_the_way_of_a_large_transaction(majors: &[u32]) {
     let mut cluster = with_witness(majors).await;
     cluster.stop_daemons();
-    let many = "insert into t (v) select 'east' from generate_series(1, 10000)";
+    let many = "insert into t (v) select 'east' from generate_series(1, 30000)";
     cluster.east().sql(many).await;
-    let one = "insert into t (id, v) overriding system value values (7777, 'west')";
+    let one = "insert into t (id, v) overriding system value values (27777, 'west')";
     cluster.west().sql(one).await;
     cluster.start_daemons();
     cluster.wait_equal().await;
-    let newest = "select v from t where id = 7777";
+    let newest = "select v from t where id = 27777";
     assert_eq!(cluster.east().value(newest).await, "west");
     assert_eq!(
         cluster.west().value("select count(*) from t").await,
-        "10000"
+        "30000"
     );
 }
 on_every_major!(
