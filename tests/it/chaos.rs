@@ -185,9 +185,13 @@ async fn wait_for_all_sessions(cluster: &Cluster, from: &str, to: &str) {
 }
 
 async fn calm(cluster: &Cluster, writers: &[Writer]) {
-    writers.iter().for_each(|writer| writer.go_slowly(true));
+    for writer in writers {
+        writer.go_slowly(true);
+    }
     cluster.wait_streaming().await;
-    writers.iter().for_each(|writer| writer.go_slowly(false));
+    for writer in writers {
+        writer.go_slowly(false);
+    }
 }
 
 async fn break_everything(mut cluster: Cluster, mut rng: Rng) -> Cluster {
