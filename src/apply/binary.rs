@@ -10,13 +10,13 @@
 //! versions 14 to 18.
 
 /// OIDs that are fixed in every server (`pg_type.dat`).
-mod oid {
+pub(super) mod oid {
     pub(super) const BOOL: u32 = 16;
     pub(super) const BYTEA: u32 = 17;
     pub(super) const INT8: u32 = 20;
     pub(super) const INT2: u32 = 21;
     pub(super) const INT4: u32 = 23;
-    pub(super) const TEXT: u32 = 25;
+    pub(in crate::apply) const TEXT: u32 = 25;
     pub(super) const JSON: u32 = 114;
     pub(super) const FLOAT4: u32 = 700;
     pub(super) const FLOAT8: u32 = 701;
@@ -24,14 +24,14 @@ mod oid {
     pub(super) const VARCHAR: u32 = 1043;
     pub(super) const DATE: u32 = 1082;
     pub(super) const TIMESTAMP: u32 = 1114;
-    pub(super) const TIMESTAMPTZ: u32 = 1184;
+    pub(in crate::apply) const TIMESTAMPTZ: u32 = 1184;
     pub(super) const NUMERIC: u32 = 1700;
     pub(super) const UUID: u32 = 2950;
     pub(super) const JSONB: u32 = 3802;
 }
 
-/// Days from 1970-01-01 to 2000-01-01, the server's day 0.
-const EPOCH_DAYS: i64 = 10_957;
+/// Days from the first March of year 0 to 2000-01-01, the server's day 0.
+const DAY_0: i64 = 730_425;
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
 /// Decimal digits in one digit of a `numeric`.
@@ -41,19 +41,11 @@ const NEGATIVE: u16 = 0x4000;
 /// The version byte before the text of a `jsonb`.
 const JSONB_VERSION: u8 = 1;
 
-/// Whether values of the type can be translated at all.
-pub(super) fn is_known(type_oid: u32) -> bool {
-    encoder(type_oid).is_some()
-}
+/// Appends the binary form of a text; `None` where the server has to read it as text.
+pub(super) type Encoder = fn(&[u8], &mut Vec<u8>) -> Option<()>;
 
-/// Appends the binary form of `text`; `None` where the server has to read it as text.
-pub(super) fn encode(type_oid: u32, text: &[u8], out: &mut Vec<u8>) -> Option<()> {
-    encoder(type_oid)?(text, out)
-}
-
-type Encoder = fn(&[u8], &mut Vec<u8>) -> Option<()>;
-
-fn encoder(type_oid: u32) -> Option<Encoder> {
+/// What translates values of the type, if anything can.
+pub(super) fn encoder(type_oid: u32) -> Option<Encoder> {
     Some(match type_oid {
         oid::BOOL => boolean,
         oid::BYTEA => bytea,
@@ -160,8 +152,7 @@ fn days(text: &[u8]) -> Option<i64> {
     let year = digits(year)? - i64::from(month <= 2);
     let leap_days = year / 4 - year / 100 + year / 400;
     let day_of_year = (153 * months_since_march + 2) / 5 + day - 1;
-    // 719,468 days lie between the first March of year 0 and 1970-01-01.
-    Some(365 * year + leap_days + day_of_year - 719_468 - EPOCH_DAYS)
+    Some(365 * year + leap_days + day_of_year - DAY_0)
 }
 
 /// `23:59:58.123456` as microseconds, and what follows.
@@ -249,12 +240,9 @@ fn numeric(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
         push_group(group, [1, 10, 100, 1000][missing], out);
     }
     let count = u16::try_from((out.len() - header - 8) / 2).ok()?;
-    for (place, field) in [count, weight.cast_unsigned(), sign, scale.cast_unsigned()]
-        .into_iter()
-        .enumerate()
-    {
-        let at = header + place * 2;
-        out[at..at + 2].copy_from_slice(&field.to_be_bytes());
+    let fields = [count, weight.cast_unsigned(), sign, scale.cast_unsigned()];
+    for (place, field) in out[header..].chunks_exact_mut(2).zip(fields) {
+        place.copy_from_slice(&field.to_be_bytes());
     }
     Some(())
 }
@@ -274,7 +262,7 @@ mod tests {
 
     fn encoded(type_oid: u32, text: &str) -> Option<Vec<u8>> {
         let mut out = Vec::new();
-        encode(type_oid, text.as_bytes(), &mut out).map(|()| out)
+        encoder(type_oid)?(text.as_bytes(), &mut out).map(|()| out)
     }
 
     fn micros(text: &str) -> Option<i64> {
@@ -368,20 +356,20 @@ mod tests {
             encoded(oid::UUID, "00112233 4455-6677-8899-aabbccddeeff"),
             None
         );
-        assert!(!is_known(600), "a point");
+        assert!(encoder(600).is_none(), "a point");
     }
 
     proptest! {
         /// Whatever the text is, nothing panics.
         #[test]
         fn any_bytes(text in proptest::collection::vec(any::<u8>(), 0..40), type_oid in 0..4000_u32) {
-            let _ = encode(type_oid, &text, &mut Vec::new());
+            let _ = encoder(type_oid).map(|encode| encode(&text, &mut Vec::new()));
         }
 
         #[test]
         fn any_digits(text in "[-+]?[0-9:. -]{0,40}", type_oid in prop::sample::select(vec![
             oid::DATE, oid::TIMESTAMP, oid::TIMESTAMPTZ, oid::NUMERIC, oid::UUID])) {
-            let _ = encode(type_oid, text.as_bytes(), &mut Vec::new());
+            let _ = encoder(type_oid).map(|encode| encode(text.as_bytes(), &mut Vec::new()));
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::binary;
+use super::binary::{self, Encoder};
 use super::group::RowOp;
 use super::params;
 use super::plan::RowSet;
@@ -16,7 +16,7 @@ use crate::pgoutput::Value;
 pub(super) const COPY_ROWS_MIN: usize = 50;
 /// As many rows go in one copy …
 const FEW_ROWS: usize = 100;
-/// … unless there are more than this: then all of them do. The server makes up to 1000 rows ready
+/// … unless there are as many as this: then all of them do. The server makes up to 1000 rows ready
 /// before it writes them, and each holds an entry of the same name in a list that is searched from
 /// the first one on (`ResourceOwnerAddToHash`, and its like before 17). The square of 1000 costs as
 /// much as writing several thousand rows; no copy pays it more than once.
@@ -93,21 +93,19 @@ pub(super) fn copy_text(set: &RowSet<'_>) -> Vec<u8> {
     text
 }
 
-/// The same rows in the binary format; `None` where a value has to go as text.
+/// The same rows in the binary format; `None` where a column or a value has to go as text.
 pub(super) fn copy_binary(set: &RowSet<'_>) -> Option<Vec<u8>> {
     let map = &set.target.map;
-    let columns: Vec<(usize, u32)> = map
-        .written()
-        .map(|index| (index, map.columns[index].type_oid))
-        .collect();
+    let encoder = |index: usize| Some((index, binary::encoder(map.columns[index].type_oid)?));
+    let columns: Vec<(usize, Encoder)> = map.written().map(encoder).collect::<Option<_>>()?;
     let count = i16::try_from(columns.len()).ok()?;
     let mut data = Vec::with_capacity(set.wire_bytes());
     data.extend_from_slice(BINARY_HEADER);
     for row in &set.rows {
         let RowOp::Put(put) = &row.op else { continue };
         data.extend_from_slice(&count.to_be_bytes());
-        for (index, type_oid) in &columns {
-            push_binary(&mut data, *type_oid, &put.values.0[*index])?;
+        for (index, encode) in &columns {
+            push_binary(&mut data, *encode, &put.values.0[*index])?;
         }
     }
     data.extend_from_slice(&BINARY_END.to_be_bytes());
@@ -115,7 +113,7 @@ pub(super) fn copy_binary(set: &RowSet<'_>) -> Option<Vec<u8>> {
 }
 
 /// A value behind its length.
-fn push_binary(data: &mut Vec<u8>, type_oid: u32, value: &Value) -> Option<()> {
+fn push_binary(data: &mut Vec<u8>, encode: Encoder, value: &Value) -> Option<()> {
     let place = data.len();
     data.extend_from_slice(&BINARY_NULL.to_be_bytes());
     let text = match value {
@@ -123,7 +121,7 @@ fn push_binary(data: &mut Vec<u8>, type_oid: u32, value: &Value) -> Option<()> {
         Value::Binary(_) => return None,
         Value::Null | Value::Unchanged => return Some(()),
     };
-    binary::encode(type_oid, text, data)?;
+    encode(text, data)?;
     let length = i32::try_from(data.len() - place - 4).ok()?;
     data[place..place + 4].copy_from_slice(&length.to_be_bytes());
     Some(())

@@ -1,12 +1,9 @@
 //! Parameters as the server reads them. Pure.
 
+use super::binary::oid;
 use crate::commit_time::CommitTime;
 use crate::pgoutput::Value;
 
-/// OID of `text`, fixed in every server (`pg_type.dat`).
-const TEXT_OID: u32 = 25;
-/// OID of `timestamptz`.
-const TIMESTAMPTZ_OID: u32 = 1184;
 /// Room for the header of a binary array.
 const ARRAY_HEADER_BYTES: usize = 20;
 
@@ -48,7 +45,7 @@ fn push_quoted(literal: &mut Vec<u8>, element: &[u8]) {
 
 /// A one-dimensional `text[]` in binary form: nothing to quote here, nothing to parse there.
 pub(super) fn text_array<'a>(elements: impl Iterator<Item = Option<&'a [u8]>>) -> Vec<u8> {
-    binary_array(TEXT_OID, elements, |element| element)
+    binary_array(oid::TEXT, elements, |element| element)
 }
 
 /// A `timestamptz` in binary form.
@@ -59,7 +56,7 @@ pub(super) fn time_binary(time: CommitTime) -> [u8; 8] {
 /// A one-dimensional `timestamptz[]` in binary form.
 pub(super) fn time_array(elements: impl Iterator<Item = CommitTime>) -> Vec<u8> {
     let micros = elements.map(|time| Some(time_binary(time)));
-    binary_array(TIMESTAMPTZ_OID, micros, |bytes| bytes)
+    binary_array(oid::TIMESTAMPTZ, micros, |bytes| bytes)
 }
 
 /// Dimensions, whether a NULL may be among the elements, their type; length and lower bound of the

@@ -127,22 +127,15 @@ impl<'a> Plan<'a> {
             (*kind == Some(Kind::Insert)).then_some(&row.target)
         });
         let sets = self.last.iter().map(|set| set.target);
-        let tables: BTreeMap<u32, &'a Arc<Target>> = singles
-            .chain(sets)
-            .map(|target| (target.map.table.oid, target))
-            .collect();
-        tables.into_values().collect()
+        each_once(singles.chain(sets))
     }
 
     /// The tables that it may copy rows into in binary form, each once.
-    pub(super) fn copied_into_as_binary(&self) -> impl Iterator<Item = &'a Arc<Target>> {
+    pub(super) fn copied_into_as_binary(&self) -> Vec<&'a Arc<Target>> {
         let copies = self.last.iter().filter(|set| set.kind == Kind::Copy);
-        let targets = copies.map(|set| set.target);
-        let tables: BTreeMap<u32, &'a Arc<Target>> = targets
-            .filter(|target| target.copies_binary())
-            .map(|target| (target.map.table.oid, target))
-            .collect();
-        tables.into_values()
+        let mut targets = each_once(copies.map(|set| set.target));
+        targets.retain(|target| target.copies_binary());
+        targets
     }
 
     fn add(&mut self, set: RowSet<'a>, copies: &mut Copies) {
@@ -169,6 +162,14 @@ impl<'a> Plan<'a> {
         };
         set.split(&kind, (rows_max, SET_BYTES_MAX), list);
     }
+}
+
+/// The tables in the order of their OIDs.
+fn each_once<'a>(targets: impl Iterator<Item = &'a Arc<Target>>) -> Vec<&'a Arc<Target>> {
+    let tables: BTreeMap<u32, &'a Arc<Target>> = targets
+        .map(|target| (target.map.table.oid, target))
+        .collect();
+    tables.into_values().collect()
 }
 
 /// How many of the rows fit one statement; at least one.
@@ -226,13 +227,9 @@ impl<'a> RowSet<'a> {
             && self.rows.iter().all(alike)
     }
 
-    /// How many bytes the values came in.
+    /// How many bytes its rows came in.
     pub(super) fn wire_bytes(&self) -> usize {
-        let bytes = |row: &&RowChange| match &row.op {
-            RowOp::Put(put) => put.values.wire_bytes(),
-            RowOp::Delete(_) => 0,
-        };
-        self.rows.iter().map(bytes).sum()
+        self.rows.iter().copied().map(bytes_of).sum()
     }
 
     fn can_be_copied(&self, copies: &mut Copies) -> bool {

@@ -155,8 +155,7 @@ impl Pusher<'_, '_> {
 
     fn copy(&mut self, set: &RowSet<'_>) -> Result<(), WireError> {
         let target = set.target;
-        let binary = target.copies_binary().then(|| copy_binary(set)).flatten();
-        match binary {
+        match copy_binary(set) {
             Some(data) => {
                 let sql = target.sql(Statement::CopyBinary);
                 self.batch.push_copy(sql, &data)

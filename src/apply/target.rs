@@ -105,7 +105,6 @@ pub struct Target {
     third: Vec<(u32, String)>,
     texts: [OnceLock<Sql>; STATEMENTS],
     all_updated: Vec<usize>,
-    copies_binary: bool,
     unique_columns: Vec<usize>,
     update: OnceLock<Sql>,
     /// Other updates, by the columns they write.
@@ -118,12 +117,6 @@ pub struct Target {
     rivals: [OnceLock<Vec<Sql>>; 2],
 }
 
-/// Whether every written column is of a type with a binary form.
-fn is_binary(map: &TableMap) -> bool {
-    map.written()
-        .all(|index| binary::is_known(map.columns[index].type_oid))
-}
-
 impl Target {
     /// Takes the map; texts are made when first needed.
     pub fn new(map: TableMap, guard: Guard, third: Vec<(u32, String)>, versions: Versions) -> Self {
@@ -131,7 +124,6 @@ impl Target {
             versions,
             third,
             all_updated: sql::updated_columns(&map, |_| true),
-            copies_binary: is_binary(&map),
             unique_columns: Vec::new(),
             map,
             guard,
@@ -230,9 +222,11 @@ impl Target {
         Arc::clone(updates.entry((columns.to_vec(), how)).or_insert_with(make))
     }
 
-    /// Whether rows can be copied in binary form: every column is of a type that has one.
+    /// Whether rows can be copied in binary form: every written column is of a type that has one.
     pub(super) fn copies_binary(&self) -> bool {
-        self.copies_binary
+        let map = &self.map;
+        map.written()
+            .all(|index| binary::encoder(map.columns[index].type_oid).is_some())
     }
 
     /// Whether a row can have a rival under another key. Rows that merge, or for which a person

@@ -73,7 +73,7 @@ pub(super) async fn open_tcp(
     ask_for_tls(tcp, info, host, encryption).await
 }
 
-/// Over a network the window has to be as large as the way is long: there it stays as it is.
+/// Over a network the window has to be as large as the way is long, and stays as it is.
 async fn connect_tcp(address: SocketAddr, streams: bool) -> io::Result<TcpStream> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,

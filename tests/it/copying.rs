@@ -51,10 +51,11 @@ async fn every_value_is_copied(majors: &[u32]) {
 }
 on_every_major!(every_kind_of_value_is_copied, super::every_value_is_copied);
 
-/// Every type that goes in binary form, at its edges; `told` makes rows of others go as text.
+/// Every type that goes in binary form …
 const PLAIN: &str = "create table plain (id int primary key, b boolean, i2 smallint, i8 bigint,
     f4 real, f8 double precision, n numeric, n2 numeric(20, 3), c char(9), vc varchar(9), y bytea,
     j json, jb jsonb, d date, ts timestamp, tz timestamptz, tz3 timestamptz(3), u uuid)";
+/// … with values at its edges …
 const EDGES: &str = r#"insert into plain select g, (array[true, false, null])[1 + g % 3],
     (array[-32768, 32767, 0])[1 + g % 3],
     (array[-9223372036854775808, 9223372036854775807])[1 + g % 2],
@@ -68,7 +69,7 @@ const EDGES: &str = r#"insert into plain select g, (array[true, false, null])[1 
     timestamptz '1600-02-29 00:00:00+00' + g * interval '1 year 1 day 1:02:03.987654',
     timestamptz '1999-12-31 23:59:59.9994+00' + g * interval '0.0001 s', md5(g::text)::uuid
     from generate_series(1, 600) g"#;
-/// What has no plain form.
+/// … and with values that only the server can read: these rows go as text.
 const TOLD: &str = "insert into plain (id, n, d, ts, tz) select g,
     (array['NaN', '1', '2'])[1 + g % 3]::numeric,
     (array['infinity', '2000-01-01', '-infinity', '0044-03-15 BC'])[1 + g % 4]::date,
