@@ -10,6 +10,7 @@ use super::binary::{self, Encoder};
 use super::group::RowOp;
 use super::params;
 use super::plan::RowSet;
+use crate::lsn::Lsn;
 use crate::pgoutput::Value;
 
 /// Fewer rows than this are not worth a copy.
@@ -37,6 +38,10 @@ const BINARY_NULL: i32 = -1;
 #[derive(Debug, Default)]
 pub struct Copies {
     by_table: HashMap<u32, Pause>,
+    /// Of transactions that commit up to here no row is copied.
+    none_until: Lsn,
+    /// That holds for the one in hand.
+    is_off: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -48,8 +53,22 @@ struct Pause {
 }
 
 impl Copies {
+    /// A large transaction that commits at `end` has to be begun again because of a copy: once is
+    /// enough.
+    pub(super) fn none_until(&mut self, end: Lsn) {
+        self.none_until = end.max(self.none_until);
+    }
+
+    /// The next rows are of a transaction that commits at `end`.
+    pub(super) fn begin(&mut self, end: Lsn) {
+        self.is_off = end <= self.none_until;
+    }
+
     /// Whether `rows` may be copied into a table. Where not, they count as inserted otherwise.
     pub(super) fn may(&mut self, table: u32, rows: usize) -> bool {
+        if self.is_off {
+            return false;
+        }
         let Some(pause) = self.by_table.get_mut(&table) else {
             return true;
         };
@@ -191,5 +210,14 @@ mod tests {
         let most = usize::try_from(PAUSE_ROWS_MAX).unwrap();
         assert!(!copies.may(1, most));
         assert!(copies.may(1, 1));
+    }
+    #[test]
+    fn of_a_transaction_that_is_begun_again_nothing_is_copied() {
+        let mut copies = Copies::default();
+        copies.none_until(Lsn::new(20));
+        copies.begin(Lsn::new(20));
+        assert!(!copies.may(1, 100));
+        copies.begin(Lsn::new(21));
+        assert!(copies.may(1, 100));
     }
 }

@@ -212,6 +212,11 @@ impl Applier {
             .map_err(|source| ApplyError::target(source, None))
     }
 
+    /// A large transaction that commits at `end` is begun again, and then no row of it copied.
+    pub fn copy_none_until(&mut self, end: Lsn) {
+        self.copies.none_until(end);
+    }
+
     /// What this one has learned.
     pub fn take_copies(&mut self) -> Copies {
         std::mem::take(&mut self.copies)
@@ -278,6 +283,9 @@ impl Applier {
 
     pub(super) async fn segments(&mut self, pieces: &[Piece]) -> Result<Vec<Segment>, ApplyError> {
         let mut group = GroupBuilder::default();
+        if let Some(last) = pieces.last() {
+            self.copies.begin(last.header.final_lsn);
+        }
         for piece in pieces {
             for (index, change) in piece.changes.iter().enumerate() {
                 let stamp = self.stamp_of(piece, index);

@@ -364,8 +364,8 @@ impl Applying {
         if self.running.is_open() && is_lock_wait(&error) {
             return Err(self.failed(error));
         }
-        if refused.pieces.first().is_some_and(|piece| !piece.first) {
-            return Err(self.large_refused(error, &refused));
+        if let Some(piece) = refused.pieces.first().filter(|piece| !piece.first) {
+            return Err(self.large_refused(error, piece.header.final_lsn));
         }
         let mut group = Some(refused);
         while let Some(next) = group {

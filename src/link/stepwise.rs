@@ -10,10 +10,10 @@ use tokio::time::{Instant, sleep};
 use super::applying::Applying;
 use super::error::LinkError;
 use super::running::is_lock_wait;
-use super::window::Group;
 use crate::apply::ApplyError;
 use crate::assemble::Piece;
 use crate::error::{RetryClass, Retryable};
+use crate::lsn::Lsn;
 use crate::status::model::LinkState;
 
 /// How long to wait between two looks at the target's clock.
@@ -70,17 +70,11 @@ impl Applying {
                 Err(error) if piece.first && mends_in_place(&error) => {
                     self.recover(error, in_order, started).await?;
                 }
-                Err(error) => {
-                    if second_try_may_help(&error) && !in_order {
-                        let failed = piece.header.final_lsn;
-                        self.lessons.in_order_until = failed.max(self.lessons.in_order_until);
-                        if piece.first {
-                            in_order = self.recover(error, in_order, started).await?;
-                            continue;
-                        }
-                    }
-                    return Err(self.failed(error));
+                Err(error) if piece.first && second_try_may_help(&error) && !in_order => {
+                    self.goes_in_order_until(piece.header.final_lsn);
+                    in_order = self.recover(error, in_order, started).await?;
                 }
+                Err(error) => return Err(self.large_refused(error, piece.header.final_lsn)),
             }
         }
     }
@@ -94,16 +88,22 @@ impl Applying {
         piece.header.final_lsn <= self.lessons.step_by_step_until || self.must_go_in_order(piece)
     }
 
-    /// A part of a large transaction was refused, whose earlier parts are gone from memory: the
-    /// link starts again from the target's position, and then goes step by step.
-    pub(super) fn large_refused(&mut self, error: ApplyError, refused: &Group) -> LinkError {
-        let ends = refused.pieces.iter().map(|piece| piece.header.final_lsn);
-        let ends = ends.max().unwrap_or_default();
-        let lessons = &mut self.lessons;
+    fn goes_in_order_until(&mut self, end: Lsn) {
+        self.lessons.in_order_until = end.max(self.lessons.in_order_until);
+    }
+
+    /// A part of a large transaction, which commits at `end`, was refused, whose earlier parts are
+    /// gone from memory: the link starts again from the target's position, and then goes step by
+    /// step or in order.
+    pub(super) fn large_refused(&mut self, error: ApplyError, end: Lsn) -> LinkError {
         if second_try_may_help(&error) {
-            lessons.in_order_until = ends.max(lessons.in_order_until);
+            self.goes_in_order_until(end);
         } else {
-            lessons.step_by_step_until = ends.max(lessons.step_by_step_until);
+            let until = &mut self.lessons.step_by_step_until;
+            *until = end.max(*until);
+        }
+        if matches!(error, ApplyError::CopyRefused { .. }) {
+            self.applier.copy_none_until(end);
         }
         self.failed(error)
     }
@@ -195,11 +195,13 @@ fn second_try_may_help(error: &ApplyError) -> bool {
     matches!(error, ApplyError::Overtaken) || refuses_values(error)
 }
 
-/// A constraint of the target does not let a row be there (class 23).
+/// A constraint of the target does not let a row be there (class 23). A copy that is refused says
+/// nothing about the row: inserted otherwise, it may give way.
 fn refuses_values(error: &ApplyError) -> bool {
-    error
+    let state = error
         .sqlstate()
-        .is_some_and(|state| state.starts_with("23"))
+        .filter(|_| !matches!(error, ApplyError::CopyRefused { .. }));
+    state.is_some_and(|state| state.starts_with("23"))
 }
 
 /// Another row has the same unique value (23505), or one that an exclusion constraint does not let
