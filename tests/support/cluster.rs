@@ -14,7 +14,7 @@ use tokio_postgres::Client;
 use super::daemon::{Daemon, DaemonOptions, unexpected_errors};
 use super::options::{ClusterOptions, NAMES};
 use super::proxy::Proxy;
-use super::{pg, pool};
+use super::{failures, pg, pool};
 
 /// Shared by all tests of the process or this test's own.
 enum Server {
@@ -94,6 +94,7 @@ pub struct Cluster {
 impl Cluster {
     /// Makes databases and configuration. Nothing of mmrepl has run yet.
     pub async fn start(options: ClusterOptions) -> Self {
+        failures::are_told_at_once();
         let name = unique_name();
         let mut nodes = Vec::new();
         for index in 0..options.majors.len() {
@@ -360,6 +361,9 @@ impl Drop for Cluster {
         self.daemons.clear();
         if std::thread::panicking() {
             self.dir.disable_cleanup(true);
+            for node in &self.nodes {
+                failures::tell_end_of_log(node.name, &self.log(node.name));
+            }
             eprintln!("kept: {}", self.dir.path().display());
             return;
         }

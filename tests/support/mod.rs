@@ -8,6 +8,7 @@ pub mod clock;
 pub mod cluster;
 pub mod compare;
 pub mod daemon;
+pub mod failures;
 pub mod links;
 pub mod options;
 pub mod pg;
