@@ -3,7 +3,6 @@
 
 use std::process::ExitCode;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    mmrepl::cli::main().await
+fn main() -> ExitCode {
+    mmrepl::cli::main()
 }

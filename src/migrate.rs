@@ -22,7 +22,7 @@ pub struct Migration {
 }
 
 /// Every migration in order.
-pub const MIGRATIONS: [Migration; 14] = [
+pub const MIGRATIONS: [Migration; 15] = [
     Migration {
         number: 1,
         name: "001_base",
@@ -92,6 +92,11 @@ pub const MIGRATIONS: [Migration; 14] = [
         number: 14,
         name: "014_deletes_in_order",
         sql: include_str!("../migrations/014_deletes_in_order.sql"),
+    },
+    Migration {
+        number: 15,
+        name: "015_finish",
+        sql: include_str!("../migrations/015_finish.sql"),
     },
 ];
 

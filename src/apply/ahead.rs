@@ -25,11 +25,14 @@ use super::push::{Pusher, push_tombstones};
 use super::source_times::push_source_times;
 use super::target::{Statement, Target};
 use super::touched::Touched;
-use super::transaction::{Applier, Committed, Counts, newest, positions, push_all};
+use super::transaction::{Applier, ClockCheck, Committed, Counts, newest, push_all};
 use crate::assemble::{Piece, TxEnd};
 use crate::error::{RetryClass, Retryable};
 use crate::failpoint::failpoint;
 use crate::wire::{Batch, BatchError, Pending, Session};
+
+/// From so many rows on the target's clock is looked at before they are written, not only after.
+const CHECKED_EARLY_FROM: u64 = 50;
 
 /// A group, or a part of a large transaction, that was sent and is not answered yet.
 #[derive(Debug)]
@@ -157,7 +160,8 @@ impl Applier {
             .last()
             .and_then(|piece| Some((piece.end?, piece.seen.at_end())));
         let ending = last.map(|(end, seen)| self.ending(end, seen));
-        let opening = self.opening();
+        let counts = Counts::of(pieces);
+        let opening = self.opening(when_to_check(counts.rows, ending.is_some()));
         let turn = self.workers.turn.take();
         let keeps_times = self.keeps_times(pieces);
         let mut batch = self.session.batch();
@@ -193,7 +197,7 @@ impl Applier {
             worker: 0,
             pending,
             end: last.map(|(end, _)| end),
-            counts: Counts::of(pieces),
+            counts,
             telling,
         })
     }
@@ -217,7 +221,7 @@ impl Applier {
         let Some(end) = sent.end else {
             return Ok(None);
         };
-        let committed = self.committed(&positions(&outcomes), end.end_lsn);
+        let committed = self.committed(&outcomes, end.end_lsn);
         failpoint("after_commit");
         Ok(Some(committed))
     }
@@ -241,6 +245,15 @@ impl Applier {
             }
             _ => ApplyError::target(failed.error, None),
         }
+    }
+}
+
+/// Few rows are soon written, should it be in vain.
+fn when_to_check(rows: u64, with_end: bool) -> ClockCheck {
+    if with_end && rows < CHECKED_EARLY_FROM {
+        ClockCheck::Late
+    } else {
+        ClockCheck::Early
     }
 }
 

@@ -6,7 +6,7 @@ use super::plan::{Plan, plan};
 use super::push::{Pushed, Pusher, push_tombstones, push_whole_row};
 use super::settle::Own;
 use super::target::Statement;
-use super::transaction::Applier;
+use super::transaction::{Applier, ClockCheck};
 use crate::error::{RetryClass, Retryable};
 use crate::wire::{BatchError, Outcome};
 
@@ -57,7 +57,7 @@ impl Applier {
         plan: &'a Plan<'a>,
         entries: &[Entry],
     ) -> Result<Attempted<'a>, ApplyError> {
-        let opening = self.opening();
+        let opening = self.opening(ClockCheck::Early);
         let mut batch = self.session.batch();
         let mut prefix = opening.push(&mut batch)?;
         let mut statements = Pusher {

@@ -97,10 +97,6 @@ impl Applier {
             return Err(ApplyError::Untaken);
         }
         self.newest = header.commit_time;
-        let clock = Some(self.newest.to_string());
-        let clock = [clock.as_deref().map(str::as_bytes)];
-        self.run_one("select mmrepl.require_clock($1)", &clock, None)
-            .await?;
         self.position.sent = position;
         let committed = self.commit(end, seen).await?;
         self.counts.transactions += 1;

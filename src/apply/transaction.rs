@@ -30,10 +30,12 @@ const BEGIN: &str = "begin isolation level read committed read write";
 pub(super) type Prepared = (&'static str, Vec<String>);
 
 /// Commits, and asks where the target's WAL is and how far it is flushed.
-const COMMIT: [Prepared; 3] = [
+const COMMIT: [Prepared; 2] = [
     ("commit", vec![]),
-    ("select pg_current_wal_insert_lsn()::text", vec![]),
-    ("select pg_current_wal_flush_lsn()::text", vec![]),
+    (
+        "select pg_current_wal_insert_lsn()::text, pg_current_wal_flush_lsn()::text",
+        vec![],
+    ),
 ];
 
 /// What has been written, for `status`; reset by `take_counts`.
@@ -83,6 +85,15 @@ pub(super) struct Positions {
     pub(super) committed: Lsn,
     /// After the last commit that was sent.
     pub(super) sent: Lsn,
+}
+
+/// When the target's clock is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ClockCheck {
+    /// Before anything is written, and at the end.
+    Early,
+    /// At the end only.
+    Late,
 }
 
 /// The statements that open a target transaction, when it is not open yet.
@@ -338,13 +349,14 @@ impl Applier {
         Ok(targets)
     }
 
-    /// What must be sent before the first change: `begin`, and the clock rule (see `conflict`).
-    /// The latter waits until the commit time is known.
-    pub(super) fn opening(&self) -> Opening {
+    /// What must be sent before the first change: `begin`, and the clock rule (see `conflict`),
+    /// which holds at the end in any case: what is written before that would only be in vain.
+    pub(super) fn opening(&self, clock: ClockCheck) -> Opening {
         if self.is_open {
             return Opening(Vec::new());
         }
-        let clock = (self.newest != CommitTime::MAX).then(|| {
+        let early = clock == ClockCheck::Early && self.newest != CommitTime::MAX;
+        let clock = early.then(|| {
             let newest = Some(self.newest.to_string());
             ("select mmrepl.require_clock($1)".into(), newest)
         });
@@ -368,7 +380,7 @@ impl Applier {
         if self.is_open {
             return Ok(());
         }
-        let opening = self.opening();
+        let opening = self.opening(ClockCheck::Early);
         let mut batch = self.session.batch();
         opening.push(&mut batch)?;
         batch
@@ -379,8 +391,8 @@ impl Applier {
         Ok(())
     }
 
-    /// Counts what was not recorded, moves the position, leaves the marker, stamps the transaction
-    /// with the source's commit time (all in `mmrepl.finish`) and commits.
+    /// Counts what was not recorded, looks at the clock, moves the position, leaves the marker,
+    /// stamps the transaction with the source's commit time (all in `mmrepl.finish`) and commits.
     pub(super) async fn commit(
         &mut self,
         end: TxEnd,
@@ -400,9 +412,9 @@ impl Applier {
             ));
         }
         statements.extend(self.ending(end, seen));
-        let answers = self.run_all(&statements).await?;
+        let outcomes = self.run_all(&statements).await?;
         self.position.sent = end.end_lsn;
-        let committed = self.committed(&answers, end.end_lsn);
+        let committed = self.committed(&outcomes, end.end_lsn);
         self.closed();
         failpoint("after_commit");
         Ok(committed)
@@ -438,14 +450,13 @@ impl Applier {
         self.workers.origin().map_or_else(first, str::to_owned)
     }
 
-    /// What the answers to `COMMIT`, the last ones, say.
-    pub(super) fn committed(&mut self, answers: &[Lsn], source_end: Lsn) -> Committed {
+    /// What the answer to `COMMIT`, the last one, says.
+    pub(super) fn committed(&mut self, outcomes: &[Outcome], source_end: Lsn) -> Committed {
         self.position.committed = source_end;
-        let position = |back: usize| answers.iter().rev().nth(back).copied().unwrap_or_default();
         Committed {
             source_end,
-            target_written: position(1),
-            target_flushed: position(0),
+            target_written: last_position(outcomes, 0),
+            target_flushed: last_position(outcomes, 1),
         }
     }
 
@@ -467,17 +478,17 @@ impl Applier {
             ),
         ];
         statements.extend(COMMIT);
-        let answers = self.run_all(&statements).await?;
+        let outcomes = self.run_all(&statements).await?;
         self.position.sent = end;
-        Ok(self.committed(&answers, end))
+        Ok(self.committed(&outcomes, end))
     }
 
     /// How far the target's WAL is flushed now.
     pub async fn flushed(&mut self) -> Result<Lsn, ApplyError> {
-        let answers = self
+        let outcomes = self
             .run_all(&[("select pg_current_wal_flush_lsn()::text", Vec::new())])
             .await?;
-        Ok(answers[0])
+        Ok(last_position(&outcomes, 0))
     }
 
     /// Gives up the open transaction, so that the session can be used again.
@@ -500,13 +511,12 @@ impl Applier {
         self.reset_workers().await
     }
 
-    /// Runs statements in one round trip; each answer that is a WAL position is returned as one.
-    async fn run_all(&mut self, statements: &[Prepared]) -> Result<Vec<Lsn>, ApplyError> {
+    /// Runs statements in one round trip.
+    async fn run_all(&mut self, statements: &[Prepared]) -> Result<Vec<Outcome>, ApplyError> {
         let mut batch = self.session.batch();
         push_all(&mut batch, statements)?;
         let outcomes = batch.run().await;
-        let outcomes = outcomes.map_err(|failed| ApplyError::target(failed.error, None))?;
-        Ok(positions(&outcomes))
+        outcomes.map_err(|failed| ApplyError::target(failed.error, None))
     }
 }
 
@@ -523,11 +533,10 @@ pub(super) fn push_all<'p>(
     Ok(())
 }
 
-/// Each outcome as a WAL position, where it is one.
-pub(super) fn positions(outcomes: &[Outcome]) -> Vec<Lsn> {
-    let position = |outcome: &Outcome| outcome.text(0, 0)?.parse().ok();
-    let positions = outcomes.iter().map(position);
-    positions.map(Option::unwrap_or_default).collect()
+/// A WAL position in the answer to the last statement.
+fn last_position(outcomes: &[Outcome], column: usize) -> Lsn {
+    let text = outcomes.last().and_then(|outcome| outcome.text(0, column));
+    text.and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
 /// The last piece of a transaction that wrote rows.

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::Builder;
 
 use crate::config::{Config, ConfigError};
 pub use logs::LogFormat;
@@ -87,22 +88,37 @@ impl ConfigArg {
 }
 
 /// Runs the command line of this process.
-pub async fn main() -> ExitCode {
+pub fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Err(error) = logs::start(cli.log_format) {
         output::error(&error);
         return ExitCode::from(FAILED);
     }
     match cli.command {
-        Command::Init(args) => init::run(&args).await,
-        Command::Run(args) => run::run(args).await,
-        Command::Status(args) => status::run(&args).await,
-        Command::Check(args) => check::run(&args).await,
-        Command::Conflicts(args) => conflicts::run(&args).await,
-        Command::Pause(args) => control::run(&args, true).await,
-        Command::Resume(args) => control::run(&args, false).await,
-        Command::Drop(args) => drop::run(&args).await,
-        Command::Demo(args) => demo::run(&args).await,
+        Command::Run(args) => run::run(args),
+        Command::Init(args) => on_threads(1, init::run(&args)),
+        Command::Status(args) => on_threads(1, status::run(&args)),
+        Command::Check(args) => on_threads(1, check::run(&args)),
+        Command::Conflicts(args) => on_threads(1, conflicts::run(&args)),
+        Command::Pause(args) => on_threads(1, control::run(&args, true)),
+        Command::Resume(args) => on_threads(1, control::run(&args, false)),
+        Command::Drop(args) => on_threads(1, drop::run(&args)),
+        Command::Demo(args) => on_threads(1, demo::run(&args)),
+    }
+}
+
+/// Runs a command on so many threads.
+fn on_threads(threads: usize, command: impl Future<Output = ExitCode>) -> ExitCode {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => {
+            output::error(&error);
+            ExitCode::from(FAILED)
+        }
     }
 }
 
