@@ -2,7 +2,8 @@
 //!
 //! A copy is the cheapest way to insert, but it cannot leave out a row that is there already: one
 //! duplicate fails all of it, and with it the target transaction. The transaction is then applied
-//! again without copying into that table, and so are the next ones for a while.
+//! again without copying into that table, and so are the next ones for a while. A large transaction
+//! is begun again, and then no row of it copied.
 
 use std::collections::HashMap;
 
@@ -211,6 +212,7 @@ mod tests {
         assert!(!copies.may(1, most));
         assert!(copies.may(1, 1));
     }
+
     #[test]
     fn of_a_transaction_that_is_begun_again_nothing_is_copied() {
         let mut copies = Copies::default();

@@ -11,6 +11,7 @@ mod output;
 pub mod run;
 pub mod status;
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -91,8 +92,7 @@ impl ConfigArg {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Err(error) = logs::start(cli.log_format) {
-        output::error(&error);
-        return ExitCode::from(FAILED);
+        return refuse(&error);
     }
     match cli.command {
         Command::Run(args) => run::run(args),
@@ -115,11 +115,14 @@ fn on_threads(threads: usize, command: impl Future<Output = ExitCode>) -> ExitCo
         .build();
     match runtime {
         Ok(runtime) => runtime.block_on(command),
-        Err(error) => {
-            output::error(&error);
-            ExitCode::from(FAILED)
-        }
+        Err(error) => refuse(&error),
     }
+}
+
+/// Says why nothing was done.
+fn refuse(error: &dyn Display) -> ExitCode {
+    output::error(error);
+    ExitCode::from(FAILED)
 }
 
 #[cfg(test)]

@@ -7,15 +7,13 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{ConfigArg, on_threads};
+use super::{ConfigArg, on_threads, refuse};
 use crate::config::Config;
 use crate::ids::NodeName;
 use crate::supervisor;
 
 /// Where a node's data directory lies when nothing else is said.
 const DATA_DIR: &str = "/var/lib/mmrepl";
-/// The exit code of a daemon that could not start.
-const FAILED: u8 = 2;
 
 /// The command line of `mmrepl run`.
 #[derive(Clone, Debug, clap::Args)]
@@ -61,11 +59,6 @@ async fn daemon(args: RunArgs, config: Config) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(&error),
     }
-}
-
-fn refuse(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("mmrepl: {error}");
-    ExitCode::from(FAILED)
 }
 
 /// The first signal asks the daemon to finish the transaction in hand and stop.

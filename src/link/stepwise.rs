@@ -198,10 +198,9 @@ fn second_try_may_help(error: &ApplyError) -> bool {
 /// A constraint of the target does not let a row be there (class 23). A copy that is refused says
 /// nothing about the row: inserted otherwise, it may give way.
 fn refuses_values(error: &ApplyError) -> bool {
-    let state = error
-        .sqlstate()
-        .filter(|_| !matches!(error, ApplyError::CopyRefused { .. }));
-    state.is_some_and(|state| state.starts_with("23"))
+    let is_copy = matches!(error, ApplyError::CopyRefused { .. });
+    let state = error.sqlstate();
+    !is_copy && state.is_some_and(|state| state.starts_with("23"))
 }
 
 /// Another row has the same unique value (23505), or one that an exclusion constraint does not let
