@@ -75,12 +75,14 @@ pub(crate) fn engines_of(binaries: &ServerBinaries) -> Vec<Engine> {
     engines
 }
 
-/// Those of a server with room, that keeps what it committed.
+/// Those of a server with room, that keeps what it committed. It vacuums when it is told to: else
+/// each drain would share the processor with the vacuum of what was written before it.
 fn options(with_pglogical: bool) -> ServerOptions {
     let options = ServerOptions::durable()
         .with("shared_buffers", "1GB")
         .with("max_wal_size", "8GB")
         .with("checkpoint_timeout", "30min")
+        .with("autovacuum", "off")
         .with("max_worker_processes", "20");
     if !with_pglogical {
         return options;
@@ -164,7 +166,9 @@ impl Rig {
         self.step(1).await;
         for lane in &self.lanes {
             wait_for_step(&lane.target, 1).await;
+            lane.target.run("vacuum analyze").await;
         }
+        self.source.run("vacuum analyze").await;
     }
 
     /// What is written last, so that it arrives last.
