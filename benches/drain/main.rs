@@ -16,6 +16,7 @@
 //! | `MMREPL_BENCH_ROWS` | the same for all workloads instead of their own sizes |
 //! | `MMREPL_BENCH_SCALE` | of pgbench, 10 |
 //! | `MMREPL_BENCH_SECONDS` | of writing at a fixed rate, 20 |
+//! | `MMREPL_BENCH_RATES` | such as `4000`, instead of the steps of `rate` |
 //! | `MMREPL_BENCH_RESUME` | 1: only the runs that this build lacks |
 //! | `MMREPL_BENCH_BINARY` | another build of mmrepl |
 //!

@@ -8,6 +8,7 @@ pub(crate) struct Settings {
     pub(crate) runs: usize,
     pub(crate) seconds: u64,
     pub(crate) scale: u64,
+    pub(crate) rates: Vec<u64>,
     pub(crate) majors: Vec<u32>,
     resume: bool,
     only: Vec<String>,
@@ -32,11 +33,13 @@ impl Settings {
     pub(crate) fn read() -> Self {
         let majors = list("MMREPL_BENCH_MAJOR");
         let major = |text: &String| text.parse().expect("MMREPL_BENCH_MAJOR lists numbers");
+        let rate = |text: &String| text.parse().expect("MMREPL_BENCH_RATES lists numbers");
         Self {
             rows: number("MMREPL_BENCH_ROWS"),
             runs: usize::try_from(number("MMREPL_BENCH_RUNS").unwrap_or(3)).unwrap_or(usize::MAX),
             seconds: number("MMREPL_BENCH_SECONDS").unwrap_or(20),
             scale: number("MMREPL_BENCH_SCALE").unwrap_or(10),
+            rates: list("MMREPL_BENCH_RATES").iter().map(rate).collect(),
             majors: majors.iter().map(major).collect(),
             resume: number("MMREPL_BENCH_RESUME") == Some(1),
             only: list("MMREPL_BENCH_ONLY"),

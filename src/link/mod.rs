@@ -19,6 +19,7 @@ mod connect;
 mod dispatch;
 mod error;
 mod history;
+mod nap;
 mod probe;
 mod progress;
 mod queue;

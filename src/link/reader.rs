@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::error::LinkError;
+use super::nap::Naps;
 use super::queue::Sender;
 use crate::assemble::{Assembled, Assembler, Piece};
 use crate::commit_time::CommitTime;
@@ -25,16 +26,6 @@ use crate::wire::{Frame, ReplicationStream, StandbyStatus, WireError};
 
 /// How often the source hears from us: well under the least sensible `wal_sender_timeout`.
 const FEEDBACK_EVERY: Duration = Duration::from_secs(1);
-
-/// A transaction that was sent this long after its commit, in microseconds, has waited: there is a
-/// backlog …
-const BACKLOG_MICROS: i64 = 50_000;
-/// … and a read that brought less than this …
-const SMALL_READ_BYTES: usize = 4 * 1024;
-/// … means that all that came is read. The source would now wake us for every message, or send
-/// each as a packet, which costs more than the message itself. So the next read waits so long for
-/// more to come: long enough that most of it finds the window closed, and gathers at the source.
-const NAP: Duration = Duration::from_millis(16);
 
 /// Drives one replication connection.
 pub(super) struct Reader {
@@ -53,8 +44,7 @@ pub(super) struct Reader {
     tick: Interval,
     received: Lsn,
     reported: Lsn,
-    /// The transaction being read has waited for a while.
-    behind: bool,
+    naps: Naps,
 }
 
 impl Reader {
@@ -83,7 +73,7 @@ impl Reader {
             tick,
             received,
             reported,
-            behind: false,
+            naps: Naps::new(),
         }
     }
 
@@ -99,10 +89,10 @@ impl Reader {
             if self.queue.has_gathered() && !self.hand_over().await? {
                 return Ok(());
             }
-            let nap = self.behind && self.stream.last_read() < SMALL_READ_BYTES;
+            let nap = self.naps.after(self.stream.last_read());
             tokio::select! {
                 biased;
-                _ = self.tick.tick() => self.feedback().await?,
+                _ = self.tick.tick() => self.second().await?,
                 frame = next(&mut self.stream, nap) => {
                     let frame = frame.map_err(|source| self.failed(source))?;
                     if !self.frame(frame).await? {
@@ -169,10 +159,10 @@ impl Reader {
         })?;
         match message {
             Message::Begin { commit_time, .. } => {
-                self.behind = sent_at.micros_since(commit_time) > BACKLOG_MICROS;
+                self.naps.sent_after(sent_at.micros_since(commit_time));
             }
-            Message::StreamStart { .. } => self.behind = true,
-            Message::StreamStop => self.behind = false,
+            Message::StreamStart { .. } => self.naps.running(),
+            Message::StreamStop => self.naps.running_paused(),
             _ => {}
         }
         if at >= self.newest_seen.0 {
@@ -260,8 +250,14 @@ impl Reader {
                 done = self.queue.hand_over() => return Ok(done.is_ok()),
                 _ = self.tick.tick() => {}
             }
-            self.feedback().await?;
+            self.second().await?;
         }
+    }
+
+    /// What is due every [`FEEDBACK_EVERY`].
+    async fn second(&mut self) -> Result<(), LinkError> {
+        self.naps.second();
+        self.feedback().await
     }
 
     async fn feedback(&mut self) -> Result<(), LinkError> {
@@ -296,10 +292,10 @@ fn locked(seen: &Mutex<SeenHistory>) -> MutexGuard<'_, SeenHistory> {
 }
 
 /// The next frame, after a nap where that saves reads. Cancel-safe.
-async fn next(stream: &mut ReplicationStream, nap: bool) -> Result<Frame, WireError> {
-    if nap {
+async fn next(stream: &mut ReplicationStream, nap: Option<Duration>) -> Result<Frame, WireError> {
+    if let Some(nap) = nap {
         // The thread, not the task: see `reading`.
-        std::thread::sleep(NAP);
+        std::thread::sleep(nap);
     }
     stream.next().await
 }
