@@ -71,6 +71,8 @@ pub(super) enum Act {
     Remember(Grave),
 }
 
+/// What holds a key, and what of it this transaction wrote.
+type Held = (Local, WrittenHere);
 /// A change with what becomes of it.
 type Settled<'a> = (&'a RowChange, Option<Record>, Option<Act>);
 /// What is judged of a change, in turn, and what the target holds for its key.
@@ -113,20 +115,10 @@ impl Applier {
         if rows.is_empty() {
             return Ok((Vec::new(), Vec::new()));
         }
-        let seen = self.look(rows, Statement::SeeRow).await?;
-        let (mut done, mut concerned) = (Vec::new(), Vec::new());
-        for (row, (local, written_here)) in rows.iter().zip(&seen) {
-            let loses = || decide(row, local, &self.source) == Decision::Discard;
-            if own == Own::Done && written_here.is_what(row) {
-                done.push(*row);
-            } else if self.has_rival(row, local) || !loses() {
-                concerned.push(*row);
-            }
-        }
+        let (done, concerned, mut locals) = self.concerned(rows, own).await?;
         if concerned.is_empty() {
             return Ok((done, Vec::new()));
         }
-        let mut locals = self.look(&concerned, Statement::LockRow).await?;
         let looked = concerned
             .iter()
             .copied()
@@ -158,6 +150,39 @@ impl Applier {
         }
         self.carry_out(&settled).await?;
         Ok((done, rest))
+    }
+
+    /// Those with which nothing is left to do; those that are to be judged, with what holds their
+    /// keys, locked.
+    ///
+    /// The first look is in vain where most are to be judged. Then the next rows are locked at once.
+    async fn concerned<'a>(
+        &mut self,
+        rows: &[&'a RowChange],
+        own: Own,
+    ) -> Result<(Vec<&'a RowChange>, Vec<&'a RowChange>, Vec<Held>), ApplyError> {
+        let locks = self.locks_at_once;
+        let how = if locks {
+            Statement::LockRow
+        } else {
+            Statement::SeeRow
+        };
+        let seen = self.look(rows, how).await?;
+        let (mut done, mut concerned, mut locals) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, (local, written_here)) in rows.iter().copied().zip(seen) {
+            let loses = || decide(row, &local, &self.source) == Decision::Discard;
+            if own == Own::Done && written_here.is_what(row) {
+                done.push(row);
+            } else if self.has_rival(row, &local) || !loses() {
+                concerned.push(row);
+                locals.push((local, written_here));
+            }
+        }
+        self.locks_at_once = concerned.len() * 2 > rows.len();
+        if !locks && !concerned.is_empty() {
+            locals = self.look(&concerned, Statement::LockRow).await?;
+        }
+        Ok((done, concerned, locals))
     }
 
     /// What is judged of a change: all of it together, unless the target holds a write that the
@@ -225,11 +250,7 @@ impl Applier {
     ///
     /// A row comes before its tombstones: with a lock it waits for a local delete under way, and
     /// the second statement, with a snapshot of its own, sees the tombstone.
-    async fn look(
-        &mut self,
-        rows: &[&RowChange],
-        how: Statement,
-    ) -> Result<Vec<(Local, WrittenHere)>, ApplyError> {
+    async fn look(&mut self, rows: &[&RowChange], how: Statement) -> Result<Vec<Held>, ApplyError> {
         let mut batch = self.session.batch();
         for row in rows {
             let key = keyed(row);

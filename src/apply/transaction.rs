@@ -130,6 +130,8 @@ pub struct Applier {
     /// Tables in which the open transaction alone makes shadows.
     pub(super) locked: BTreeSet<u32>,
     pub(super) copies: Copies,
+    /// Of the rows that were looked at last, most were to be judged.
+    pub(super) locks_at_once: bool,
     /// Tables that are known to have tombstones.
     pub(super) with_tombstones: BTreeSet<u32>,
     /// The newest commit time in the transaction being written.
@@ -170,6 +172,7 @@ impl Applier {
             inserted: Vec::new(),
             locked: BTreeSet::new(),
             copies: Copies::default(),
+            locks_at_once: false,
             with_tombstones: BTreeSet::new(),
             position: Positions {
                 committed: position,

@@ -34,7 +34,7 @@ impl Naps {
         Self {
             waited: 0,
             least: FLUSH_MICROS_MAX,
-            flush: 0,
+            flush: FLUSH_MICROS_MAX,
         }
     }
 
