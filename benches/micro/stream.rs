@@ -55,7 +55,7 @@ impl Kind {
             }
             Self::Delete => {
                 let key = vec![new.0[0].clone(), Value::Null, Value::Null];
-                let old = OldImage::Key(Tuple(key));
+                let old = OldImage::Key(key.into());
                 Message::Delete { xid, relation, old }
             }
         }
@@ -65,7 +65,7 @@ impl Kind {
 fn row(id: u32) -> Tuple {
     let text = |text: String| Value::Text(text.into());
     let note = format!("what is noted of row {id}");
-    Tuple(vec![
+    Tuple::from(vec![
         text(id.to_string()),
         text((id * 7).to_string()),
         text(note),

@@ -149,9 +149,10 @@ fn missing_of(values: &Tuple) -> Vec<usize> {
 }
 
 fn filled(values: &Tuple, missing: &[usize], row: Vec<Option<Bytes>>) -> Tuple {
-    let mut values = values.clone();
+    let mut filled = values.clone();
+    let values = filled.values_mut();
     for (index, value) in missing.iter().zip(row) {
-        values.0[*index] = value.map_or(Value::Null, Value::Text);
+        values[*index] = value.map_or(Value::Null, Value::Text);
     }
-    values
+    filled
 }

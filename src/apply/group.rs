@@ -300,7 +300,7 @@ fn completed(newer: &Tuple, older: &Tuple) -> Tuple {
         Value::Unchanged => old.clone(),
         _ => new.clone(),
     };
-    Tuple(newer.0.iter().zip(&older.0).map(pick).collect())
+    Tuple(newer.0.iter().zip(older.0.iter()).map(pick).collect())
 }
 
 /// Collects changes into segments.

@@ -139,20 +139,20 @@ fn act() -> impl Strategy<Value = Act> {
 /// Plays an act on the source; what is not possible there does not happen.
 fn play(rows: &mut Rows, act: &Act, relation: &Arc<Relation>) -> Option<Change> {
     let relation = Arc::clone(relation);
-    let key_image = |key: u8| OldImage::Key(Tuple(vec![text(key), Value::Null, Value::Null]));
+    let key_image = |key: u8| OldImage::Key(Tuple::from(vec![text(key), Value::Null, Value::Null]));
     match *act {
         Act::Insert(key, small, large) if !rows.contains_key(&key) => {
             rows.insert(key, (small, large));
             Some(Change::Insert {
                 relation,
-                new: Tuple(vec![text(key), text(small), text(large)]),
+                new: Tuple::from(vec![text(key), text(small), text(large)]),
             })
         }
         Act::Update(key, small, large) => {
             let row = rows.get_mut(&key)?;
             *row = (small, large.unwrap_or(row.1));
             let large = large.map_or(Value::Unchanged, text);
-            let new = Tuple(vec![text(key), text(small), large]);
+            let new = Tuple::from(vec![text(key), text(small), large]);
             Some(Change::Update {
                 relation,
                 old: None,
@@ -162,7 +162,7 @@ fn play(rows: &mut Rows, act: &Act, relation: &Arc<Relation>) -> Option<Change> 
         Act::Move(from, to) if from != to && !rows.contains_key(&to) => {
             let row = rows.remove(&from)?;
             rows.insert(to, row);
-            let new = Tuple(vec![text(to), text(row.0), Value::Unchanged]);
+            let new = Tuple::from(vec![text(to), text(row.0), Value::Unchanged]);
             Some(Change::Update {
                 relation,
                 old: Some(key_image(from)),

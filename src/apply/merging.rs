@@ -131,7 +131,7 @@ impl Merging {
         let or_null = |value: Option<Value>| value.unwrap_or(Value::Null);
         values[self.version] = or_null(version.map(|stamp| text(stamp.clock.to_string())));
         values[self.state] = or_null(version.map(|stamp| text(self.written_state(image, stamp))));
-        Tuple(values)
+        values.into()
     }
 
     fn written_state(&self, image: &Image<Value>, version: &Stamp) -> String {
@@ -157,7 +157,7 @@ impl Merging {
 
     /// What `new` has instead of the values of `old`.
     fn changed(&self, old: &Tuple, new: &Tuple) -> Tuple {
-        let columns = old.0.iter().zip(&new.0).zip(&self.written);
+        let columns = old.0.iter().zip(new.0.iter()).zip(&self.written);
         let changed = |((old, new), written): ((&Value, &Value), &bool)| {
             if *written && old != new {
                 new.clone()

@@ -359,7 +359,7 @@ pub(super) fn keyed(row: &RowChange) -> Vec<Option<&[u8]>> {
 
 /// The values of the columns that an insert writes.
 pub(super) fn written<'a>(target: &Target, values: &'a Tuple) -> Vec<Option<&'a [u8]>> {
-    let columns = target.map.columns.iter().zip(&values.0);
+    let columns = target.map.columns.iter().zip(values.0.iter());
     columns
         .filter(|(column, _)| column.written)
         .map(|(_, value)| params::value(value))

@@ -232,7 +232,7 @@ fn texts(parameters: &[String]) -> Vec<Option<&[u8]>> {
 /// Names and values of what is known of an incoming row.
 pub(super) fn incoming_arrays(target: &Target, row: &Tuple) -> (Vec<u8>, Vec<u8>) {
     let known = || {
-        let columns = target.map.columns.iter().zip(&row.0);
+        let columns = target.map.columns.iter().zip(row.0.iter());
         columns.filter(|(column, value)| column.written && **value != Value::Unchanged)
     };
     let names = array_literal(known().map(|(column, _)| Some(column.name.as_bytes())));

@@ -423,7 +423,7 @@ pub(super) fn supersede(
 fn push_grave(batch: &mut Batch<'_>, row: &RowChange, grave: &Grave) -> Result<(), WireError> {
     let rank = grave.rank.as_ref().map(ToString::to_string);
     let image = grave.image.as_ref().map(|image| {
-        let columns = row.target.map.columns.iter().zip(&image.0);
+        let columns = row.target.map.columns.iter().zip(image.0.iter());
         let written = columns.filter(|(column, _)| column.written);
         params::array_literal(
             written

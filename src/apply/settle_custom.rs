@@ -296,7 +296,7 @@ fn unlocked(rows: &[&RowChange], found: &[Found]) -> BTreeSet<u32> {
 fn written(change: &RowChange, write: Sibling<Tuple>) -> RowChange {
     let op = match (write.row, change.target.versions().index()) {
         (Some(mut values), Some(index)) => {
-            values.0[index] = Value::Text(write.version.to_string().into());
+            values.values_mut()[index] = Value::Text(write.version.to_string().into());
             RowOp::Put(Put {
                 values,
                 insert: false,
@@ -327,7 +327,7 @@ fn act_of(written: &RowChange, there: Option<&Tuple>) -> Act {
 /// True when a value changes that only an insert may set.
 fn sets_identity(written: &RowChange, values: &Tuple, there: &Tuple) -> bool {
     let columns = written.target.map.columns.iter();
-    let mut columns = columns.zip(values.0.iter().zip(&there.0));
+    let mut columns = columns.zip(values.0.iter().zip(there.0.iter()));
     columns.any(|(column, (new, old))| column.identity_always && !column.in_key && new != old)
 }
 

@@ -124,7 +124,7 @@ fn act_of(row: &RowChange, merged: Merged) -> Option<Act> {
 
 /// True when a value changes that only an insert may set.
 fn sets_identity(row: &RowChange, changed: &Tuple) -> bool {
-    let mut columns = row.target.map.columns.iter().zip(&changed.0);
+    let mut columns = row.target.map.columns.iter().zip(changed.0.iter());
     columns.any(|(column, value)| {
         column.identity_always && !column.in_key && *value != Value::Unchanged
     })

@@ -519,7 +519,7 @@ fn nothing_is_passed_on_after_an_error() {
 #[test]
 fn debug_shows_no_values() {
     let mut assembler = assembler(NO_LIMITS);
-    let new = Tuple(vec![Value::Text(Bytes::from_static(b"hunter2"))]);
+    let new = Tuple::from(vec![Value::Text(Bytes::from_static(b"hunter2"))]);
     let row = Message::Insert {
         xid: None,
         relation: RelationId(TABLE),

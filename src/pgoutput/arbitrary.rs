@@ -45,7 +45,7 @@ fn value() -> impl Strategy<Value = Value> {
 
 /// A tuple of some width.
 pub(crate) fn tuple(columns: impl Into<proptest::collection::SizeRange>) -> BoxedStrategy<Tuple> {
-    vec(value(), columns).prop_map(Tuple).boxed()
+    vec(value(), columns).prop_map(Tuple::from).boxed()
 }
 
 /// An old image of some width.

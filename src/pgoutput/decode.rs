@@ -290,11 +290,16 @@ fn old_image(kind: u8, reader: &mut Reader) -> Decoded<OldImage> {
 
 fn tuple(reader: &mut Reader) -> Decoded<Tuple> {
     let count = reader.count16(VALUE_BYTES_MIN)?;
-    let mut values = Vec::with_capacity(count);
-    for _ in 0..count {
-        values.push(value(reader)?);
-    }
-    Ok(Tuple(values))
+    let mut failed = None;
+    // Made in place: collecting results would make a list first and copy it.
+    let values = (0..count).map(|_| {
+        value(reader).unwrap_or_else(|error| {
+            failed.get_or_insert(error);
+            Value::Null
+        })
+    });
+    let tuple = Tuple(values.collect());
+    failed.map_or(Ok(tuple), Err)
 }
 
 fn value(reader: &mut Reader) -> Decoded<Value> {

@@ -117,7 +117,7 @@ fn relation_and_type_messages() {
 #[test]
 fn row_messages() {
     let table = RelationId(9);
-    let new = Tuple(vec![
+    let new = Tuple::from(vec![
         text("7"),
         Value::Null,
         Value::Unchanged,
@@ -126,7 +126,7 @@ fn row_messages() {
     ]);
     let row: &[u8] = b"N\0\x05t\0\0\0\x017nub\0\0\0\x02\0\x01t\0\0\0\0";
     let key: &[u8] = b"\0\x02t\0\0\0\x016n";
-    let old = Tuple(vec![text("6"), Value::Null]);
+    let old = Tuple::from(vec![text("6"), Value::Null]);
     for (in_stream, xid) in [(false, None), (true, Some(XID))] {
         let number = if in_stream { XID_BYTES } else { &[] };
         let insert = Message::Insert {
@@ -434,7 +434,7 @@ fn values_are_slices_of_the_payload() {
 
 #[test]
 fn debug_shows_no_values() {
-    let tuple = Tuple(vec![
+    let tuple = Tuple::from(vec![
         text("hunter2"),
         Value::Binary(Bytes::from_static(b"hunter2")),
     ]);
@@ -466,7 +466,7 @@ fn what_has_no_form_on_the_wire_is_refused() {
         name: name("a\0b"),
     };
     assert_eq!(encode(&origin, &mut out), Err(EncodeError::ZeroInString));
-    let new = Tuple(vec![Value::Null; 40_000]);
+    let new = Tuple::from(vec![Value::Null; 40_000]);
     let insert = Message::Insert {
         xid: None,
         relation: RelationId(1),

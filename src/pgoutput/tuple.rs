@@ -1,6 +1,7 @@
 //! Rows on the wire: `TupleData` of the manual's 55.9.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -18,9 +19,9 @@ pub enum Value {
     Binary(Bytes),
 }
 
-/// The values of one row, in the order of the columns of its relation.
+/// The values of one row, in the order of the columns of its relation. Its clones share them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Tuple(pub Vec<Value>);
+pub struct Tuple(pub Arc<[Value]>);
 
 /// What an update or a delete tells about the row as it was.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -57,7 +58,18 @@ impl fmt::Debug for Value {
     }
 }
 
+impl From<Vec<Value>> for Tuple {
+    fn from(values: Vec<Value>) -> Self {
+        Self(values.into())
+    }
+}
+
 impl Tuple {
+    /// The values, to be changed; those of clones stay as they are.
+    pub fn values_mut(&mut self) -> &mut [Value] {
+        Arc::make_mut(&mut self.0)
+    }
+
     /// Bytes of this tuple on the wire.
     pub fn wire_bytes(&self) -> usize {
         2 + self.0.iter().map(Value::wire_bytes).sum::<usize>()

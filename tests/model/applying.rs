@@ -332,7 +332,7 @@ impl<'a> Applying<'a> {
         if values.0[2] == Value::Unchanged {
             let row = self.source_state.rows[key].map(Row::values);
             let shadow = self.source_state.shadows[key].map(|shadow| shadow.values);
-            values.0[2] = text(row.or(shadow)?.1);
+            values.values_mut()[2] = text(row.or(shadow)?.1);
         }
         Some(values)
     }

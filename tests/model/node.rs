@@ -267,7 +267,7 @@ pub(crate) fn whole(strategy: Strategy, key: usize, row: Row) -> Tuple {
         0 => Value::Null,
         taken => text(taken),
     };
-    Tuple(vec![
+    Tuple::from(vec![
         text(number),
         text(row.small),
         text(row.large),
@@ -282,7 +282,7 @@ impl Act<'_> {
         if self.relation.replica_identity == ReplicaIdentity::Full {
             return OldImage::Full(tuple);
         }
-        tuple.0[1..].fill(Value::Null);
+        tuple.values_mut()[1..].fill(Value::Null);
         OldImage::Key(tuple)
     }
 
@@ -296,7 +296,7 @@ impl Act<'_> {
     fn new_image(&self, key: usize, row: Row, before: Row) -> Tuple {
         let mut new = whole(self.strategy, key, row);
         if row.large == before.large {
-            new.0[2] = Value::Unchanged;
+            new.values_mut()[2] = Value::Unchanged;
         }
         new
     }

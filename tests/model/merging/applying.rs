@@ -153,7 +153,7 @@ impl<'a> Applying<'a> {
                 row: whole,
             } => {
                 let there = kept.row.expect("an update needs a row");
-                let pairs = changed.0.iter().zip(&there.0);
+                let pairs = changed.0.iter().zip(there.0.iter());
                 let written = pairs.map(|(new, old)| match new {
                     Value::Unchanged => old.clone(),
                     _ => new.clone(),

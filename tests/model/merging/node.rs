@@ -225,7 +225,7 @@ impl<'a> Act<'a> {
     fn change(&self, from: usize, before: &Row, to: usize, after: &Row) -> Change {
         let mut new = after.print(to);
         if before.large == after.large {
-            new.0[2] = Value::Unchanged;
+            new.values_mut()[2] = Value::Unchanged;
         }
         Change::Update {
             relation: Arc::clone(self.relation),

@@ -91,7 +91,7 @@ impl Row {
                 state["d"]["count"]["e"][NAMES[node]] = json!([clock, sum.to_string()]);
             }
         }
-        Tuple(vec![
+        Tuple::from(vec![
             text(key.to_string()),
             text(self.small.to_string()),
             text(self.large.to_string()),
