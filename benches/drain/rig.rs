@@ -13,6 +13,8 @@ use crate::results::Cost;
 
 /// How often is asked whether something has happened.
 const POLL: Duration = Duration::from_millis(10);
+/// How often a source notes where decoding may begin, while that is waited for.
+const NOTED: Duration = Duration::from_millis(500);
 /// How long may pass until it has.
 const LIMIT: Duration = Duration::from_secs(3600);
 
@@ -83,6 +85,7 @@ fn options(with_pglogical: bool) -> ServerOptions {
         .with("max_wal_size", "8GB")
         .with("checkpoint_timeout", "30min")
         .with("autovacuum", "off")
+        .with("wal_receiver_status_interval", "1s")
         .with("max_worker_processes", "20");
     if !with_pglogical {
         return options;
@@ -169,6 +172,26 @@ impl Rig {
             lane.target.run("vacuum analyze").await;
         }
         self.source.run("vacuum analyze").await;
+        self.leave_behind().await;
+    }
+
+    /// Waits until nobody will read what was written so far once more. A server begins to decode at
+    /// the last point that it noted, at checkpoints at least, and that was confirmed behind: without
+    /// this, chance decides who has to decode what is there before as well.
+    async fn leave_behind(&self) {
+        let mark = "select pg_current_wal_insert_lsn()::text";
+        let mark = self.source.value(mark).await;
+        let behind = format!(
+            "select bool_and(restart_lsn >= '{mark}')::text from pg_replication_slots where active"
+        );
+        let started = Instant::now();
+        while self.source.value(&behind).await != "true" {
+            assert!(started.elapsed() < LIMIT, "waited {LIMIT:?} for {behind}");
+            self.source.run("checkpoint").await;
+            // Something has to arrive for a position to be confirmed.
+            self.source.run("update done set step = step").await;
+            tokio::time::sleep(NOTED).await;
+        }
     }
 
     /// What is written last, so that it arrives last.

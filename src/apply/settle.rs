@@ -155,7 +155,8 @@ impl Applier {
     /// Those with which nothing is left to do; those that are to be judged, with what holds their
     /// keys, locked.
     ///
-    /// The first look is in vain where most are to be judged. Then the next rows are locked at once.
+    /// The first look is in vain where most are to be judged. Then the next rows are locked at
+    /// once.
     async fn concerned<'a>(
         &mut self,
         rows: &[&'a RowChange],
