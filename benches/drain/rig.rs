@@ -175,9 +175,9 @@ impl Rig {
         self.leave_behind().await;
     }
 
-    /// Waits until nobody will read what was written so far once more. A server begins to decode at
-    /// the last point that it noted, at checkpoints at least, and that was confirmed behind: without
-    /// this, chance decides who has to decode what is there before as well.
+    /// Waits until nobody will read what was written so far once more. A server begins to decode
+    /// at the last point that it noted, at checkpoints at least, and that was confirmed behind:
+    /// without this, chance decides who has to decode what is there before as well.
     async fn leave_behind(&self) {
         let mark = "select pg_current_wal_insert_lsn()::text";
         let mark = self.source.value(mark).await;
