@@ -65,8 +65,10 @@ pub(crate) async fn measure(settings: &Settings, binaries: &ServerBinaries, resu
         }
     }
     if settings.wants("rate") && settings.had(results, binaries.major, "rate") == 0 {
-        let chosen = &settings.rates[..];
-        let rates = if chosen.is_empty() { &RATES } else { chosen };
+        let rates = match &settings.rates[..] {
+            [] => &RATES,
+            chosen => chosen,
+        };
         for engine in engines {
             climb(("rate", engine, rates), settings, binaries, results).await;
         }

@@ -72,7 +72,7 @@ pub(super) enum Act {
 }
 
 /// What holds a key, and what of it this transaction wrote.
-type Held = (Local, WrittenHere);
+pub(super) type Held = (Local, WrittenHere);
 /// A change with what becomes of it.
 type Settled<'a> = (&'a RowChange, Option<Record>, Option<Act>);
 /// What is judged of a change, in turn, and what the target holds for its key.
@@ -269,7 +269,7 @@ impl Applier {
     }
 
     /// What holds the key, and what of it this transaction wrote.
-    pub(super) fn local(&self, outcomes: &[Outcome]) -> (Local, WrittenHere) {
+    pub(super) fn local(&self, outcomes: &[Outcome]) -> Held {
         let here = |outcome: Option<&Outcome>| {
             outcome.is_some_and(|o| (0..o.rows.len()).any(|row| o.text(row, 3) == Some("true")))
         };
