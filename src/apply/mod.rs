@@ -37,6 +37,7 @@ mod decide;
 mod error;
 mod fetch;
 mod floors;
+mod give_way;
 mod group;
 #[cfg(test)]
 mod group_tests;
@@ -79,6 +80,7 @@ pub use ahead::{Ready, Sent};
 pub use copy::Copies;
 pub use error::ApplyError;
 pub use fetch::Fetcher;
+pub use give_way::give_way;
 pub use mapping::MapError;
 pub use origins::Origins;
 pub use returner::{Returned, Returner};

@@ -6,6 +6,7 @@
 pub mod key_text;
 pub mod link_control;
 pub mod names;
+pub mod parameter;
 pub mod position;
 pub mod rules;
 pub mod server;

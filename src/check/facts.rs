@@ -87,8 +87,8 @@ pub struct Rights {
     pub replication: bool,
     /// Whether the role may create the schema.
     pub create_on_database: bool,
-    /// Whether it may set `session_replication_role`.
-    pub set_role_setting: bool,
+    /// Parameters of apply sessions that it may not set: `session_replication_role`.
+    pub parameters_refused: Vec<&'static str>,
     /// Origin functions it may not execute, with their argument types.
     pub functions_missing: Vec<String>,
     /// Schemas of tables that it may not use.

@@ -7,6 +7,7 @@ use tokio_postgres::Client;
 
 use super::facts::{ClockOffset, Oddities, Rights, Sequence, TableRights};
 use crate::catalog::CatalogError;
+use crate::catalog::parameter::{DEADLOCK_TIMEOUT, REPLICATION_ROLE, may_set};
 use crate::catalog::server::Server;
 use crate::catalog::table::Table;
 use crate::config::Config;
@@ -68,25 +69,27 @@ pub(super) async fn rights(
     server: &Server,
     tables: &[Table],
 ) -> Result<Rights, CatalogError> {
-    let setting = if server.major() >= 15 {
-        "pg_catalog.has_parameter_privilege('session_replication_role', 'SET')"
-    } else {
-        "r.rolsuper"
-    };
+    let may = |parameter| may_set(parameter, server.version);
+    let (role, circles) = (may(REPLICATION_ROLE), may(DEADLOCK_TIMEOUT));
     let sql = format!(
         "select r.rolreplication or r.rolsuper,
                 pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
-                {setting}
+                {role}, {circles}
          from pg_catalog.pg_roles r where r.rolname = current_user"
     );
     let row = client
         .query_one(&sql, &[])
         .await
         .map_err(CatalogError::query("read the role"))?;
+    let parameters = [(REPLICATION_ROLE, 2), (DEADLOCK_TIMEOUT, 3)];
+    let refused = parameters
+        .into_iter()
+        .filter(|(_, column)| !row.get::<_, bool>(column));
+    let parameters_refused = refused.map(|(name, _)| name).collect();
     Ok(Rights {
         replication: row.get(0),
         create_on_database: row.get(1),
-        set_role_setting: row.get(2),
+        parameters_refused,
         functions_missing: functions_missing(client).await?,
         schemas_closed: schemas_closed(client, tables).await?,
         tables: table_rights(client, tables).await?,

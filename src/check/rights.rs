@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::Problem;
 use super::facts::{NodeFacts, TableRights};
 use crate::catalog::names::{ident, qualified, readable};
+use crate::catalog::parameter::{DEADLOCK_TIMEOUT, REPLICATION_ROLE};
 
 /// How many table names a sentence lists before it only counts.
 const NAMES_MAX: usize = 5;
@@ -35,7 +36,7 @@ fn role(facts: &NodeFacts) -> Vec<Problem> {
         let fix = format!("grant create on database {database} to {user}");
         problems.push(Problem::error(&facts.name, what).fix(fix));
     }
-    if !rights.set_role_setting {
+    if rights.parameters_refused.contains(&REPLICATION_ROLE) {
         let what = format!(
             "role {user} may not set session_replication_role, so triggers and foreign keys would fire for applied rows"
         );
@@ -46,7 +47,22 @@ fn role(facts: &NodeFacts) -> Vec<Problem> {
         };
         problems.push(Problem::error(&facts.name, what).fix(fix));
     }
+    problems.extend(giving_way(facts));
     problems
+}
+
+/// On 14 there is nothing to grant.
+fn giving_way(facts: &NodeFacts) -> Option<Problem> {
+    let user = ident(&facts.server.user);
+    let refused = facts.rights.parameters_refused.contains(&DEADLOCK_TIMEOUT);
+    let open = facts.server.major() >= 15 && refused;
+    open.then(|| {
+        let what = format!(
+            "role {user} may not set deadlock_timeout, so where local writers and replication wait for each other's rows in a circle the server may end either"
+        );
+        Problem::warning(&facts.name, what)
+            .fix(format!("grant set on parameter deadlock_timeout to {user}"))
+    })
 }
 
 fn functions(facts: &NodeFacts) -> Option<Problem> {

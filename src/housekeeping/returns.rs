@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::apply::{ApplyError, Origins, Returner};
+use crate::apply::{ApplyError, Origins, Returner, give_way};
 use crate::catalog::CatalogError;
 use crate::catalog::slots::origins;
 use crate::config::{Config, Node};
@@ -117,7 +117,8 @@ async fn connect(config: &Config, own: &Node) -> Result<Returner, ReturnError> {
         .query(end, &[&name])
         .await
         .map_err(CatalogError::query("end connections left behind"))?;
-    let session = Session::connect(&own.dsn, &name, &SETTINGS).await?;
+    let mut session = Session::connect(&own.dsn, &name, &SETTINGS).await?;
+    give_way(&mut session).await?;
     let ids = origins(&client).await?;
     let names: Vec<NodeName> = config.nodes.iter().map(|node| node.name.clone()).collect();
     let ends = (own.name.clone(), own.name.clone());

@@ -14,7 +14,7 @@ use super::history::{Witnesses, start_position};
 use super::probe::read_clock;
 use super::reading::ReadingThread;
 use super::workers::{end_left_behind, open_workers};
-use crate::apply::{Applier, Committed, Fetcher, Origins, Tables};
+use crate::apply::{Applier, Committed, Fetcher, Origins, Tables, give_way};
 use crate::catalog::CatalogError;
 use crate::catalog::link_control::read_paused;
 use crate::catalog::position::{read_position, read_seen};
@@ -225,6 +225,8 @@ pub(super) async fn open_session(
         let off = session.simple("set transaction_timeout = 0").await;
         off.map_err(|source| at(&node.name, source))?;
     }
+    let giving_way = give_way(&mut session).await;
+    giving_way.map_err(|source| at(&node.name, source))?;
     let origin = origins.session_origin();
     let take = format!("select pg_catalog.pg_replication_origin_session_setup('{origin}')");
     for _ in 0..TAKE_OVER_TRIES {

@@ -43,7 +43,12 @@ async fn an_ordinary_role_needs_exactly_the_named_grants() {
             cluster.node(error["node"].as_str().unwrap()).sql(fix).await;
         }
     }
-    cluster.mmrepl_ok(&["check"]).await;
+    let grant = format!("grant set on parameter deadlock_timeout to \"{role}\"");
+    let said = cluster.mmrepl_ok(&["check"]).await;
+    assert_says(&said, &[&grant]);
+    cluster.sql_everywhere(&grant).await;
+    let said = cluster.mmrepl_ok(&["check"]).await;
+    assert!(!said.contains("deadlock_timeout"), "{said}");
     cluster.mmrepl_ok(&["init"]).await;
     cluster.mmrepl_ok(&["drop", "--yes"]).await;
     cluster

@@ -7,6 +7,7 @@ mod case_table;
 mod cases;
 mod chaos;
 mod check;
+mod circles;
 mod clocks;
 mod conflicts;
 mod copying;
