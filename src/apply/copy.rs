@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 
 use super::binary::{self, Encoder};
-use super::group::RowOp;
 use super::params;
 use super::plan::RowSet;
 use crate::lsn::Lsn;
@@ -16,6 +15,8 @@ use crate::pgoutput::Value;
 
 /// Fewer rows than this are not worth a copy.
 pub(super) const COPY_ROWS_MIN: usize = 50;
+/// The same for tables without a key, where no other statement takes many rows.
+pub(super) const APPENDED_ROWS_MIN: usize = 10;
 /// As many rows go in one copy …
 const FEW_ROWS: usize = 100;
 /// … unless there are as many as this: then all of them do. The server makes up to 1000 rows ready
@@ -97,13 +98,12 @@ pub(super) fn copied_at_once(rows: usize) -> usize {
 pub(super) fn copy_text(set: &RowSet<'_>) -> Vec<u8> {
     let columns: Vec<usize> = set.target.map.written().collect();
     let mut text = Vec::with_capacity(set.wire_bytes());
-    for row in &set.rows {
-        let RowOp::Put(put) = &row.op else { continue };
+    for values in set.puts() {
         for (position, index) in columns.iter().enumerate() {
             if position > 0 {
                 text.push(b'\t');
             }
-            match params::value(&put.values.0[*index]) {
+            match params::value(&values.0[*index]) {
                 Some(value) => push_escaped(&mut text, value),
                 None => text.extend_from_slice(b"\\N"),
             }
@@ -121,11 +121,10 @@ pub(super) fn copy_binary(set: &RowSet<'_>) -> Option<Vec<u8>> {
     let count = i16::try_from(columns.len()).ok()?;
     let mut data = Vec::with_capacity(set.wire_bytes());
     data.extend_from_slice(BINARY_HEADER);
-    for row in &set.rows {
-        let RowOp::Put(put) = &row.op else { continue };
+    for values in set.puts() {
         data.extend_from_slice(&count.to_be_bytes());
         for (index, encode) in &columns {
-            push_binary(&mut data, *encode, &put.values.0[*index])?;
+            push_binary(&mut data, *encode, &values.0[*index])?;
         }
     }
     data.extend_from_slice(&BINARY_END.to_be_bytes());

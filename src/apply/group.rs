@@ -41,6 +41,17 @@ impl Entry {
             Self::WholeRow(_) => None,
         }
     }
+
+    /// The values of the row that is there afterwards.
+    pub(super) fn put(&self) -> Option<&Tuple> {
+        match self {
+            Self::Row(row) => match &row.op {
+                RowOp::Put(put) => Some(&put.values),
+                RowOp::Delete(_) => None,
+            },
+            Self::WholeRow(row) => row.new.as_ref(),
+        }
+    }
 }
 
 impl Put {

@@ -100,6 +100,11 @@ fn target_with(rule: Rule, change: impl FnOnce(&mut Table)) -> Arc<Target> {
     ))
 }
 
+/// The same without a key.
+pub(super) fn keyless() -> Arc<Target> {
+    target_with(Rule::default(), |table| table.key = None)
+}
+
 fn at(micros: i64) -> Stamp {
     Stamp {
         time: CommitTime::from_postgres_micros(micros),

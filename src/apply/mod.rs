@@ -50,6 +50,8 @@ mod overtaken;
 mod params;
 mod pending;
 mod plan;
+#[cfg(test)]
+mod plan_tests;
 mod push;
 mod record;
 mod returner;

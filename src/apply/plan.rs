@@ -3,16 +3,16 @@
 //! Rows of one table that need the same statement are written together when there are enough of
 //! them. Deletes go first and inserts last: a unique value that moves is free before it is taken.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::copy::{COPY_ROWS_MIN, Copies, copied_at_once};
+use super::copy::{APPENDED_ROWS_MIN, COPY_ROWS_MIN, Copies, copied_at_once};
 use super::decide::{Attempt, attempt};
 use super::group::{Entry, Put, RowChange, RowOp};
 use super::set_sql;
 use super::sql::{self, UpdateGuard};
 use super::target::Target;
-use crate::pgoutput::Value;
+use crate::pgoutput::{Tuple, Value};
 
 /// Fewer rows than this are not worth a statement of their own.
 const SET_ROWS_MIN: usize = 5;
@@ -46,8 +46,6 @@ pub(super) struct RowSet<'a> {
     /// The statement.
     pub(super) kind: Kind,
     /// The rows.
-    pub(super) rows: Vec<&'a RowChange>,
-    /// The same, as entries.
     pub(super) entries: Vec<&'a Entry>,
 }
 
@@ -84,30 +82,47 @@ pub(super) fn plan<'a>(entries: &'a [Entry], copies: &mut Copies) -> Plan<'a> {
     let mut plan = Plan::default();
     let mut places: HashMap<(*const Target, Kind), usize> = HashMap::new();
     let mut sets: Vec<RowSet<'_>> = Vec::new();
+    let edited = edited(entries);
     for entry in entries {
-        let Entry::Row(row) = entry else {
-            plan.singles.push((entry, None));
-            continue;
-        };
-        match kind_of(row) {
-            None => plan.settle.push(row),
-            Some(kind) if !can_batch(row, &kind) => plan.singles.push((entry, Some(kind))),
-            Some(kind) => {
-                let place = (Arc::as_ptr(&row.target), kind.clone());
-                let index = *places.entry(place).or_insert_with(|| {
-                    sets.push(RowSet::new(&row.target, kind));
-                    sets.len() - 1
-                });
-                sets[index].rows.push(row);
-                sets[index].entries.push(entry);
+        let (target, kind) = match entry {
+            Entry::WholeRow(row) if edited.contains(&row.target.map.table.oid) => {
+                plan.singles.push((entry, None));
+                continue;
             }
-        }
+            Entry::WholeRow(row) => (&row.target, Kind::Insert),
+            Entry::Row(row) => match kind_of(row) {
+                None => {
+                    plan.settle.push(row);
+                    continue;
+                }
+                Some(kind) if !can_batch(row, &kind) => {
+                    plan.singles.push((entry, Some(kind)));
+                    continue;
+                }
+                Some(kind) => (&row.target, kind),
+            },
+        };
+        let place = (Arc::as_ptr(target), kind.clone());
+        let index = *places.entry(place).or_insert_with(|| {
+            sets.push(RowSet::new(target, kind));
+            sets.len() - 1
+        });
+        sets[index].entries.push(entry);
     }
     sets.sort_by(|a, b| a.kind.cmp(&b.kind));
     for set in sets {
         plan.add(set, copies);
     }
     plan
+}
+
+/// The tables without a key that not only get further rows: there the order matters.
+fn edited(entries: &[Entry]) -> HashSet<u32> {
+    let edit = |entry: &Entry| match entry {
+        Entry::WholeRow(row) if row.old.is_some() => Some(row.target.map.table.oid),
+        _ => None,
+    };
+    entries.iter().filter_map(edit).collect()
 }
 
 /// Inserts are copied where a statement for many rows cannot take them.
@@ -120,14 +135,15 @@ fn can_batch(row: &RowChange, kind: &Kind) -> bool {
 }
 
 impl<'a> Plan<'a> {
-    /// The tables that its statements insert into, each once.
+    /// The tables with a key that its statements insert into, each once.
     pub(super) fn inserted_into(&self) -> Vec<&'a Arc<Target>> {
         let singles = self.singles.iter().filter_map(|(entry, kind)| {
             let row = entry.row()?;
             (*kind == Some(Kind::Insert)).then_some(&row.target)
         });
         let sets = self.last.iter().map(|set| set.target);
-        each_once(singles.chain(sets))
+        let keyed = sets.filter(|target| target.map.key.is_some());
+        each_once(singles.chain(keyed))
     }
 
     /// The tables that it may copy rows into in binary form, each once.
@@ -141,14 +157,15 @@ impl<'a> Plan<'a> {
     fn add(&mut self, set: RowSet<'a>, copies: &mut Copies) {
         let list = if set.kind == Kind::Insert {
             if set.can_be_copied(copies) {
-                let rows_max = copied_at_once(set.rows.len());
+                let rows_max = copied_at_once(set.entries.len());
                 set.split(&Kind::Copy, (rows_max, usize::MAX), &mut self.last);
                 return;
             }
-            if !set_sql::can_batch(&set.target.map) {
+            if !set.is_keyed() || !set_sql::can_batch(&set.target.map) {
+                let kind = set.is_keyed().then_some(Kind::Insert);
                 let singles = set.entries.into_iter();
                 self.singles
-                    .extend(singles.map(|entry| (entry, Some(Kind::Insert))));
+                    .extend(singles.map(|entry| (entry, kind.clone())));
                 return;
             }
             &mut self.last
@@ -172,20 +189,21 @@ fn each_once<'a>(targets: impl Iterator<Item = &'a Arc<Target>>) -> Vec<&'a Arc<
     tables.into_values().collect()
 }
 
-/// How many of the rows fit one statement; at least one.
-fn take(rows: &[&RowChange], (rows_max, bytes_max): (usize, usize)) -> usize {
+/// How many of the entries fit one statement; at least one.
+fn take(entries: &[&Entry], (rows_max, bytes_max): (usize, usize)) -> usize {
     let mut bytes = 0_usize;
-    let fitting = rows.iter().take(rows_max).take_while(|row| {
-        bytes += bytes_of(row);
+    let fitting = entries.iter().take(rows_max).take_while(|entry| {
+        bytes += bytes_of(entry);
         bytes <= bytes_max
     });
     fitting.count().max(1)
 }
 
-fn bytes_of(row: &RowChange) -> usize {
-    match &row.op {
-        RowOp::Put(put) => put.values.wire_bytes(),
-        RowOp::Delete(_) => row.key.iter().map(bytes::Bytes::len).sum(),
+fn bytes_of(entry: &Entry) -> usize {
+    match (entry.put(), entry) {
+        (Some(values), _) => values.wire_bytes(),
+        (None, Entry::Row(row)) => row.key.iter().map(bytes::Bytes::len).sum(),
+        (None, Entry::WholeRow(_)) => 0,
     }
 }
 
@@ -194,51 +212,66 @@ impl<'a> RowSet<'a> {
         Self {
             target,
             kind,
-            rows: Vec::new(),
             entries: Vec::new(),
         }
     }
 
+    /// The rows by key.
+    pub(super) fn rows(&self) -> impl Iterator<Item = &'a RowChange> + Clone {
+        self.entries.iter().filter_map(|entry| entry.row())
+    }
+
+    /// The values of the rows that are put.
+    pub(super) fn puts(&self) -> impl Iterator<Item = &'a Tuple> + Clone {
+        self.entries.iter().filter_map(|entry| entry.put())
+    }
+
+    fn is_keyed(&self) -> bool {
+        self.target.map.key.is_some()
+    }
+
     /// The rows as statements of this `kind`, each within both limits: of rows, and of bytes.
     fn split(self, kind: &Kind, limits: (usize, usize), list: &mut Vec<Self>) {
-        let (mut rows, mut entries) = (self.rows, self.entries);
-        while !rows.is_empty() {
-            let count = take(&rows, limits);
-            let (rest, left) = (rows.split_off(count), entries.split_off(count));
+        let mut entries = self.entries;
+        while !entries.is_empty() {
+            let rest = entries.split_off(take(&entries, limits));
             list.push(Self {
-                rows,
                 entries,
                 ..Self::new(self.target, kind.clone())
             });
-            (rows, entries) = (rest, left);
+            entries = rest;
         }
     }
 
     /// Whether its rows are deletes that one list of keys can tell, with floors for all of them.
     fn can_be_listed(&self) -> bool {
-        let Some(first) = self.rows.first() else {
+        let Some(first) = self.rows().next() else {
             return false;
         };
-        let alike =
-            |row: &&RowChange| row.time == first.time && Arc::ptr_eq(&row.seen, &first.seen);
+        let alike = |row: &RowChange| row.time == first.time && Arc::ptr_eq(&row.seen, &first.seen);
         self.kind == Kind::Delete
             && !self.target.versions().is_in_row()
             && set_sql::listed_type(&self.target.map).is_some()
-            && self.rows.iter().all(alike)
+            && self.rows().all(alike)
     }
 
     /// How many bytes its rows came in.
     pub(super) fn wire_bytes(&self) -> usize {
-        self.rows.iter().copied().map(bytes_of).sum()
+        self.entries.iter().map(|entry| bytes_of(entry)).sum()
     }
 
     fn can_be_copied(&self, copies: &mut Copies) -> bool {
-        let rows = self.rows.len();
-        rows >= COPY_ROWS_MIN && copies.may(self.target.map.table.oid, rows)
+        let rows = self.entries.len();
+        let rows_min = if self.is_keyed() {
+            COPY_ROWS_MIN
+        } else {
+            APPENDED_ROWS_MIN
+        };
+        rows >= rows_min && copies.may(self.target.map.table.oid, rows)
     }
 
     /// Whether there are enough rows for one statement to pay.
     pub(super) fn pays(&self) -> bool {
-        self.rows.len() >= SET_ROWS_MIN
+        self.entries.len() >= SET_ROWS_MIN
     }
 }

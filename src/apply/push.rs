@@ -42,7 +42,7 @@ impl<'a> Pushed<'a> {
     pub(super) fn rows(&self) -> Vec<&'a RowChange> {
         match self {
             Self::One(entry) => entry.row().into_iter().collect(),
-            Self::Set(set) => set.rows.clone(),
+            Self::Set(set) => set.rows().collect(),
         }
     }
 
@@ -219,26 +219,23 @@ fn floor_arrays(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
     let versions = set.target.versions();
     let stamp = |time, seen| (versions.floor_time(time), seen);
     match set.kind {
-        Kind::Delete => floors.arrays(set.rows.iter().map(|row| stamp(row.time, &row.seen))),
+        Kind::Delete => floors.arrays(set.rows().map(|row| stamp(row.time, &row.seen))),
         Kind::Update(_, UpdateGuard::SameWriter) | Kind::Insert | Kind::Copy => Vec::new(),
         Kind::DeleteListed => floors_of_all(set, floors),
-        Kind::Update(..) => floors.arrays(set.rows.iter().map(|row| stamp(row.since, &row.seen))),
+        Kind::Update(..) => floors.arrays(set.rows().map(|row| stamp(row.since, &row.seen))),
     }
 }
 
 /// The floors that the deletes of a list have in common.
 fn floors_of_all(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
     let versions = set.target.versions();
-    let floors_of = |row: &&RowChange| floors.binary(versions.floor_time(row.time), &row.seen);
-    set.rows.first().map(floors_of).unwrap_or_default()
+    let floors_of = |row: &RowChange| floors.binary(versions.floor_time(row.time), &row.seen);
+    set.rows().next().map(floors_of).unwrap_or_default()
 }
 
 /// The parameters of a delete by a list: the keys, then the floors.
 fn keys_and_floors(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
-    let keys = set
-        .rows
-        .iter()
-        .map(|row| row.key.first().map(|key| &key[..]));
+    let keys = set.rows().map(|row| row.key.first().map(|key| &key[..]));
     let mut parameters = vec![text_array(keys)];
     parameters.extend(floors_of_all(set, floors));
     parameters
@@ -248,16 +245,12 @@ fn keys_and_floors(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
 fn arrays_of(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
     let mut arrays = floor_arrays(set, floors);
     if set.kind != Kind::Insert {
-        let keys = set.rows.first().map_or(0, |row| row.key.len());
-        let key = |index: usize| {
-            set.rows
-                .iter()
-                .map(move |row| Some(row.key[index].as_ref()))
-        };
+        let keys = set.rows().next().map_or(0, |row| row.key.len());
+        let key = |index: usize| set.rows().map(move |row| Some(row.key[index].as_ref()));
         arrays.extend((0..keys).map(|index| text_array(key(index))));
     }
     if matches!(set.kind, Kind::Delete) && set.target.versions().is_in_row() {
-        let texts: Vec<Option<String>> = set.rows.iter().map(|row| rank_text(row)).collect();
+        let texts: Vec<Option<String>> = set.rows().map(rank_text).collect();
         let texts = texts.iter().map(|text| text.as_ref().map(String::as_bytes));
         arrays.push(text_array(texts));
     }
@@ -267,10 +260,8 @@ fn arrays_of(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
         Kind::Insert | Kind::Copy => set.target.map.written().collect(),
     };
     let value = |index: usize| {
-        set.rows.iter().map(move |row| match &row.op {
-            RowOp::Put(put) => params::value(&put.values.0[index]),
-            RowOp::Delete(_) => None,
-        })
+        set.puts()
+            .map(move |values| params::value(&values.0[index]))
     };
     arrays.extend(columns.into_iter().map(|index| text_array(value(index))));
     arrays

@@ -1,0 +1,59 @@
+//! Which statements rows of tables without a key get.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::copy::{APPENDED_ROWS_MIN, Copies};
+use super::group::{Entry, WholeRowChange};
+use super::group_tests::keyless;
+use super::plan::{Kind, plan};
+use super::target::Target;
+use crate::commit_time::CommitTime;
+use crate::pgoutput::{Tuple, Value};
+
+fn tuple(number: u8) -> Tuple {
+    vec![Value::Text(Bytes::from(number.to_string())); 3].into()
+}
+
+fn change(target: &Arc<Target>, old: Option<u8>, new: Option<u8>) -> Entry {
+    Entry::WholeRow(WholeRowChange {
+        target: Arc::clone(target),
+        old: old.map(tuple),
+        new: new.map(tuple),
+        time: CommitTime::from_postgres_micros(0),
+    })
+}
+
+fn inserts(target: &Arc<Target>, count: usize) -> Vec<Entry> {
+    (0..count).map(|_| change(target, None, Some(1))).collect()
+}
+
+#[test]
+fn rows_without_a_key_are_copied_where_there_are_only_more_of_them() {
+    let target = keyless();
+    let enough = inserts(&target, APPENDED_ROWS_MIN);
+    let planned = plan(&enough, &mut Copies::default());
+    assert_eq!(planned.last.len(), 1);
+    assert_eq!(planned.last[0].kind, Kind::Copy);
+    assert_eq!(planned.last[0].puts().count(), APPENDED_ROWS_MIN);
+    assert!(planned.singles.is_empty() && planned.inserted_into().is_empty());
+    let few = inserts(&target, APPENDED_ROWS_MIN - 1);
+    assert_eq!(plan(&few, &mut Copies::default()).singles.len(), few.len());
+}
+
+#[test]
+fn rows_without_a_key_keep_their_order_where_some_go() {
+    let target = keyless();
+    for edit in [(Some(1), None), (Some(1), Some(2))] {
+        let mut entries = inserts(&target, 2 * APPENDED_ROWS_MIN);
+        entries.insert(APPENDED_ROWS_MIN, change(&target, edit.0, edit.1));
+        let planned = plan(&entries, &mut Copies::default());
+        let order = planned
+            .singles
+            .iter()
+            .map(|(entry, _)| std::ptr::from_ref(*entry));
+        assert!(order.eq(entries.iter().map(std::ptr::from_ref)));
+        assert!(planned.last.is_empty());
+    }
+}
