@@ -22,7 +22,7 @@ pub struct Migration {
 }
 
 /// Every migration in order.
-pub const MIGRATIONS: [Migration; 15] = [
+pub const MIGRATIONS: [Migration; 16] = [
     Migration {
         number: 1,
         name: "001_base",
@@ -97,6 +97,11 @@ pub const MIGRATIONS: [Migration; 15] = [
         number: 15,
         name: "015_finish",
         sql: include_str!("../migrations/015_finish.sql"),
+    },
+    Migration {
+        number: 16,
+        name: "016_applied_deletes",
+        sql: include_str!("../migrations/016_applied_deletes.sql"),
     },
 ];
 

@@ -314,7 +314,7 @@ pub(super) fn leaving(row: &RowChange, tombstones: &[Held], source: &NodeName) -
     if versions.any(unknown) {
         Statement::LeaveTombstoneBeside
     } else {
-        Statement::LeaveTombstone
+        Statement::LeaveNeededTombstone
     }
 }
 

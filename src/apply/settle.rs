@@ -319,7 +319,8 @@ impl Applier {
             // The source has deleted the row since; that delete is on its way. What comes before it
             // does not meet once more what this write has won over.
             let leaves = local.row.is_none() && !is_by_knowledge(row);
-            return Ok(leaves.then_some(Act::LeaveTombstone(Statement::LeaveTombstone)));
+            let act = Act::LeaveTombstone(Statement::LeaveNeededTombstone);
+            return Ok(leaves.then_some(act));
         };
         Ok(Some(match local.row {
             None => Act::Insert(values),

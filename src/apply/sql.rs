@@ -232,6 +232,19 @@ pub(super) fn leave_tombstone(map: &TableMap, versions: &Versions) -> String {
     )
 }
 
+/// The same where one is needed: see `mmrepl.applies_from_only_peer`.
+pub(super) fn leave_needed_tombstone(map: &TableMap, versions: &Versions) -> String {
+    if versions.is_in_row() {
+        return leave_tombstone(map, versions);
+    }
+    let (oid, key) = (map.table.oid, key_text(map, 1));
+    format!(
+        "insert into mmrepl.tombstone (relation, key) select {oid}, {key} \
+         where not mmrepl.applies_from_only_peer() or exists (select from mmrepl.tombstone x \
+         where x.relation = {oid} and x.key = {key}) {NEW_TOMBSTONE}"
+    )
+}
+
 /// The same beside the newest tombstone that the key has, which stays.
 pub(super) fn leave_tombstone_beside(map: &TableMap, versions: &Versions) -> String {
     let (oid, key) = (map.table.oid, key_text(map, 1));

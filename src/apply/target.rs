@@ -43,6 +43,8 @@ pub enum Statement {
     AnyTombstone,
     /// Leave a tombstone where no row is.
     LeaveTombstone,
+    /// The same where something older than the delete can still come.
+    LeaveNeededTombstone,
     /// The same beside the one that the key has.
     LeaveTombstoneBeside,
     /// Which of the inserted keys were deleted later, or without the source's knowledge.
@@ -127,7 +129,7 @@ impl Target {
             unique_columns: Vec::new(),
             map,
             guard,
-            texts: Default::default(),
+            texts: [const { OnceLock::new() }; STATEMENTS],
             update: OnceLock::new(),
             updates: Mutex::new(HashMap::new()),
             sets: Mutex::new(HashMap::new()),
@@ -178,6 +180,7 @@ impl Target {
             Statement::Tombstones => sql::tombstones(map, guard),
             Statement::AnyTombstone => sql::any_tombstone(map),
             Statement::LeaveTombstone => sql::leave_tombstone(map, versions),
+            Statement::LeaveNeededTombstone => sql::leave_needed_tombstone(map, versions),
             Statement::LeaveTombstoneBeside => sql::leave_tombstone_beside(map, versions),
             Statement::DeletesAbove => sql::deletes_above(map, guard, versions),
             Statement::Record => {

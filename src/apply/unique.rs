@@ -10,7 +10,7 @@ use super::error::ApplyError;
 use super::group::{Put, RowChange, RowOp};
 use super::mapping::KeyValues;
 use super::origins::Origins;
-use super::push::{keyed, leaving, push_leaving, push_tombstone, update_of, written};
+use super::push::{keyed, leaving, push_leaving, update_of, written};
 use super::record::{Record, incoming_arrays};
 use super::settle::sets_identity;
 use super::sql::UpdateGuard;
@@ -243,7 +243,7 @@ impl Applier {
         let Some(values) = self.fetcher.complete(map, &row.key, put).await? else {
             // The source has deleted the row since; that delete is on its way. See `settle`.
             let leave = |batch: &mut Batch<'_>| match held.local.row {
-                None => push_tombstone(batch, row),
+                None => push_leaving(batch, row, Statement::LeaveNeededTombstone),
                 Some(_) => Ok(()),
             };
             return self.write_unique(row, record, leave).await;

@@ -244,11 +244,15 @@ fn node_step(config: &Config, states: &[NodeState], state: &NodeState) -> Option
             ));
         }
     }
-    sql.extend(
-        states
-            .iter()
-            .filter_map(|other| node_row(config, state, other)),
-    );
+    let rows = states
+        .iter()
+        .filter_map(|other| node_row(config, state, other));
+    let rows: Vec<String> = rows.collect();
+    if !rows.is_empty() {
+        // Whatever relied on the number of nodes (migration 016) has committed before it changes.
+        sql.push("lock table mmrepl.node in access exclusive mode".to_owned());
+    }
+    sql.extend(rows);
     (!sql.is_empty()).then(|| Step::new(&state.name, "name the nodes and make origins", sql))
 }
 

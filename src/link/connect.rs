@@ -227,6 +227,11 @@ pub(super) async fn open_session(
     }
     let giving_way = give_way(&mut session).await;
     giving_way.map_err(|source| at(&node.name, source))?;
+    if origins.is_pair() {
+        // What it deletes leaves no tombstones: migration 016.
+        let only_peer = session.simple("set mmrepl.only_peer = on").await;
+        only_peer.map_err(|source| at(&node.name, source))?;
+    }
     let origin = origins.session_origin();
     let take = format!("select pg_catalog.pg_replication_origin_session_setup('{origin}')");
     for _ in 0..TAKE_OVER_TRIES {

@@ -52,10 +52,12 @@ async fn wait_tombstones(cluster: &Cluster, node: &str, fits: impl Fn(&Value) ->
 async fn go_on_idle_nodes(majors: &[u32]) {
     let cluster = pair(majors).await;
     cluster.wait_streaming().await;
-    let east = cluster.east();
-    east.sql("insert into t select n, 'x' from generate_series(1, 2500) n")
-        .await;
-    east.sql("delete from t").await;
+    for (node, first) in [(cluster.east(), 1), (cluster.west(), 5001)] {
+        let fill = format!("insert into t select {first} + n, 'x' from generate_series(0, 2499) n");
+        node.sql(&fill).await;
+        let gone = format!("delete from t where id between {first} and {first} + 2499");
+        node.sql(&gone).await;
+    }
     // From here on nobody writes anything.
     for node in ["east", "west"] {
         wait_count(&cluster, node, COUNT, "0").await;
@@ -100,8 +102,10 @@ async fn a_paused_link_keeps_the_tombstones_of_both_ends() {
     cluster.wait_streaming().await;
     cluster.mmrepl_ok(&["pause", "east->west"]).await;
     cluster.wait_state("east", "west", &["paused"]).await;
-    let all = "insert into t values (1, 'x'); delete from t where id = 1";
-    cluster.west().sql(all).await;
+    for (node, id) in [("east", 1), ("west", 2)] {
+        let all = format!("insert into t values ({id}, 'x'); delete from t where id = {id}");
+        cluster.node(node).sql(&all).await;
+    }
     for node in ["east", "west"] {
         wait_reason(&cluster, node, "west has not applied east").await;
         assert_eq!(cluster.node(node).value(COUNT).await, "1");
@@ -161,10 +165,13 @@ async fn three_nodes_wait_for_the_slowest_of_their_links() {
 async fn tombstones_younger_than_the_retention_stay_and_are_counted() {
     let cluster = Cluster::running(TABLE).await;
     cluster.wait_streaming().await;
-    let east = cluster.east();
-    east.sql("insert into t values (1, 'x'), (2, 'y'); delete from t")
-        .await;
-    wait_count(&cluster, "west", COUNT, "2").await;
+    for (node, id) in [("east", 1), ("west", 3)] {
+        let all = format!(
+            "insert into t values ({id}, 'x'), ({id} + 1, 'y');
+             delete from t where id in ({id}, {id} + 1)"
+        );
+        cluster.node(node).sql(&all).await;
+    }
     for node in ["east", "west"] {
         let said = wait_tombstones(&cluster, node, |said| said["kept"] == 2).await;
         assert_eq!(said["pruned"], 0, "{said}");

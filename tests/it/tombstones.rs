@@ -1,6 +1,8 @@
 //! What the triggers that init makes remember of deletes.
 
 use super::init::{PLAIN, SHAPES, pair};
+use crate::on_every_major;
+use crate::support::{Cluster, ClusterOptions};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn truncating_one_partition_becomes_deletes() {
@@ -214,3 +216,54 @@ async fn many_deletes_at_once_do_not_get_in_each_others_way() {
     let left = "select count(*) || ' ' || count(distinct key) from mmrepl.tombstone where bulk";
     assert_eq!(cluster.east().value(left).await, "60 60");
 }
+
+/// In a pair nothing older than an applied delete can come: it leaves a tombstone only in the place
+/// of one that is there, and otherwise where a third node may be about to join.
+async fn the_only_peer_leaves_none(majors: &[u32]) {
+    let schema = "create table t (id int primary key, v text);
+        create table p (id int primary key, v text) partition by range (id);
+        create table p1 partition of p for values from (0) to (1000)";
+    let cluster = Cluster::running_with(ClusterOptions::majors(majors), schema).await;
+    cluster.wait_streaming().await;
+    let (east, west) = (cluster.east(), cluster.west());
+    let fill = "insert into t select n, '' from generate_series(1, 200) n;
+        insert into p select n, '' from generate_series(1, 60) n";
+    cluster.write_on(east, fill).await;
+    let some = "delete from t where id <= 60; delete from t where id = 61; delete from p";
+    cluster.write_on(east, some).await;
+    let keys = "select count(*) || ' ' || count(distinct (relation, key)) from mmrepl.tombstone";
+    assert_eq!(east.value(keys).await, "121 121");
+    assert_eq!(west.value(keys).await, "0 0");
+    // East's delete takes the place of west's own.
+    let again = "insert into t select n, 'west' from generate_series(51, 100) n
+        on conflict (id) do nothing; delete from t where id between 51 and 55";
+    cluster.write_on(west, again).await;
+    assert_eq!(west.value(keys).await, "5 5");
+    let again = "insert into t values (51, 'east'); delete from t where id = 51; \
+        delete from t where id > 55";
+    cluster.write_on(east, again).await;
+    let by_east = "select string_agg(key, ' ') from mmrepl.tombstone t
+        where (pg_xact_commit_timestamp_origin(t.xmin)).roident
+            = (select origin_id from mmrepl.node where name = 'east')";
+    assert_eq!(west.value(keys).await, "5 5");
+    assert_eq!(west.value(by_east).await, "{51}");
+    // Who adds a node waits for deletes that count on there being two.
+    let applying = west.client().await;
+    let delete = "set mmrepl.only_peer = on; begin; delete from t";
+    applying.batch_execute(delete).await.unwrap();
+    let held = "select count(*) > 0 from pg_locks where relation = 'mmrepl.node'::regclass
+        and mode = 'AccessShareLock'";
+    assert_eq!(west.value(held).await, "t");
+    applying.batch_execute("rollback").await.unwrap();
+    west.sql("insert into mmrepl.node (name, here, system_id) values ('north', false, '1')")
+        .await;
+    cluster.write_on(east, "insert into t values (1, '')").await;
+    cluster.write_on(east, "delete from t where id = 1").await;
+    assert_eq!(west.value(keys).await, "6 6");
+    west.sql("delete from mmrepl.node where name = 'north'")
+        .await;
+}
+on_every_major!(
+    what_the_only_peer_deletes_leaves_no_tombstone,
+    super::the_only_peer_leaves_none
+);

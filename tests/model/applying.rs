@@ -184,7 +184,7 @@ impl<'a> Applying<'a> {
             (Attempt::DeleteOlder, _, Some(local))
                 if self.is_older((local.version, local.stamp), (row.time, rank_of(row))) =>
             {
-                self.state.remove(key, kept(rank_of(row)));
+                self.remove(key, row);
             }
             // On a duplicate it does nothing.
             (Attempt::InsertNew, RowOp::Put(put), None)
@@ -251,6 +251,21 @@ impl<'a> Applying<'a> {
         }
     }
 
+    /// Deletes the row that is there.
+    pub(crate) fn remove(&mut self, key: usize, row: &RowChange) {
+        self.state.rows[key] = None;
+        self.remember(key, row);
+    }
+
+    /// Leaves the tombstone of a delete, where one is needed: `mmrepl.applies_from_only_peer`. One
+    /// that is there is replaced.
+    pub(crate) fn remember(&mut self, key: usize, row: &RowChange) {
+        let needed = !self.target.guard().pair || self.strategy != Strategy::LastWriteWins;
+        if needed || self.state.tombstones[key].is_some() {
+            self.state.remember(key, kept(rank_of(row)));
+        }
+    }
+
     /// Writes what was sent over what is there.
     pub(crate) fn put(&mut self, key: usize, values: &Tuple) -> Result<(), RolledBack> {
         if !self.rivals(key, values).is_empty() {
@@ -296,8 +311,8 @@ impl<'a> Applying<'a> {
         let local = self.local(key);
         let source = &self.names[usize::from(self.source)];
         match (decide(row, &local, source), &row.op) {
-            (Decision::Delete, _) => self.state.remove(key, kept(rank_of(row))),
-            (Decision::LeaveTombstone, _) => self.state.remember(key, kept(rank_of(row))),
+            (Decision::Delete, _) => self.remove(key, row),
+            (Decision::LeaveTombstone, _) => self.remember(key, row),
             (Decision::Overwrite, RowOp::Put(put)) => self.put(key, &put.values)?,
             (Decision::Complete, RowOp::Put(put)) => {
                 if let Some(values) = self.fetched(key, &put.values) {
@@ -306,7 +321,7 @@ impl<'a> Applying<'a> {
                         self.inserted.push((key, row.since, row.rank.clone()));
                     }
                 } else if local.row.is_none() && !self.strategy.is_by_knowledge() {
-                    self.state.remember(key, kept(rank_of(row)));
+                    self.remember(key, row);
                 }
             }
             (Decision::Overtaken, _) => return Err(RolledBack::Overtaken),

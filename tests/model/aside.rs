@@ -42,14 +42,14 @@ impl Applying<'_> {
             (Decision::Discard, _) => {}
             (Decision::Overtaken, _) => return Err(RolledBack::Overtaken),
             (_, RowOp::Delete(_)) => {
-                self.state.remove(key, kept(rank_of(row)));
+                self.remove(key, row);
                 self.state.shadows[key] = None;
             }
             (_, RowOp::Put(put)) => {
                 if let Some(values) = self.fetched(key, &put.values) {
                     self.claim((key, row), &values, time)?;
                 } else if local.row.is_none() {
-                    self.state.remember(key, kept(rank_of(row)));
+                    self.remember(key, row);
                 }
             }
         }
