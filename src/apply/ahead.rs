@@ -144,7 +144,7 @@ impl Applier {
 
     /// How to write segments of rows; nothing where a row needs a look first.
     pub(super) fn plans<'a>(&mut self, segments: &[&'a [Entry]]) -> Option<Vec<Planned<'a>>> {
-        let plan = |entries: &&'a [Entry]| (plan(entries, &mut self.copies), *entries);
+        let plan = |entries: &&'a [Entry]| (plan(entries, &mut self.copies, true), *entries);
         let planned: Vec<Planned<'_>> = segments.iter().map(plan).collect();
         let can_be_sent = planned.iter().all(|(plan, _)| can_be_sent(plan));
         can_be_sent.then_some(planned)

@@ -150,6 +150,13 @@ impl RowChange {
         matches!(&self.op, RowOp::Put(put) if put.insert)
     }
 
+    /// The source inserted the row and has deleted it.
+    pub(super) fn is_gone_again(&self) -> bool {
+        let first = self.writes.first().map(|write| (&write.op, write.made));
+        matches!(self.op, RowOp::Delete(_))
+            && matches!(first, Some((RowOp::Put(put), Made::Insert)) if put.insert)
+    }
+
     /// A delete whose tombstone carries the delete's own version: the trigger leaves one as of a
     /// delete made on the target.
     pub(super) fn leaves_version(&self) -> bool {

@@ -274,6 +274,30 @@ fn a_row_written_five_times_is_written_once() {
     assert_eq!(row.time, CommitTime::from_postgres_micros(5));
 }
 
+/// What comes of a row that was updated and deleted, inserted before unless it was `there`.
+pub(super) fn gone_again(there: bool) -> Vec<Entry> {
+    let target = target();
+    let mut builder = GroupBuilder::default();
+    let mut rows = Rows::new();
+    if there {
+        rows.insert(1, (0, 0));
+    }
+    let acts = [
+        Act::Insert(1, 1, 1),
+        Act::Update(1, 2, None),
+        Act::Delete(1),
+    ];
+    for act in &acts {
+        if let Some(change) = play(&mut rows, act, &target.map.relation) {
+            builder.row(&change, &target, &at(0)).unwrap();
+        }
+    }
+    match builder.finish().pop() {
+        Some(Segment::Rows(entries)) => entries,
+        other => panic!("rows: {other:?}"),
+    }
+}
+
 #[test]
 fn a_truncate_separates_what_came_before_from_what_follows() {
     let target = target();

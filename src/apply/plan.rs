@@ -26,6 +26,8 @@ const SET_BYTES_MAX: usize = 1024 * 1024;
 /// The statement that takes a row if nothing newer is there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Kind {
+    /// Nothing is written: the rows came and went at the source, and nothing here says otherwise.
+    Gone,
     /// Guarded delete.
     Delete,
     /// Many of them, all with the same floors.
@@ -77,8 +79,23 @@ fn columns(row: &RowChange, put: &Put) -> Vec<usize> {
     sql::updated_columns(&row.target.map, sent)
 }
 
-/// Sorts the entries of a segment.
-pub(super) fn plan<'a>(entries: &'a [Entry], copies: &mut Copies) -> Plan<'a> {
+/// What nobody need write, where the target has neither row nor unseen tombstone of the key.
+fn came_and_went(row: &RowChange) -> bool {
+    let target = &row.target;
+    let by_time_in_a_pair = target.guard().pair && !target.versions().is_in_row();
+    row.is_gone_again()
+        && by_time_in_a_pair
+        && !target.has_rivals()
+        && set_sql::can_batch(&target.map)
+}
+
+/// Sorts the entries of a segment, for statements of which each fails unless it takes all its rows
+/// if `all_or_nothing`.
+pub(super) fn plan<'a>(
+    entries: &'a [Entry],
+    copies: &mut Copies,
+    all_or_nothing: bool,
+) -> Plan<'a> {
     let mut plan = Plan::default();
     let mut places: HashMap<(*const Target, Kind), usize> = HashMap::new();
     let mut sets: Vec<RowSet<'_>> = Vec::new();
@@ -90,6 +107,7 @@ pub(super) fn plan<'a>(entries: &'a [Entry], copies: &mut Copies) -> Plan<'a> {
                 continue;
             }
             Entry::WholeRow(row) => (&row.target, Kind::Insert),
+            Entry::Row(row) if all_or_nothing && came_and_went(row) => (&row.target, Kind::Gone),
             Entry::Row(row) => match kind_of(row) {
                 None => {
                     plan.settle.push(row);
@@ -128,7 +146,7 @@ fn edited(entries: &[Entry]) -> HashSet<u32> {
 /// Inserts are copied where a statement for many rows cannot take them.
 fn can_batch(row: &RowChange, kind: &Kind) -> bool {
     match kind {
-        Kind::Insert | Kind::Copy => true,
+        Kind::Gone | Kind::Insert | Kind::Copy => true,
         Kind::Update(columns, _) if columns.is_empty() => false,
         Kind::Update(..) | Kind::Delete | Kind::DeleteListed => set_sql::can_batch(&row.target.map),
     }

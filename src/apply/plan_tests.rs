@@ -1,4 +1,4 @@
-//! Which statements rows of tables without a key get.
+//! Which statements rows get that need none of their own.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::copy::{APPENDED_ROWS_MIN, Copies};
 use super::group::{Entry, WholeRowChange};
-use super::group_tests::keyless;
+use super::group_tests::{gone_again, keyless};
 use super::plan::{Kind, plan};
 use super::target::Target;
 use crate::commit_time::CommitTime;
@@ -33,13 +33,16 @@ fn inserts(target: &Arc<Target>, count: usize) -> Vec<Entry> {
 fn rows_without_a_key_are_copied_where_there_are_only_more_of_them() {
     let target = keyless();
     let enough = inserts(&target, APPENDED_ROWS_MIN);
-    let planned = plan(&enough, &mut Copies::default());
+    let planned = plan(&enough, &mut Copies::default(), true);
     assert_eq!(planned.last.len(), 1);
     assert_eq!(planned.last[0].kind, Kind::Copy);
     assert_eq!(planned.last[0].puts().count(), APPENDED_ROWS_MIN);
     assert!(planned.singles.is_empty() && planned.inserted_into().is_empty());
     let few = inserts(&target, APPENDED_ROWS_MIN - 1);
-    assert_eq!(plan(&few, &mut Copies::default()).singles.len(), few.len());
+    assert_eq!(
+        plan(&few, &mut Copies::default(), true).singles.len(),
+        few.len()
+    );
 }
 
 #[test]
@@ -48,7 +51,7 @@ fn rows_without_a_key_keep_their_order_where_some_go() {
     for edit in [(Some(1), None), (Some(1), Some(2))] {
         let mut entries = inserts(&target, 2 * APPENDED_ROWS_MIN);
         entries.insert(APPENDED_ROWS_MIN, change(&target, edit.0, edit.1));
-        let planned = plan(&entries, &mut Copies::default());
+        let planned = plan(&entries, &mut Copies::default(), true);
         let order = planned
             .singles
             .iter()
@@ -56,4 +59,24 @@ fn rows_without_a_key_keep_their_order_where_some_go() {
         assert!(order.eq(entries.iter().map(std::ptr::from_ref)));
         assert!(planned.last.is_empty());
     }
+}
+
+#[test]
+fn what_came_and_went_is_not_written_where_that_can_be_told_at_once() {
+    let kind = |entries: &[Entry], all_or_nothing| {
+        let planned = plan(entries, &mut Copies::default(), all_or_nothing);
+        assert!(planned.singles.is_empty() && planned.last.is_empty());
+        planned.first[0].kind.clone()
+    };
+    let entries = gone_again(false);
+    assert_eq!(kind(&entries, true), Kind::Gone);
+    assert!(matches!(
+        kind(&entries, false),
+        Kind::Delete | Kind::DeleteListed
+    ));
+    let there_before = gone_again(true);
+    assert!(matches!(
+        kind(&there_before, true),
+        Kind::Delete | Kind::DeleteListed
+    ));
 }

@@ -8,6 +8,7 @@ use super::crossing::push_insert_lock;
 use super::error::ApplyError;
 use super::floors::Floors;
 use super::group::{Entry, Put, RowChange, RowOp, WholeRowChange};
+use super::overtaken::push_refusal;
 use super::params::{self, text_array};
 use super::plan::{Kind, Plan, RowSet};
 use super::sql::{self, UpdateGuard};
@@ -136,6 +137,13 @@ impl Pusher<'_, '_> {
         if set.kind == Kind::Copy {
             self.copy(set).map_err(failed)?;
             pushed.push(Pushed::Set(set));
+        } else if set.kind == Kind::Gone {
+            let rows: Vec<&RowChange> = set.rows().collect();
+            push_refusal(self.batch, self.floors, &rows)?;
+            let sql = set.target.finding_none(&sql());
+            let keys = arrays_of(set, self.floors);
+            self.batch.push_binary(&sql, &keys).map_err(failed)?;
+            pushed.push(Pushed::Set(set));
         } else if set.pays() {
             let arrays = match set.kind {
                 Kind::DeleteListed => keys_and_floors(set, self.floors),
@@ -220,7 +228,9 @@ fn floor_arrays(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
     let stamp = |time, seen| (versions.floor_time(time), seen);
     match set.kind {
         Kind::Delete => floors.arrays(set.rows().map(|row| stamp(row.time, &row.seen))),
-        Kind::Update(_, UpdateGuard::SameWriter) | Kind::Insert | Kind::Copy => Vec::new(),
+        Kind::Update(_, UpdateGuard::SameWriter) | Kind::Insert | Kind::Copy | Kind::Gone => {
+            Vec::new()
+        }
         Kind::DeleteListed => floors_of_all(set, floors),
         Kind::Update(..) => floors.arrays(set.rows().map(|row| stamp(row.since, &row.seen))),
     }
@@ -255,7 +265,7 @@ fn arrays_of(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
         arrays.push(text_array(texts));
     }
     let columns: Vec<usize> = match &set.kind {
-        Kind::Delete | Kind::DeleteListed => vec![],
+        Kind::Delete | Kind::DeleteListed | Kind::Gone => vec![],
         Kind::Update(columns, _) => columns.clone(),
         Kind::Insert | Kind::Copy => set.target.map.written().collect(),
     };

@@ -22,7 +22,7 @@ struct Attempted<'a> {
 impl Applier {
     /// Writes the rows of a segment, then settles those that were not taken.
     pub(super) async fn write_rows(&mut self, entries: &[Entry]) -> Result<(), ApplyError> {
-        let plan = plan(entries, &mut self.copies);
+        let plan = plan(entries, &mut self.copies, false);
         let Attempted {
             pushed,
             outcomes,

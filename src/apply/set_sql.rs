@@ -114,6 +114,20 @@ pub(super) fn delete_listed(map: &TableMap, guard: &Guard) -> String {
     )
 }
 
+/// Rows of keys that are to have none; all of the keys where a delete that is applied leaves a
+/// tombstone. Parameters: the key's columns.
+///
+/// `offset 0`: looked up one by one, whatever the server believes of the table.
+pub(super) fn still_there(map: &TableMap) -> String {
+    format!(
+        "select 1 from {} where not mmrepl.applies_from_only_peer() \
+         or exists (select from {} t where {} offset 0)",
+        elements(0, key_of(map).len()),
+        map.table.only(),
+        key_matches(map)
+    )
+}
+
 /// Updates `columns` by key. Parameters: the floors (`Older` only), the key's columns, the columns.
 pub(super) fn update(
     map: &TableMap,

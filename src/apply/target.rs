@@ -280,6 +280,7 @@ impl Target {
     pub(super) fn set(&self, kind: &Kind) -> Sql {
         let guards = (&self.guard, &self.versions);
         let make = || match kind {
+            Kind::Gone => set_sql::still_there(&self.map),
             Kind::Delete => set_sql::delete(&self.map, guards),
             Kind::DeleteListed => set_sql::delete_listed(&self.map, &self.guard),
             Kind::Update(columns, how) => set_sql::update(&self.map, columns, *how, guards),

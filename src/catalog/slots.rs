@@ -17,8 +17,9 @@ pub struct SlotState {
     pub active_pid: Option<i32>,
     /// The oldest WAL it still needs; nothing when it was invalidated.
     pub restart_lsn: Option<Lsn>,
-    /// Where its consumer said it is done; what lies before is not sent again.
-    pub confirmed_flush: Lsn,
+    /// Where its consumer said it is done; what lies before is not sent again. Nothing while the
+    /// slot is still being made, which takes as long as transactions that were open before.
+    pub confirmed_flush: Option<Lsn>,
     /// `reserved`, `extended`, `unreserved` or `lost`.
     pub wal_status: String,
     /// How much WAL it holds back, in bytes.
@@ -68,7 +69,7 @@ pub async fn slot_state(client: &Client, slot: &str) -> Result<Option<SlotState>
     Ok(Some(SlotState {
         active_pid: row.get(0),
         restart_lsn: lsn(1)?,
-        confirmed_flush: lsn(2)?.unwrap_or(Lsn::ZERO),
+        confirmed_flush: lsn(2)?,
         wal_status: text(3).unwrap_or_else(|| "lost".to_owned()),
         retained_bytes: retained
             .and_then(|bytes| u64::try_from(bytes).ok())

@@ -123,10 +123,13 @@ fn broken(
             slot.database, slot.plugin
         ));
     }
-    (slot.confirmed_flush > position.end_lsn).then(|| {
+    let Some(begins) = slot.confirmed_flush else {
+        return Some("its replication slot is still being made by somebody else".to_owned());
+    };
+    (begins > position.end_lsn).then(|| {
         format!(
-            "its replication slot begins at {}, after {}, the target's position",
-            slot.confirmed_flush, position.end_lsn
+            "its replication slot begins at {begins}, after {}, the target's position",
+            position.end_lsn
         )
     })
 }
@@ -141,7 +144,7 @@ mod tests {
         SlotState {
             active_pid: None,
             restart_lsn: Some(Lsn::new(1)),
-            confirmed_flush: Lsn::new(confirmed),
+            confirmed_flush: Some(Lsn::new(confirmed)),
             wal_status: "reserved".to_owned(),
             retained_bytes: 0,
             plugin: PLUGIN.to_owned(),

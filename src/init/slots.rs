@@ -98,7 +98,8 @@ async fn start_of(session: &Session, slot: &str) -> Result<Lsn, InitError> {
     let state = slot_state(&session.client, slot)
         .await
         .map_err(InitError::catalog(session.name()))?;
-    Ok(state.map_or(Lsn::ZERO, |state| state.confirmed_flush))
+    let confirmed = state.and_then(|state| state.confirmed_flush);
+    Ok(confirmed.unwrap_or(Lsn::ZERO))
 }
 
 /// Drops a slot if it is there.

@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use super::LinkContext;
 use super::agreement::check_rules;
 use super::error::LinkError;
-use super::history::{Witnesses, start_position};
+use super::history::{Witnesses, check_slot, start_position};
 use super::probe::read_clock;
 use super::reading::ReadingThread;
 use super::workers::{end_left_behind, open_workers};
@@ -19,7 +19,7 @@ use crate::catalog::CatalogError;
 use crate::catalog::link_control::read_paused;
 use crate::catalog::position::{read_position, read_seen};
 use crate::catalog::server::{Server, read_server};
-use crate::catalog::slots::{origins, slot_state};
+use crate::catalog::slots::{SlotState, origins, slot_state};
 use crate::checkpoint::Checkpoint;
 use crate::config::Node;
 use crate::conflict::SeenHistory;
@@ -117,6 +117,10 @@ pub(super) async fn connect(context: &LinkContext, streaming: bool) -> Result<Re
     let begun = flush_state(target, &target_control, position).await?;
     let from = (position, streaming);
     let (reading, stream) = open_stream(context, &source_control, from).await?;
+    // The slot is ours now; until then it may have become another one of the same name, and the
+    // server begins where the slot does, whatever it is asked for.
+    let begun_at = read_slot(context, &source_control, &slot).await?;
+    check_slot(&context.link, (&slot, begun_at.as_ref()), position)?;
     let identity = Checkpoint {
         position,
         target_system_id: target_server.system_id,
@@ -268,6 +272,15 @@ pub(super) async fn end_backends(control: &Client, application_name: &str, but_n
     }
 }
 
+async fn read_slot(
+    context: &LinkContext,
+    source: &Client,
+    name: &str,
+) -> Result<Option<SlotState>, LinkError> {
+    let slot = slot_state(source, name).await;
+    slot.map_err(catalog_at(&context.source.name))
+}
+
 async fn agreed_start(
     context: &LinkContext,
     source: &Client,
@@ -278,9 +291,7 @@ async fn agreed_start(
     let position = read_position(target, &context.source.name)
         .await
         .map_err(|error| not_set_up(&context.target, error))?;
-    let slot = slot_state(source, &slot_name)
-        .await
-        .map_err(catalog_at(&context.source.name))?;
+    let slot = read_slot(context, source, &slot_name).await?;
     let checkpoint = context.checkpoints.load(&context.link)?;
     let witnesses = Witnesses {
         link: &context.link,

@@ -83,6 +83,16 @@ pub enum HistoryError {
         /// Last position applied on the target.
         applied: Lsn,
     },
+    /// The slot has no beginning yet.
+    #[error(
+        "the replication slot {slot} on {from} is still being made, which waits for transactions that were open before; the link looks again by itself"
+    )]
+    SlotUnfinished {
+        /// Source node.
+        from: String,
+        /// Slot name.
+        slot: String,
+    },
     /// The slot starts after the position.
     #[error(
         "the slot {slot} on {from} begins at {begins}, after {applied}, the last position applied on {to}: what lies between was lost (was {to} restored from a backup, or the slot re-created?); run `mmrepl init --copy-from {from}`"
@@ -145,7 +155,10 @@ pub enum HistoryError {
 
 impl Retryable for HistoryError {
     fn retry_class(&self) -> RetryClass {
-        RetryClass::Operator
+        match self {
+            Self::SlotUnfinished { .. } => RetryClass::Transient,
+            _ => RetryClass::Operator,
+        }
     }
 }
 
@@ -189,37 +202,46 @@ pub(super) fn start_position(seen: &Witnesses<'_>) -> Result<Lsn, HistoryError> 
             flushed,
         });
     }
-    check_slot(seen, applied)?;
+    check_slot(seen.link, (seen.slot_name, seen.slot), applied)?;
     Ok(applied)
 }
 
-fn check_slot(seen: &Witnesses<'_>, applied: Lsn) -> Result<(), HistoryError> {
-    let (from, to) = (seen.link.from.to_string(), seen.link.to.to_string());
-    let name = seen.slot_name.to_owned();
-    let Some(slot) = seen.slot else {
+/// Whether the slot can send everything after `applied`.
+pub(super) fn check_slot(
+    link: &LinkName,
+    (name, slot): (&str, Option<&SlotState>),
+    applied: Lsn,
+) -> Result<(), HistoryError> {
+    let (from, to) = (link.from.to_string(), link.to.to_string());
+    let slot_name = name.to_owned();
+    let Some(slot) = slot else {
         return Err(HistoryError::NoSlot {
             from,
             to,
-            slot: name,
+            slot: slot_name,
             applied,
         });
     };
     if slot.wal_status == "lost" {
-        let status = slot.wal_status.clone();
         return Err(HistoryError::SlotInvalid {
             from,
             to,
-            slot: name,
-            status,
+            slot: slot_name,
+            status: slot.wal_status.clone(),
             applied,
         });
     }
-    if slot.confirmed_flush > applied {
-        let begins = slot.confirmed_flush;
+    let Some(begins) = slot.confirmed_flush else {
+        return Err(HistoryError::SlotUnfinished {
+            from,
+            slot: slot_name,
+        });
+    };
+    if begins > applied {
         return Err(HistoryError::SlotAhead {
             from,
             to,
-            slot: name,
+            slot: slot_name,
             begins,
             applied,
         });

@@ -265,7 +265,7 @@ async fn server_facts(
                     slot.wal_status
                 },
             };
-            (status, slot.confirmed_flush)
+            (status, slot.confirmed_flush.unwrap_or(Lsn::ZERO))
         });
         let paused = or_not_set_up(read_paused(client, link).await)?;
         facts.insert(

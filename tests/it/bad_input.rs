@@ -303,6 +303,48 @@ fn files_below(dir: &Path) -> Vec<std::path::PathBuf> {
     files
 }
 
+/// A slot that is still being made has no beginning yet, which could be taken for one long ago.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_is_still_being_made_is_waited_for() {
+    let mut cluster = Cluster::running(SCHEMA).await;
+    cluster.wait_streaming().await;
+    cluster
+        .write_on(cluster.east(), "insert into t values (1, 'x')")
+        .await;
+    cluster.allow_error("slot");
+    cluster.take_daemon("east").terminate();
+    let slot = format!("mmrepl_{}_west", cluster.name);
+    let east = cluster.east();
+    east.sql(&format!("select pg_drop_replication_slot('{slot}')"))
+        .await;
+    // Whoever makes a slot waits for transactions that are open.
+    let (open, maker) = (east.client().await, east.client().await);
+    open.batch_execute("begin; select pg_current_xact_id()")
+        .await
+        .unwrap();
+    east.sql("insert into t values (2, 'in the gap')").await;
+    let make = format!("select pg_create_logical_replication_slot('{slot}', 'pgoutput')");
+    let making = tokio::spawn(async move { maker.batch_execute(&make).await });
+    let begun = format!(
+        "select count(*) from pg_replication_slots
+         where slot_name = '{slot}' and confirmed_flush_lsn is null"
+    );
+    wait_until("the slot to be begun", LIMIT, async || {
+        let count = east.value(&begun).await;
+        ensure(count == "1", || count.clone())
+    })
+    .await;
+    cluster.start_daemon("east");
+    let link = ("east", "west");
+    cluster
+        .wait_reason(link, &["retrying"], "still being made")
+        .await;
+    open.batch_execute("commit").await.unwrap();
+    making.await.unwrap().unwrap();
+    cluster.wait_reason(link, &["stopped"], "begins at").await;
+    assert_eq!(cluster.west().value("select count(*) from t").await, "1");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_dropped_behind_our_back_stops_the_link() {
     let mut cluster = Cluster::running(SCHEMA).await;
