@@ -239,8 +239,10 @@ async fn the_only_peer_leaves_none(majors: &[u32]) {
         on conflict (id) do nothing; delete from t where id between 51 and 55";
     cluster.write_on(west, again).await;
     assert_eq!(west.value(keys).await, "5 5");
-    let again = "insert into t values (51, 'east'); delete from t where id = 51; \
-        delete from t where id > 55";
+    cluster
+        .write_on(east, "insert into t values (51, 'east')")
+        .await;
+    let again = "delete from t where id = 51; delete from t where id > 55";
     cluster.write_on(east, again).await;
     let by_east = "select string_agg(key, ' ') from mmrepl.tombstone t
         where (pg_xact_commit_timestamp_origin(t.xmin)).roident
