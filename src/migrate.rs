@@ -211,6 +211,13 @@ pub async fn pending(client: &Client) -> Result<Vec<Migration>, MigrateError> {
     compare(&applied(client).await?, &MIGRATIONS)
 }
 
+/// Whether the server lacks one of them. Those that a newer program has run there are no matter.
+pub async fn is_behind(client: &Client) -> Result<bool, MigrateError> {
+    let applied = applied(client).await?;
+    let is_missing = |ours: &Migration| applied.iter().all(|there| there.number != ours.number);
+    Ok(MIGRATIONS.iter().any(is_missing))
+}
+
 async fn applied(client: &Client) -> Result<Vec<Applied>, MigrateError> {
     let exists = "select pg_catalog.to_regclass('mmrepl.migration') is not null";
     let exists = client

@@ -26,6 +26,7 @@ use crate::conflict::SeenHistory;
 use crate::error::Retryable;
 use crate::ids::{NodeName, origin_name, slot_name};
 use crate::lsn::Lsn;
+use crate::migrate::is_behind;
 use crate::wire::Session;
 use crate::wire::WireError;
 use crate::wire::control;
@@ -50,6 +51,9 @@ pub(super) const LOCK_TIMEOUT: &str = "30s";
 /// The same while a transaction that is still running on the source is open beside it, and for the
 /// session of that transaction.
 pub(super) const LOCK_TIMEOUT_BESIDE_RUNNING: &str = "2s";
+
+/// What a server does not have where `init` of an older version was run.
+const OLD_SCHEMA: &str = "schema mmrepl of this version";
 
 /// Settings of the apply session: triggers and foreign keys do not fire, commits do not wait for
 /// the disk (see `progress`), no statement is worth compiling, and a lock that never comes is an
@@ -101,6 +105,8 @@ pub(super) async fn connect(context: &LinkContext, streaming: bool) -> Result<Re
         context.set_paused(true);
     }
     let target_control = open_control(context, target).await?;
+    check_schema(source, &source_control).await?;
+    check_schema(target, &target_control).await?;
     check_clocks(context, &source_control, &target_control).await?;
     check_rules(context, &source_control, &target_control).await?;
     let source_server = server(source, &source_control).await?;
@@ -172,6 +178,19 @@ fn catalog_at(node: &NodeName) -> impl Fn(CatalogError) -> LinkError + '_ {
     move |source| LinkError::Catalog {
         node: node.clone(),
         source,
+    }
+}
+
+/// What this program calls there must be there.
+async fn check_schema(node: &Node, client: &Client) -> Result<(), LinkError> {
+    let node = node.name.clone();
+    match is_behind(client).await {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(LinkError::NotSetUp {
+            node,
+            what: OLD_SCHEMA.to_owned(),
+        }),
+        Err(source) => Err(LinkError::Schema { node, source }),
     }
 }
 
@@ -315,7 +334,7 @@ pub(super) fn not_set_up(node: &Node, error: CatalogError) -> LinkError {
         },
         Some("42703") => LinkError::NotSetUp {
             node,
-            what: "schema mmrepl of this version".to_owned(),
+            what: OLD_SCHEMA.to_owned(),
         },
         _ => LinkError::Catalog {
             node,

@@ -9,6 +9,7 @@ use crate::catalog::CatalogError;
 use crate::checkpoint::CheckpointError;
 use crate::error::{RetryClass, Retryable};
 use crate::ids::{LinkName, NodeName};
+use crate::migrate::MigrateError;
 use crate::pgoutput::DecodeError;
 use crate::wire::WireError;
 
@@ -69,6 +70,14 @@ pub enum LinkError {
         /// What is missing.
         what: String,
     },
+    /// What `init` has made there cannot be read.
+    #[error("{node}: {source}")]
+    Schema {
+        /// Which node.
+        node: NodeName,
+        /// Why.
+        source: MigrateError,
+    },
     /// The clocks are too far apart.
     #[error(
         "the clock of {to} is {behind_ms} ms behind that of {from}, and max_clock_skew is {allowed_ms} ms: set both servers' clocks (NTP), or raise max_clock_skew"
@@ -97,6 +106,7 @@ impl Retryable for LinkError {
             Self::Node { source, .. } => source.retry_class(),
             Self::Catalog { source, .. } => source.retry_class(),
             Self::Apply { source, .. } => source.retry_class(),
+            Self::Schema { source, .. } => source.retry_class(),
             Self::Decode { .. } | Self::Assemble { .. } | Self::NotSetUp { .. } => {
                 RetryClass::Definite
             }
@@ -112,6 +122,7 @@ impl Retryable for LinkError {
             Self::Node { source, .. } => source.sqlstate(),
             Self::Catalog { source, .. } => source.sqlstate(),
             Self::Apply { source, .. } => source.sqlstate(),
+            Self::Schema { source, .. } => source.sqlstate(),
             _ => None,
         }
     }

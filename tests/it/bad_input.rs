@@ -346,6 +346,24 @@ async fn a_slot_that_is_still_being_made_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_an_older_version_has_set_up_is_named() {
+    let mut cluster = Cluster::running(SCHEMA).await;
+    cluster.wait_streaming().await;
+    cluster.allow_error("this version");
+    cluster.take_daemon("east").terminate();
+    let take = "create table kept as select * from mmrepl.migration where number > 15;
+        delete from mmrepl.migration where number > 15";
+    cluster.west().sql(take).await;
+    cluster.start_daemon("east");
+    let reason = "west has no schema mmrepl of this version: run `mmrepl init`";
+    let link = ("east", "west");
+    cluster.wait_reason(link, &["blocked"], reason).await;
+    let give = "insert into mmrepl.migration select * from kept; drop table kept";
+    cluster.west().sql(give).await;
+    cluster.wait_streaming().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slot_dropped_behind_our_back_stops_the_link() {
     let mut cluster = Cluster::running(SCHEMA).await;
     cluster.wait_streaming().await;
