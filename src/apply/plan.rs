@@ -172,7 +172,7 @@ impl<'a> Plan<'a> {
         targets
     }
 
-    fn add(&mut self, set: RowSet<'a>, copies: &mut Copies) {
+    fn add(&mut self, mut set: RowSet<'a>, copies: &mut Copies) {
         let list = if set.kind == Kind::Insert {
             if set.can_be_copied(copies) {
                 let rows_max = copied_at_once(set.entries.len());
@@ -188,6 +188,7 @@ impl<'a> Plan<'a> {
             }
             &mut self.last
         } else {
+            set.sort();
             &mut self.first
         };
         let (kind, rows_max) = if set.can_be_listed() {
@@ -246,6 +247,21 @@ impl<'a> RowSet<'a> {
 
     fn is_keyed(&self) -> bool {
         self.target.map.key.is_some()
+    }
+
+    /// Brings rows that may lie on one page together. Where values are unique beside the key, one
+    /// must be given up before another row takes it: these stay as they came.
+    fn sort(&mut self) {
+        let key = |entry: &&'a Entry| {
+            let values = entry.row().map(|row| row.key.iter());
+            values
+                .into_iter()
+                .flatten()
+                .map(|value| (value.len(), value))
+        };
+        if !self.target.has_rivals() {
+            self.entries.sort_by(|a, b| key(a).cmp(key(b)));
+        }
     }
 
     /// The rows as statements of this `kind`, each within both limits: of rows, and of bytes.
