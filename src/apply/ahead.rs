@@ -32,6 +32,7 @@ use crate::failpoint::failpoint;
 use crate::wire::{Batch, BatchError, Pending, Session};
 
 /// From so many rows on the target's clock is looked at before they are written, not only after.
+/// Fewer are soon written, should it be in vain.
 const CHECKED_EARLY_FROM: u64 = 50;
 
 /// A group, or a part of a large transaction, that was sent and is not answered yet.
@@ -130,7 +131,7 @@ impl Applier {
         (pieces, ready): (&[Piece], Ready),
         (worker, beside): (usize, bool),
     ) -> Result<Option<Sent>, ApplyError> {
-        let planned = rows_only(&ready.segments).and_then(|rows| self.plans(&rows));
+        let planned = rows_only(&ready.segments).and_then(|rows| self.plans(&rows, true));
         if let Some(planned) = planned {
             self.prepare_turn(worker, beside);
             self.change_to(worker);
@@ -143,8 +144,13 @@ impl Applier {
     }
 
     /// How to write segments of rows; nothing where a row needs a look first.
-    pub(super) fn plans<'a>(&mut self, segments: &[&'a [Entry]]) -> Option<Vec<Planned<'a>>> {
-        let plan = |entries: &&'a [Entry]| (plan(entries, &mut self.copies, true), *entries);
+    pub(super) fn plans<'a>(
+        &mut self,
+        segments: &[&'a [Entry]],
+        may_leave_out: bool,
+    ) -> Option<Vec<Planned<'a>>> {
+        let plan =
+            |entries: &&'a [Entry]| (plan(entries, &mut self.copies, may_leave_out), *entries);
         let planned: Vec<Planned<'_>> = segments.iter().map(plan).collect();
         let can_be_sent = planned.iter().all(|(plan, _)| can_be_sent(plan));
         can_be_sent.then_some(planned)
@@ -161,7 +167,15 @@ impl Applier {
             .and_then(|piece| Some((piece.end?, piece.seen.at_end())));
         let ending = last.map(|(end, seen)| self.ending(end, seen));
         let counts = Counts::of(pieces);
-        let opening = self.opening(when_to_check(counts.rows, ending.is_some()));
+        // What is inserted here meanwhile is newer than what is left out if the clock has passed.
+        let soon_written = counts.rows < CHECKED_EARLY_FROM
+            && ending.is_some()
+            && !planned.iter().any(|(plan, _)| plan.leaves_out());
+        let opening = self.opening(if soon_written {
+            ClockCheck::Late
+        } else {
+            ClockCheck::Early
+        });
         let turn = self.workers.turn.take();
         let keeps_times = self.keeps_times(pieces);
         let mut batch = self.session.batch();
@@ -245,15 +259,6 @@ impl Applier {
             }
             _ => ApplyError::target(failed.error, None),
         }
-    }
-}
-
-/// Few rows are soon written, should it be in vain.
-fn when_to_check(rows: u64, with_end: bool) -> ClockCheck {
-    if with_end && rows < CHECKED_EARLY_FROM {
-        ClockCheck::Late
-    } else {
-        ClockCheck::Early
     }
 }
 

@@ -79,7 +79,9 @@ fn columns(row: &RowChange, put: &Put) -> Vec<usize> {
     sql::updated_columns(&row.target.map, sent)
 }
 
-/// What nobody need write, where the target has neither row nor unseen tombstone of the key.
+/// What nobody need write, where the target has neither row nor unseen tombstone of the key. A
+/// local insert that is under way is not seen; it is the newer one where the target's clock has
+/// passed the delete, as with a delete that finds no row (`crossing`).
 fn came_and_went(row: &RowChange) -> bool {
     let target = &row.target;
     let by_time_in_a_pair = target.guard().pair && !target.versions().is_in_row();
@@ -89,13 +91,9 @@ fn came_and_went(row: &RowChange) -> bool {
         && set_sql::can_batch(&target.map)
 }
 
-/// Sorts the entries of a segment, for statements of which each fails unless it takes all its rows
-/// if `all_or_nothing`.
-pub(super) fn plan<'a>(
-    entries: &'a [Entry],
-    copies: &mut Copies,
-    all_or_nothing: bool,
-) -> Plan<'a> {
+/// Sorts the entries of a segment. What came and went is left out only where a statement that finds
+/// anything can fail (`may_leave_out`).
+pub(super) fn plan<'a>(entries: &'a [Entry], copies: &mut Copies, may_leave_out: bool) -> Plan<'a> {
     let mut plan = Plan::default();
     let mut places: HashMap<(*const Target, Kind), usize> = HashMap::new();
     let mut sets: Vec<RowSet<'_>> = Vec::new();
@@ -107,7 +105,7 @@ pub(super) fn plan<'a>(
                 continue;
             }
             Entry::WholeRow(row) => (&row.target, Kind::Insert),
-            Entry::Row(row) if all_or_nothing && came_and_went(row) => (&row.target, Kind::Gone),
+            Entry::Row(row) if may_leave_out && came_and_went(row) => (&row.target, Kind::Gone),
             Entry::Row(row) => match kind_of(row) {
                 None => {
                     plan.settle.push(row);
@@ -162,6 +160,11 @@ impl<'a> Plan<'a> {
         let sets = self.last.iter().map(|set| set.target);
         let keyed = sets.filter(|target| target.map.key.is_some());
         each_once(singles.chain(keyed))
+    }
+
+    /// Whether anything is left out.
+    pub(super) fn leaves_out(&self) -> bool {
+        self.first.iter().any(|set| set.kind == Kind::Gone)
     }
 
     /// The tables that it may copy rows into in binary form, each once.

@@ -48,7 +48,9 @@ impl Applier {
             }
             self.look_for_tombstones(entries).await?;
         }
-        let planned = self.plans(&segments).ok_or(ApplyError::Untaken)?;
+        // What is left out is locked by nobody until the commit.
+        let planned = self.plans(&segments, false);
+        let planned = planned.ok_or(ApplyError::Untaken)?;
         self.send_plans(pieces, &planned).await
     }
 
