@@ -170,7 +170,7 @@ impl Applier {
         // What is inserted here meanwhile is newer than what is left out if the clock has passed.
         let soon_written = counts.rows < CHECKED_EARLY_FROM
             && ending.is_some()
-            && !planned.iter().any(|(plan, _)| plan.leaves_out());
+            && planned.iter().all(|(plan, _)| plan.gone.is_empty());
         let opening = self.opening(if soon_written {
             ClockCheck::Late
         } else {

@@ -12,7 +12,6 @@
 //! so it takes the lock as well (in `mmrepl.lift_versions`, before it looks for tombstones).
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use super::error::ApplyError;
 use super::group::{RowChange, RowOp};
@@ -45,9 +44,10 @@ pub(super) fn push_insert_lock(batch: &mut Batch<'_>, target: &Target) -> Result
 
 /// The tables in which a delete found no row that another link may be about to insert.
 fn tables_to_lock<'a>(rows: impl Iterator<Item = (&'a RowChange, &'a Local)>) -> BTreeSet<u32> {
-    let alone = |target: &Arc<Target>| target.guard().pair && !target.versions().is_in_row();
     let absent = rows.filter(|(row, local)| {
-        matches!(row.op, RowOp::Delete(_)) && local.row.is_none() && !alone(&row.target)
+        matches!(row.op, RowOp::Delete(_))
+            && local.row.is_none()
+            && !row.target.is_by_time_in_a_pair()
     });
     absent.map(|(row, _)| row.target.map.table.oid).collect()
 }

@@ -230,6 +230,20 @@ pub(super) fn push_refusal(
     push_question(batch, (target, &sql), &keys, floors)
 }
 
+/// Pushes the question whether there are rows of one table that are to be none, failing where any
+/// is found.
+pub(super) fn push_refusal_of_rows(
+    batch: &mut Batch<'_>,
+    rows: &[&RowChange],
+) -> Result<(), ApplyError> {
+    let Some(target) = rows.first().map(|row| &row.target) else {
+        return Ok(());
+    };
+    let sql = target.finding_none(target.sql(Statement::StillThere));
+    let keys = rows.iter().map(|row| &row.key);
+    push_question(batch, (target, &sql), &keys, Vec::new())
+}
+
 fn push_question<'a>(
     batch: &mut Batch<'_>,
     (target, sql): (&Target, &Sql),

@@ -26,8 +26,6 @@ const SET_BYTES_MAX: usize = 1024 * 1024;
 /// The statement that takes a row if nothing newer is there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Kind {
-    /// Nothing is written: the rows came and went at the source, and nothing here says otherwise.
-    Gone,
     /// Guarded delete.
     Delete,
     /// Many of them, all with the same floors.
@@ -54,6 +52,8 @@ pub(super) struct RowSet<'a> {
 /// How the entries of a segment are written, in this order.
 #[derive(Debug, Default)]
 pub(super) struct Plan<'a> {
+    /// Nothing is written: these came and went at the source, if nothing here says otherwise.
+    pub(super) gone: Vec<&'a RowChange>,
     /// Deletes and updates of many rows.
     pub(super) first: Vec<RowSet<'a>>,
     /// One statement each.
@@ -84,9 +84,8 @@ fn columns(row: &RowChange, put: &Put) -> Vec<usize> {
 /// passed the delete, as with a delete that finds no row (`crossing`).
 fn came_and_went(row: &RowChange) -> bool {
     let target = &row.target;
-    let by_time_in_a_pair = target.guard().pair && !target.versions().is_in_row();
     row.is_gone_again()
-        && by_time_in_a_pair
+        && target.is_by_time_in_a_pair()
         && !target.has_rivals()
         && set_sql::can_batch(&target.map)
 }
@@ -105,7 +104,10 @@ pub(super) fn plan<'a>(entries: &'a [Entry], copies: &mut Copies, may_leave_out:
                 continue;
             }
             Entry::WholeRow(row) => (&row.target, Kind::Insert),
-            Entry::Row(row) if may_leave_out && came_and_went(row) => (&row.target, Kind::Gone),
+            Entry::Row(row) if may_leave_out && came_and_went(row) => {
+                plan.gone.push(row);
+                continue;
+            }
             Entry::Row(row) => match kind_of(row) {
                 None => {
                     plan.settle.push(row);
@@ -144,7 +146,7 @@ fn edited(entries: &[Entry]) -> HashSet<u32> {
 /// Inserts are copied where a statement for many rows cannot take them.
 fn can_batch(row: &RowChange, kind: &Kind) -> bool {
     match kind {
-        Kind::Gone | Kind::Insert | Kind::Copy => true,
+        Kind::Insert | Kind::Copy => true,
         Kind::Update(columns, _) if columns.is_empty() => false,
         Kind::Update(..) | Kind::Delete | Kind::DeleteListed => set_sql::can_batch(&row.target.map),
     }
@@ -162,11 +164,6 @@ impl<'a> Plan<'a> {
         each_once(singles.chain(keyed))
     }
 
-    /// Whether anything is left out.
-    pub(super) fn leaves_out(&self) -> bool {
-        self.first.iter().any(|set| set.kind == Kind::Gone)
-    }
-
     /// The tables that it may copy rows into in binary form, each once.
     pub(super) fn copied_into_as_binary(&self) -> Vec<&'a Arc<Target>> {
         let copies = self.last.iter().filter(|set| set.kind == Kind::Copy);
@@ -182,7 +179,7 @@ impl<'a> Plan<'a> {
                 set.split(&Kind::Copy, (rows_max, usize::MAX), &mut self.last);
                 return;
             }
-            if !set.is_keyed() || !set_sql::can_batch(&set.target.map) {
+            if !set_sql::can_batch(&set.target.map) {
                 let kind = set.is_keyed().then_some(Kind::Insert);
                 let singles = set.entries.into_iter();
                 self.singles

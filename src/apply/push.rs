@@ -1,6 +1,6 @@
 //! A plan's statements with their parameters, put into a batch.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::copy::{copy_binary, copy_text};
@@ -8,7 +8,7 @@ use super::crossing::push_insert_lock;
 use super::error::ApplyError;
 use super::floors::Floors;
 use super::group::{Entry, Put, RowChange, RowOp, WholeRowChange};
-use super::overtaken::push_refusal;
+use super::overtaken::{push_refusal, push_refusal_of_rows};
 use super::params::{self, text_array};
 use super::plan::{Kind, Plan, RowSet};
 use super::sql::{self, UpdateGuard};
@@ -80,7 +80,7 @@ impl Pusher<'_, '_> {
         plan: &Plan<'_>,
         entries: &[Entry],
     ) -> Result<usize, ApplyError> {
-        let mut count = self.refuse_shadows(entries)?;
+        let mut count = self.refuse_shadows(entries)? + self.refuse_what_is_there(&plan.gone)?;
         for target in plan.inserted_into() {
             count += push_insert_lock(self.batch, target)
                 .map_err(|source| ApplyError::target(source, Some(target.map.label())))?;
@@ -91,6 +91,20 @@ impl Pusher<'_, '_> {
             count += 1;
         }
         Ok(count)
+    }
+
+    /// Pushes the questions whether what came and went is there, or was deleted, after all.
+    fn refuse_what_is_there(&mut self, gone: &[&RowChange]) -> Result<usize, ApplyError> {
+        let mut tables: BTreeMap<u32, Vec<&RowChange>> = BTreeMap::new();
+        for row in gone {
+            let oid = row.target.map.table.oid;
+            tables.entry(oid).or_default().push(row);
+        }
+        for rows in tables.values() {
+            push_refusal(self.batch, self.floors, rows)?;
+            push_refusal_of_rows(self.batch, rows)?;
+        }
+        Ok(2 * tables.len())
     }
 
     fn refuse_shadows(&mut self, entries: &[Entry]) -> Result<usize, ApplyError> {
@@ -136,13 +150,6 @@ impl Pusher<'_, '_> {
         let sql = || set.target.set(&set.kind);
         if set.kind == Kind::Copy {
             self.copy(set).map_err(failed)?;
-            pushed.push(Pushed::Set(set));
-        } else if set.kind == Kind::Gone {
-            let rows: Vec<&RowChange> = set.rows().collect();
-            push_refusal(self.batch, self.floors, &rows)?;
-            let sql = set.target.finding_none(&sql());
-            let keys = arrays_of(set, self.floors);
-            self.batch.push_binary(&sql, &keys).map_err(failed)?;
             pushed.push(Pushed::Set(set));
         } else if set.pays() {
             let arrays = match set.kind {
@@ -228,9 +235,7 @@ fn floor_arrays(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
     let stamp = |time, seen| (versions.floor_time(time), seen);
     match set.kind {
         Kind::Delete => floors.arrays(set.rows().map(|row| stamp(row.time, &row.seen))),
-        Kind::Update(_, UpdateGuard::SameWriter) | Kind::Insert | Kind::Copy | Kind::Gone => {
-            Vec::new()
-        }
+        Kind::Update(_, UpdateGuard::SameWriter) | Kind::Insert | Kind::Copy => Vec::new(),
         Kind::DeleteListed => floors_of_all(set, floors),
         Kind::Update(..) => floors.arrays(set.rows().map(|row| stamp(row.since, &row.seen))),
     }
@@ -265,7 +270,7 @@ fn arrays_of(set: &RowSet<'_>, floors: &mut Floors) -> Vec<Vec<u8>> {
         arrays.push(text_array(texts));
     }
     let columns: Vec<usize> = match &set.kind {
-        Kind::Delete | Kind::DeleteListed | Kind::Gone => vec![],
+        Kind::Delete | Kind::DeleteListed => vec![],
         Kind::Update(columns, _) => columns.clone(),
         Kind::Insert | Kind::Copy => set.target.map.written().collect(),
     };

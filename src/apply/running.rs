@@ -59,7 +59,7 @@ impl Applier {
         for row in entries.iter().filter_map(Entry::row) {
             let oid = row.target.map.table.oid;
             if matches!(row.op, RowOp::Delete(_)) {
-                // It leaves one.
+                // It may leave one, should a third node have joined.
                 self.with_tombstones.insert(oid);
             } else if row.is_insert() && self.looked_for_tombstones.insert(oid) {
                 let question = row.target.sql(Statement::AnyTombstone);

@@ -49,6 +49,8 @@ pub enum Statement {
     LeaveTombstoneBeside,
     /// Which of the inserted keys were deleted later, or without the source's knowledge.
     DeletesAbove,
+    /// Which of the keys have a row, although they are to have none.
+    StillThere,
     /// Record a conflict.
     Record,
     /// Make the last record one that waits for a person.
@@ -183,6 +185,7 @@ impl Target {
             Statement::LeaveNeededTombstone => sql::leave_needed_tombstone(map, versions),
             Statement::LeaveTombstoneBeside => sql::leave_tombstone_beside(map, versions),
             Statement::DeletesAbove => sql::deletes_above(map, guard, versions),
+            Statement::StillThere => set_sql::still_there(map),
             Statement::Record => {
                 let origin = sql_record::origin_of_rival(&self.third);
                 sql_record::record(map, guard, versions.rule().name(), &origin)
@@ -230,6 +233,11 @@ impl Target {
         let map = &self.map;
         map.written()
             .all(|index| binary::encoder(map.columns[index].type_oid).is_some())
+    }
+
+    /// Whether time decides, and source and target are the whole cluster.
+    pub(super) fn is_by_time_in_a_pair(&self) -> bool {
+        self.guard.pair && !self.versions.is_in_row()
     }
 
     /// Whether a row can have a rival under another key. Rows that merge, or for which a person
@@ -280,7 +288,6 @@ impl Target {
     pub(super) fn set(&self, kind: &Kind) -> Sql {
         let guards = (&self.guard, &self.versions);
         let make = || match kind {
-            Kind::Gone => set_sql::still_there(&self.map),
             Kind::Delete => set_sql::delete(&self.map, guards),
             Kind::DeleteListed => set_sql::delete_listed(&self.map, &self.guard),
             Kind::Update(columns, how) => set_sql::update(&self.map, columns, *how, guards),
