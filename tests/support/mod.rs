@@ -40,6 +40,18 @@ macro_rules! on_every_major {
     };
 }
 
+/// Makes one test on each of the two majors that stand for the others where behaviour does not hang on
+/// the version: 15 has no `origin` option in its stream, 17 has. The body is as for [`on_every_major`].
+#[macro_export]
+macro_rules! on_usual_majors {
+    ($name:ident, $body:path) => {
+        mod $name {
+            $crate::on_majors!(pg15, $body, 15, 15);
+            $crate::on_majors!(pg17, $body, 17, 17);
+        }
+    };
+}
+
 /// One test on the given majors; skipped, and saying so, where this machine lacks one of them.
 #[macro_export]
 macro_rules! on_majors {
