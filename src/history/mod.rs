@@ -1,8 +1,8 @@
 //! The history of conflicts: reading it on every node, showing it, bringing a value back.
 //!
 //! `apply` writes the records, each in the transaction that decided; see `mmrepl.conflict` in
-//! `migrations/`. A conflict between two nodes is decided on both, so it stands in both histories,
-//! each time from the view of the node that decided.
+//! `migrations/tables/`. A conflict between two nodes is decided on both, so it stands in both
+//! histories, each time from the view of the node that decided.
 
 mod lost;
 mod model;

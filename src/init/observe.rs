@@ -103,7 +103,11 @@ async fn observe(
             node: facts.name.clone(),
             source,
         })?;
-    let migrated = pending.is_empty();
+    let set_up = migrate::is_set_up(client).await;
+    let set_up = set_up.map_err(|source| InitError::Migrate {
+        node: facts.name.clone(),
+        source,
+    })?;
     let mut slots = HashMap::new();
     for peer in config.peers_of(&facts.name) {
         let slot = slot_state(client, &slot_name(&config.cluster, &peer.name)).await;
@@ -115,20 +119,20 @@ async fn observe(
     Ok(NodeState {
         name: facts.name.clone(),
         server: facts.server.clone(),
-        pending: pending.iter().map(|migration| migration.name).collect(),
+        pending: pending.iter().map(|file| file.name).collect(),
         tables: query::tables(client, &facts.tables)
             .await
             .map_err(failed())?,
         publication: query::publication(client, PUBLICATION)
             .await
             .map_err(failed())?,
-        nodes: if migrated {
+        nodes: if set_up {
             query::nodes(client).await.map_err(failed())?
         } else {
             Vec::new()
         },
         origins: query::origins(client, config).await.map_err(failed())?,
-        positions: if migrated {
+        positions: if set_up {
             read_positions(client).await.map_err(failed())?
         } else {
             Vec::new()

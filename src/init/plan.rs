@@ -249,7 +249,8 @@ fn node_step(config: &Config, states: &[NodeState], state: &NodeState) -> Option
         .filter_map(|other| node_row(config, state, other));
     let rows: Vec<String> = rows.collect();
     if !rows.is_empty() {
-        // Whatever relied on the number of nodes (migration 016) has committed before it changes.
+        // Whatever relied on the number of nodes (`mmrepl.applies_from_only_peer`) has committed
+        // before it changes.
         sql.push("lock table mmrepl.node in access exclusive mode".to_owned());
     }
     sql.extend(rows);

@@ -1,4 +1,5 @@
-//! The triggers that leave tombstones, as SQL. Pure; their functions are in `migrations/`.
+//! The triggers that leave tombstones, as SQL. Pure; their functions are in
+//! `migrations/functions/`.
 //!
 //! All but `mmrepl_truncate_partition` are `enable always`, so that applied deletes leave
 //! tombstones like local ones. That one turns an application's truncate of a partition into

@@ -1,4 +1,5 @@
-//! The triggers that keep versions in rows, as SQL. Pure; their functions are in `migrations/`.
+//! The triggers that keep versions in rows, as SQL. Pure; their functions are in
+//! `migrations/functions/`.
 
 use super::merging::Merging;
 use crate::catalog::names::{ident, literal};

@@ -251,7 +251,7 @@ pub(super) async fn open_session(
     let giving_way = give_way(&mut session).await;
     giving_way.map_err(|source| at(&node.name, source))?;
     if origins.is_pair() {
-        // What it deletes leaves no tombstones: migration 016.
+        // What it deletes leaves no tombstones: `mmrepl.applies_from_only_peer`.
         let only_peer = session.simple("set mmrepl.only_peer = on").await;
         only_peer.map_err(|source| at(&node.name, source))?;
     }

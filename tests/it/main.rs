@@ -29,6 +29,7 @@ mod init_rows;
 mod large;
 mod manual;
 mod merge;
+mod migrations;
 mod not_shown;
 mod origin_progress;
 mod pgbench;

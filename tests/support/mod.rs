@@ -40,8 +40,9 @@ macro_rules! on_every_major {
     };
 }
 
-/// Makes one test on each of the two majors that stand for the others where behaviour does not hang on
-/// the version: 15 has no `origin` option in its stream, 17 has. The body is as for [`on_every_major`].
+/// Makes one test on each of the two majors that stand for the others where behaviour does not hang
+/// on the version: 15 has no `origin` option in its stream, 17 has. The body is as for
+/// [`on_every_major`].
 #[macro_export]
 macro_rules! on_usual_majors {
     ($name:ident, $body:path) => {

@@ -1,24 +1,13 @@
--- manual: what a write knew of each node, and conflicts that wait for a person.
-
--- `resolved_at`, `resolved_as`: when and how a pending conflict ended: `local`, `remote` (a person took that
--- side), `superseded` (a write that knew the incoming one was made or arrived), `replaced` (a later write of
--- the same source waits instead). `relation` and `row_key` name the row as tombstones do.
-alter table mmrepl.conflict
-    add column relation oid,
-    add column row_key text,
-    add column resolved_at timestamptz,
-    add column resolved_as text;
-create index conflict_pending on mmrepl.conflict (relation, row_key)
-    where outcome = 'pending' and resolved_at is null;
+-- What a write knew of each node: versions under manual and custom.
 
 -- Whether a write of version `one` was made knowing the `other`.
-create function mmrepl.knows(one bigint[], other bigint[]) returns boolean
+create or replace function mmrepl.knows(one bigint[], other bigint[]) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp as $$
     select coalesce(bool_and(coalesce(one[i], 0) >= other[i]), true) from generate_subscripts(other, 1) i
 $$;
 
 -- What both know.
-create function mmrepl.join_known(one bigint[], other bigint[]) returns bigint[]
+create or replace function mmrepl.join_known(one bigint[], other bigint[]) returns bigint[]
 language sql immutable set search_path = pg_catalog, pg_temp as $$
     select array_agg(greatest(coalesce(one[i], 0), coalesce(other[i], 0)) order by i)
     from generate_series(1, greatest(cardinality(one), cardinality(other))) i
@@ -26,7 +15,7 @@ $$;
 
 -- A write at `clock`, by the node with this place of `places`, on top of what is known: its time is above all
 -- others, so the greatest tells when and where the write was made.
-create function mmrepl.write_known(known bigint[], place integer, places integer, clock bigint) returns bigint[]
+create or replace function mmrepl.write_known(known bigint[], place integer, places integer, clock bigint) returns bigint[]
 language sql immutable set search_path = pg_catalog, pg_temp as $$
     select array_agg(case when i = place
         then greatest(clock, (select max(k) from unnest(known) k) + 1, 1) else coalesce(known[i], 0) end order by i)
@@ -35,7 +24,7 @@ $$;
 
 -- manual: before insert and update. Arguments: the place of this node, how many there are. Who resolves a
 -- conflict says what else the write knows.
-create function mmrepl.keep_known() returns trigger
+create or replace function mmrepl.keep_known() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     known bigint[] := nullif(current_setting('mmrepl.known', true), '');
@@ -52,7 +41,7 @@ end $$;
 
 -- manual: before an update that gives the row another key, after `keep_known`. What was known of the old key
 -- says nothing of the new one. Arguments: as there.
-create function mmrepl.know_anew() returns trigger
+create or replace function mmrepl.know_anew() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     if coalesce(current_setting('mmrepl.lifting', true), '') = '' then

@@ -1,11 +1,21 @@
--- In a pair a delete that is applied leaves no tombstone of its own.
+-- What a delete leaves behind, and the triggers that leave it.
+
+-- The statement that leaves one tombstone per key; `keys` is a query that yields a text[], the version of the delete
+-- and the image of the row.
+create or replace function mmrepl.tombstone_statement(keys text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select 'insert into mmrepl.tombstone (relation, key, version, image)'
+        || ' select $1, k.key::text, k.version, k.image from (' || keys || ') k(key, version, image)'
+        || ' on conflict (relation, key, bulk) do update'
+        || ' set left_at = excluded.left_at, version = excluded.version, image = excluded.image'
+$$;
 
 -- Whether this session applies what the only peer sends. Under a rule that decides by time whatever that peer still sends
 -- was written after its delete, and whatever is written here from now on is newer: no older write of the key can come, and
 -- no tombstone is needed. The session says that it applies; the number of nodes is looked up because a third one may join
 -- before the daemon has another configuration. The look-up holds a lock on the table until the delete has committed: who
 -- adds a node waits for that (`init`).
-create function mmrepl.applies_from_only_peer() returns boolean
+create or replace function mmrepl.applies_from_only_peer() returns boolean
 language sql stable as $$
     select pg_catalog.current_setting('mmrepl.only_peer', true) is not distinct from 'on'
         and (select pg_catalog.count(*) from mmrepl.node) = 2
@@ -13,13 +23,14 @@ $$;
 
 -- The query `keys` of `mmrepl.tombstone_statement`, less the keys that have no tombstone. One that is there is replaced in
 -- any case: what the source writes next does not meet a delete again that this one has won over.
-create function mmrepl.with_tombstone(keys text) returns text
+create or replace function mmrepl.with_tombstone(keys text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
     select 'select n.* from (' || keys || ') n(key, version, image) cross join lateral'
         || ' (select from mmrepl.tombstone t where t.relation = $1 and t.key = n.key::text limit 1) found'
 $$;
 
--- As before; one argument means that rows do not keep their version.
+-- After DELETE, per statement, on ordinary tables. Arguments, each an expression over `d`: the key as a text[], the
+-- version of the delete, the image of the row. One argument means that rows do not keep their version.
 create or replace function mmrepl.leave_tombstones() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -36,7 +47,8 @@ begin
     return null;
 end $$;
 
--- As before; the same.
+-- After DELETE (partitioned tables) and after UPDATE of the key, per row. Arguments as of `leave_tombstones`; the
+-- version may also name the new row of an update, `n`.
 create or replace function mmrepl.leave_tombstone() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -111,3 +123,27 @@ begin
         || keys using tg_relid, clock_timestamp();
     return null;
 end $$;
+
+-- hybrid_clock: what a delete counts as its time. One for all deletes of a transaction, in the WAL before
+-- the first of them, so that every node knows the version that the tombstone has here. Before DELETE, per
+-- statement; per row on partitioned tables, where a partition may be named.
+create or replace function mmrepl.delete_begins() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    clock bigint := extract(epoch from clock_timestamp()) * 1000000;
+begin
+    if coalesce(current_setting('mmrepl.delete_clock', true), '') = '' then
+        perform set_config('mmrepl.delete_clock', clock::text, true);
+        perform pg_logical_emit_message(true, 'mmrepl', 'deletes at ' || clock);
+    end if;
+    if tg_level = 'ROW' then
+        return old;
+    end if;
+    return null;
+end $$;
+
+-- What `delete_begins` has said in this transaction.
+create or replace function mmrepl.delete_clock() returns bigint
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select nullif(current_setting('mmrepl.delete_clock', true), '')::bigint
+$$;

@@ -1,51 +1,18 @@
--- Rows that lost a unique value, and their return.
-
--- The newest version of a key whose row is not in its table, because a newer row holds one of its unique
--- values. `key` is written as in mmrepl.tombstone. Values are what the types' output functions print, so
--- that they can be read back exactly. The version is that of the write, wherever it was made; a time that
--- is not known is older than any. While a shadow is here, mmrepl.tombstone has nothing older for its key:
--- a tombstone of the same key was left later, by a local delete.
-create table mmrepl.shadow (
-    relation oid not null,
-    key text not null,
-    names text[] not null,
-    vals text[] not null,
-    written_at timestamptz,
-    node text not null,
-    since timestamptz not null default clock_timestamp(),
-    primary key (relation, key)
-);
-
--- Whoever makes shadows in a table, or lets them return, holds the table's lock alone; who writes on the
--- assumption that there are none holds it together with others. Local writers need none.
-create function mmrepl.lock_shadows(relation oid) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
-begin
-    perform pg_advisory_xact_lock(1835889267, relation::bigint::bit(32)::int);
-end $$;
-
--- Raises MR004 where one of the tables has a shadow; keeps others from making one.
-create function mmrepl.refuse_shadows(relations oid[]) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
-declare
-    relation oid;
-begin
-    foreach relation in array relations loop
-        perform pg_advisory_xact_lock_shared(1835889267, relation::bigint::bit(32)::int);
-    end loop;
-    if exists (select from mmrepl.shadow s where s.relation = any (relations)) then
-        raise exception using errcode = 'MR004', message = 'rows of the table are kept aside';
-    end if;
-end $$;
+-- A row that comes back is given a version above that of its delete.
 
 -- The value of a column, given as SQL names it, in a row that is kept aside.
-create function mmrepl.version_aside(names text[], vals text[], wanted text) returns text
+create or replace function mmrepl.version_aside(names text[], vals text[], wanted text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
     select vals[i] from generate_subscripts(names, 1) i
     where wanted in (quote_ident(names[i]), '"' || replace(names[i], '"', '""') || '"')
 $$;
 
--- As before, and a row that takes the key of one that is kept aside is lifted above that one too.
+-- A row that comes back is lifted above the delete of its key, and above a row of this key that is kept aside. After
+-- the insert, which may have waited for the delete's commit. Arguments: the key over `d`, "row t has the key of d", the
+-- column, its value over `d` and the tombstone `x`, null where nothing is to be lifted.
+--
+-- A snapshot that is older than the delete does not show it, so there a tombstone is tried in its place:
+-- the server then raises a serialization failure (40001).
 create or replace function mmrepl.lift_versions() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
