@@ -3,6 +3,7 @@
 use tokio_postgres::Client;
 
 use super::facts_query as query;
+use super::neighbours::Neighbours;
 use crate::catalog::server::{Server, read_server};
 use crate::catalog::table::{Table, load_tables};
 use crate::catalog::{CatalogError, slots};
@@ -32,6 +33,8 @@ pub struct NodeFacts {
     pub here: Option<String>,
     /// Slots and origins of this cluster that exist already.
     pub ours: Ours,
+    /// Who else has slots under the cluster's name.
+    pub neighbours: Neighbours,
 }
 
 /// A function that decides, as the server has it.
@@ -162,10 +165,13 @@ pub async fn gather(
     let rights = query::rights(client, &server, &tables).await?;
     let oddities = query::oddities(client, config, &tables).await?;
     let functions = super::functions::gather(config, client).await?;
+    let here = query::here(client).await?;
+    let neighbours = super::neighbours::gather(config, node, here.as_deref(), client).await?;
     Ok(NodeFacts {
         name: node.name.clone(),
         target: node.dsn.describe(),
-        here: query::here(client).await?,
+        here,
+        neighbours,
         ours: ours(config, node, client).await?,
         server,
         tables,

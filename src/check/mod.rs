@@ -9,6 +9,7 @@ mod counters;
 pub mod facts;
 mod facts_query;
 mod functions;
+pub mod neighbours;
 mod rights;
 mod rules;
 mod sequences;
@@ -87,6 +88,7 @@ pub fn judge(config: &Config, nodes: &[NodeFacts]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for facts in nodes {
         problems.extend(settings::check(config, facts));
+        problems.extend(neighbours::check(config, facts));
         problems.extend(rights::check(facts));
         problems.extend(tables::check(facts));
         problems.extend(rules::check(config, facts));

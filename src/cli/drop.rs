@@ -1,15 +1,17 @@
 //! `mmrepl drop`: removes everything that init made.
 
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{ConfigArg, FAILED, output};
 use crate::config::Config;
 use crate::ids::NodeName;
-use crate::init::{DropReport, Dropped, drop_nodes};
+use crate::init::{DropOptions, DropReport, Dropped, Records, drop_nodes};
 
 /// The command line of `mmrepl drop`.
 #[derive(Clone, Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools)] // A command line is made of switches.
 pub struct DropArgs {
     /// Which cluster.
     #[command(flatten)]
@@ -17,9 +19,18 @@ pub struct DropArgs {
     /// Take only this node out of the cluster
     #[arg(long, value_name = "NAME")]
     pub node: Option<NodeName>,
-    /// Do not ask
+    /// The node will not come back: it is not asked, the others forget it
+    #[arg(long, requires = "node")]
+    pub lost: bool,
+    /// Do not ask; without a terminal nobody can be asked
     #[arg(long, short)]
     pub yes: bool,
+    /// Write rows kept aside and the history of conflicts to this new file first
+    #[arg(long, value_name = "FILE", conflicts_with = "discard")]
+    pub save: Option<PathBuf>,
+    /// Let rows kept aside and the history of conflicts go
+    #[arg(long)]
+    pub discard: bool,
     /// Print one JSON object for programs
     #[arg(long)]
     pub json: bool,
@@ -45,17 +56,29 @@ pub async fn run(args: &DropArgs) -> ExitCode {
 
 async fn dropped(args: &DropArgs) -> Result<DropReport, String> {
     let config = args.config.load().map_err(|error| error.to_string())?;
-    if let Some(name) = &args.node {
-        config.node(name).map_err(|error| error.to_string())?;
+    if !args.yes && !io::stdin().is_terminal() {
+        return Err(
+            "nothing was dropped: nobody can be asked without a terminal, say --yes".to_owned(),
+        );
     }
-    if !args.yes && io::stdin().is_terminal() && !confirmed(&config, args.node.as_ref()) {
+    if !args.yes && !confirmed(&config, args.node.as_ref()) {
         return Err("nothing was dropped".to_owned());
     }
-    let report = drop_nodes(&config, args.node.as_ref()).await;
+    let records = match &args.save {
+        Some(path) => Records::Save(path.clone()),
+        None if args.discard => Records::Discard,
+        None => Records::Refuse,
+    };
+    let options = DropOptions {
+        only: args.node.clone(),
+        lost: args.lost,
+        records,
+    };
+    let report = drop_nodes(&config, &options).await;
     report.map_err(|error| error.to_string())
 }
 
-/// Asks the person at the terminal; programs and pipes are not asked.
+/// Asks the person at the terminal.
 fn confirmed(config: &Config, node: Option<&NodeName>) -> bool {
     let what = node.map_or_else(
         || format!("all of cluster {}", config.cluster),
@@ -83,6 +106,9 @@ fn print(args: &DropArgs, report: &DropReport) {
             format!("dropped {}", removed.join(", "))
         };
         output::line(&format!("{node}: {what}"));
+    }
+    for note in &report.notes {
+        output::line(note);
     }
     for left in &report.left {
         output::error(&left.reason);

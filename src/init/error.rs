@@ -75,6 +75,9 @@ pub enum InitError {
     /// Nodes hold different rows.
     #[error("{0}")]
     Different(String),
+    /// What was asked would lose something, or pull it from under a daemon; nothing was changed.
+    #[error("{0}")]
+    Refused(String),
     /// A peer did not catch up in time.
     #[error(
         "node {node} has not applied what {source_node} wrote before the copy: start the daemon of {source_node} (mmrepl run --node {source_node}), or use --copy-from after it has caught up"
@@ -138,7 +141,7 @@ impl Retryable for InitError {
             Self::Server { source, .. } => source.retry_class(),
             Self::InUse { .. } | Self::Behind { .. } | Self::Locked { .. } => RetryClass::Transient,
             Self::Config(_) | Self::Places(_) | Self::Preflight { .. } => RetryClass::Definite,
-            Self::Broken { .. } | Self::Different(_) => RetryClass::Operator,
+            Self::Broken { .. } | Self::Different(_) | Self::Refused(_) => RetryClass::Operator,
         }
     }
 

@@ -20,6 +20,7 @@
 mod columns;
 mod compare;
 mod copy;
+mod drop_check;
 mod error;
 mod execute;
 mod identity;
@@ -30,6 +31,7 @@ mod observe;
 mod observe_query;
 mod plan;
 mod publication;
+mod records;
 mod remove;
 mod session;
 mod slots;
@@ -40,7 +42,7 @@ pub use error::InitError;
 pub use links::LinkCondition;
 pub use observe::NodeState;
 pub use plan::{Plan, Step};
-pub use remove::{DropReport, Dropped, Left, drop_nodes};
+pub use remove::{DropOptions, DropReport, Dropped, Left, Records, drop_nodes};
 
 use crate::check::{self, Problem};
 use crate::config::Config;

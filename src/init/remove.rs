@@ -1,10 +1,11 @@
 //! `mmrepl drop`: removes everything that `init` made.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use super::columns::COMMENT;
 use super::session::Session;
-use super::{InitError, PUBLICATION};
+use super::{InitError, PUBLICATION, drop_check, records};
 use crate::catalog::names::{ident, literal, qualified};
 use crate::catalog::slots::{origin_id, slot_state};
 use crate::config::{Config, Node};
@@ -21,6 +22,8 @@ pub struct DropReport {
     pub nodes: Vec<Dropped>,
     /// Nodes that are not.
     pub left: Vec<Left>,
+    /// What else there is to know, one sentence each.
+    pub notes: Vec<String>,
 }
 
 /// What was removed from one node.
@@ -41,26 +44,55 @@ pub struct Left {
     pub reason: String,
 }
 
-/// Removes everything from the nodes in `only`, or from all. A node that cannot be reached does not
-/// keep the others from being cleaned.
+/// What becomes of rows kept aside, conflicts that wait for a person, and the history.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Records {
+    /// Nothing is dropped while there are some.
+    #[default]
+    Refuse,
+    /// They are written to this new file first.
+    Save(PathBuf),
+    /// They go.
+    Discard,
+}
+
+/// What the command line asks of `drop`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DropOptions {
+    /// The node that leaves; all of them where nothing is said.
+    pub only: Option<NodeName>,
+    /// It will not come back, and is not asked.
+    pub lost: bool,
+    /// What else would go.
+    pub records: Records,
+}
+
+/// Removes everything from the node that leaves, or from all. Every node is looked at first, and
+/// nothing is removed where a daemon runs or records would be lost. A node that cannot be reached
+/// does not keep the others from being cleaned.
 ///
 /// When one node of a cluster is dropped alone, the others keep their slot for it, which would hold
 /// WAL for ever; those slots, origins and positions go too.
-pub async fn drop_nodes(config: &Config, only: Option<&NodeName>) -> Result<DropReport, InitError> {
+pub async fn drop_nodes(config: &Config, options: &DropOptions) -> Result<DropReport, InitError> {
+    let only = options.only.as_ref();
     let mut report = DropReport::default();
+    let (sessions, mut closed) = open_all(config, options).await;
+    if let Some(gone) = only {
+        known(config, &sessions, gone).await?;
+    }
+    drop_check::refuse_running(config, &sessions, only).await?;
+    report.notes.extend(keep_records(options, &sessions).await?);
+    report.notes.extend(stranger(config, options));
     for node in &config.nodes {
-        let whole = only.is_none_or(|only| *only == node.name);
-        let result = match Session::open(config, node).await {
-            Ok(session) if whole => drop_all(config, &session).await,
-            Ok(session) => match only {
-                Some(gone) => forget_node(config, &session, gone).await,
-                None => Ok(Vec::new()),
-            },
-            Err(source) => Err(InitError::Server {
-                node: node.name.clone(),
-                what: "connect".to_owned(),
-                source,
-            }),
+        if let Some(left) = closed.remove(&node.name) {
+            report.left.push(left);
+        }
+        let Some(session) = sessions.iter().find(|s| *s.name() == node.name) else {
+            continue;
+        };
+        let result = match only {
+            Some(gone) if *gone != node.name => forget_node(config, session, gone).await,
+            _ => drop_all(config, session).await,
         };
         let name = node.name.clone();
         match result {
@@ -77,6 +109,87 @@ pub async fn drop_nodes(config: &Config, only: Option<&NodeName>) -> Result<Drop
     Ok(report)
 }
 
+/// Sessions to the nodes that answer, and what is left on those that do not.
+async fn open_all(
+    config: &Config,
+    options: &DropOptions,
+) -> (Vec<Session>, BTreeMap<NodeName, Left>) {
+    let (mut sessions, mut closed) = (Vec::new(), BTreeMap::new());
+    for node in &config.nodes {
+        if options.lost && options.only.as_ref() == Some(&node.name) {
+            continue;
+        }
+        match Session::open(config, node).await {
+            Ok(session) => sessions.push(session),
+            Err(source) => {
+                let error = InitError::Server {
+                    node: node.name.clone(),
+                    what: "connect".to_owned(),
+                    source,
+                };
+                let reason = left(config, node, &error);
+                let name = node.name.clone();
+                closed.insert(name.clone(), Left { node: name, reason });
+            }
+        }
+    }
+    (sessions, closed)
+}
+
+/// A node may leave that the file does not name any more, where a server still remembers it.
+async fn known(config: &Config, sessions: &[Session], gone: &NodeName) -> Result<(), InitError> {
+    let Err(unknown) = config.node(gone) else {
+        return Ok(());
+    };
+    for session in sessions {
+        if peers(config, session, None).await?.contains(gone) {
+            return Ok(());
+        }
+    }
+    Err(InitError::Config(unknown))
+}
+
+/// What cannot be removed because the file does not say where it is.
+fn stranger(config: &Config, options: &DropOptions) -> Option<String> {
+    let gone = options.only.as_ref()?;
+    (config.node(gone).is_err() && !options.lost).then(|| {
+        format!(
+            "the file does not name {gone}, so its own server was not asked: where that still runs, publication {PUBLICATION}, schema mmrepl, its triggers, slots and origins are there"
+        )
+    })
+}
+
+/// Refuses, saves or says what goes.
+async fn keep_records(
+    options: &DropOptions,
+    sessions: &[Session],
+) -> Result<Vec<String>, InitError> {
+    let leaves = |name: &NodeName| options.only.as_ref().is_none_or(|only| only == name);
+    let (mut told, mut with) = (Vec::new(), Vec::new());
+    for session in sessions.iter().filter(|session| leaves(session.name())) {
+        let counts = records::count(session).await?;
+        if !counts.is_none() {
+            told.push(format!("{} has {}", session.name(), records::told(counts)));
+            with.push(session);
+        }
+    }
+    if told.is_empty() {
+        return Ok(Vec::new());
+    }
+    let told = told.join("; ");
+    match &options.records {
+        Records::Refuse => Err(InitError::Refused(format!(
+            "{told}, which nobody else may have: say --save FILE to write them to a file first, or --discard to let them go; nothing was dropped"
+        ))),
+        Records::Discard => Ok(vec![format!("{told}: discarded")]),
+        Records::Save(path) => {
+            let lines = records::save(path, &with).await?;
+            let path = path.display();
+            Ok(vec![format!("{told}: {lines} record(s) written to {path}")])
+        }
+    }
+}
+
 /// What stays on a node, and how to remove it.
 fn left(config: &Config, node: &Node, error: &InitError) -> String {
     format!(
@@ -87,7 +200,7 @@ fn left(config: &Config, node: &Node, error: &InitError) -> String {
 
 /// Slots first: an active one means that a daemon still runs, and nothing was touched yet.
 async fn drop_all(config: &Config, session: &Session) -> Result<Vec<String>, InitError> {
-    let peers = peers(config, session).await?;
+    let peers = peers(config, session, None).await?;
     let mut removed = drop_slots(config, session, &peers).await?;
     if drop_publication(session).await? {
         removed.push(format!("publication {PUBLICATION}"));
@@ -118,10 +231,15 @@ async fn drop_all(config: &Config, session: &Session) -> Result<Vec<String>, Ini
     Ok(removed)
 }
 
-/// Nodes that this one may have slots and origins for: those of the configuration, and those that
-/// it remembers from an earlier one.
-async fn peers(config: &Config, session: &Session) -> Result<BTreeSet<NodeName>, InitError> {
+/// Nodes that this one may have slots and origins for: those of the configuration, those that it
+/// remembers from an earlier one, and `gone`.
+pub(super) async fn peers(
+    config: &Config,
+    session: &Session,
+    gone: Option<&NodeName>,
+) -> Result<BTreeSet<NodeName>, InitError> {
     let mut peers: BTreeSet<NodeName> = config.nodes.iter().map(|node| node.name.clone()).collect();
+    peers.extend(gone.cloned());
     if relation_exists(session, "mmrepl.node").await? {
         let rows = session
             .client
@@ -293,7 +411,7 @@ async fn schema_exists(session: &Session) -> Result<bool, InitError> {
         .get(0))
 }
 
-async fn relation_exists(session: &Session, name: &str) -> Result<bool, InitError> {
+pub(super) async fn relation_exists(session: &Session, name: &str) -> Result<bool, InitError> {
     let sql = "select pg_catalog.to_regclass($1) is not null";
     let row = session.client.query_one(sql, &[&name]).await;
     let row = row.map_err(InitError::server(

@@ -446,7 +446,7 @@ async fn a_copy_brings_the_siblings() {
         "{there}"
     );
     cluster
-        .mmrepl_ok(&["drop", "--node", "west", "--yes"])
+        .mmrepl_ok(&["drop", "--node", "west", "--yes", "--discard"])
         .await;
     cluster.west().sql("truncate t").await;
     cluster.mmrepl_ok(&["init", "--copy-from", "east"]).await;

@@ -27,6 +27,7 @@ mod housekeeping;
 mod init;
 mod init_rows;
 mod large;
+mod leaving;
 mod manual;
 mod merge;
 mod migrations;

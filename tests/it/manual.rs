@@ -395,7 +395,7 @@ async fn a_table_may_come_from_another_rule() {
     cluster.wait_equal().await;
     assert_eq!(value(cluster.east()).await, "1w 2e");
     cluster.stop_daemons();
-    cluster.mmrepl_ok(&["drop", "--yes"]).await;
+    cluster.mmrepl_ok(&["drop", "--yes", "--discard"]).await;
     let ours = "select (select count(*) from pg_attribute where attname like 'mmrepl%'
             and not attisdropped)
         + (select count(*) from pg_trigger where tgname like 'mmrepl%')";

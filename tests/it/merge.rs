@@ -334,7 +334,7 @@ async fn rows_from_before_the_rule_merge() {
         "wbluep!!"
     );
     cluster.stop_daemons();
-    cluster.mmrepl_ok(&["drop", "--yes"]).await;
+    cluster.mmrepl_ok(&["drop", "--yes", "--discard"]).await;
     let ours = "select (select count(*) from pg_attribute where attname like 'mmrepl%'
             and not attisdropped)
         + (select count(*) from pg_trigger where tgname like '%mmrepl%')";

@@ -201,7 +201,7 @@ async fn a_dry_run_changes_nothing_and_drop_removes_everything() {
     assert_eq!(cluster.east().value(made).await, "0");
     cluster.init().await;
     assert_ne!(cluster.east().value(made).await, "0");
-    cluster.mmrepl_ok(&["drop"]).await;
+    cluster.mmrepl_ok(&["drop", "--yes"]).await;
     assert_eq!(cluster.east().value(made).await, "0");
     assert_eq!(cluster.west().value(made).await, "0");
 }

@@ -299,7 +299,7 @@ async fn a_copy_brings_rows_kept_aside() {
     until_all_have(&cluster, "(2,a) aside 1").await;
     cluster.stop_daemons();
     cluster
-        .mmrepl_ok(&["drop", "--node", "west", "--yes"])
+        .mmrepl_ok(&["drop", "--node", "west", "--yes", "--discard"])
         .await;
     cluster.west().sql("truncate t").await;
     cluster.mmrepl_ok(&["init", "--copy-from", "east"]).await;

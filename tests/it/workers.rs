@@ -227,7 +227,9 @@ async fn init_makes_room_for_more() {
         cluster.init().await;
     }
     cluster.stop_daemons();
-    cluster.mmrepl_ok(&["drop", "--node", "west"]).await;
+    cluster
+        .mmrepl_ok(&["drop", "--node", "west", "--yes"])
+        .await;
     let origins = format!(
         "select count(*) from pg_replication_origin where roname like 'mmrepl\\_{}\\_%'",
         cluster.name
