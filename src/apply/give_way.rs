@@ -9,7 +9,7 @@ use crate::wire::{Session, WireError};
 
 /// Makes a session the one that gives way, where its role may set that and the server does not
 /// look earlier by itself.
-pub async fn give_way(session: &mut Session) -> Result<(), WireError> {
+pub(super) async fn give_way(session: &mut Session) -> Result<(), WireError> {
     let allowed = may_set(DEADLOCK_TIMEOUT, session.server_version());
     let sql = format!(
         "select case when {allowed} and setting::int4 > 100

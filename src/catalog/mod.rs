@@ -9,6 +9,7 @@ pub mod names;
 pub mod parameter;
 pub mod position;
 pub mod rules;
+pub mod search_path;
 pub mod server;
 pub mod slots;
 pub mod table;

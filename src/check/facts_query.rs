@@ -291,7 +291,7 @@ async fn always_triggers(
         join pg_catalog.pg_class c on c.oid = t.tgrelid
         join pg_catalog.pg_namespace n on n.oid = c.relnamespace
         where t.tgrelid = any($1) and not t.tgisinternal and t.tgenabled in ('A', 'R')
-          and not pg_catalog.starts_with(t.tgname::text, 'mmrepl_')
+          and t.tgname::text !~ '^(zzz_)?mmrepl_'
         order by 1, 2, 3";
     let rows = client.query(sql, &[&oids]).await;
     let rows = rows.map_err(CatalogError::query("list triggers"))?;

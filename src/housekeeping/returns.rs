@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::apply::{ApplyError, Origins, Returner, give_way};
+use crate::apply::{ApplyError, Origins, Returner, apply_session};
 use crate::catalog::CatalogError;
 use crate::catalog::slots::origins;
 use crate::config::{Config, Node};
@@ -13,7 +13,7 @@ use crate::error::Retryable;
 use crate::failpoint::returns_are_held;
 use crate::ids::{NodeName, return_origin_name};
 use crate::status::node::NodeMonitor;
-use crate::wire::{Session, WireError, control};
+use crate::wire::{WireError, control};
 
 /// Between two looks at what is kept aside.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -22,16 +22,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// SQLSTATEs of a server on which `init` of this version was not run.
 const NOT_SET_UP: [&str; 2] = ["3F000", "42P01"];
 
-/// A session like that of a link, but one that does not wait for local writers for long: meanwhile
-/// no link could write the table.
-const SETTINGS: [(&str, &str); 6] = [
-    ("session_replication_role", "replica"),
-    ("synchronous_commit", "off"),
-    ("lock_timeout", "2s"),
-    ("statement_timeout", "0"),
-    ("idle_in_transaction_session_timeout", "60s"),
-    ("idle_session_timeout", "0"),
-];
+/// How long a return waits for local writers: meanwhile no link could write the table.
+const LOCK_TIMEOUT: &str = "2s";
 
 /// Why nothing can return for now.
 #[derive(Debug, thiserror::Error)]
@@ -117,8 +109,7 @@ async fn connect(config: &Config, own: &Node) -> Result<Returner, ReturnError> {
         .query(end, &[&name])
         .await
         .map_err(CatalogError::query("end connections left behind"))?;
-    let mut session = Session::connect(&own.dsn, &name, &SETTINGS).await?;
-    give_way(&mut session).await?;
+    let session = apply_session(&own.dsn, &name, LOCK_TIMEOUT).await?;
     let ids = origins(&client).await?;
     let names: Vec<NodeName> = config.nodes.iter().map(|node| node.name.clone()).collect();
     let ends = (own.name.clone(), own.name.clone());

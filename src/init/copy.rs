@@ -16,6 +16,7 @@ use crate::catalog::table::Table;
 use crate::config::Config;
 use crate::ids::{NodeName, origin_name};
 use crate::lsn::Lsn;
+use crate::wire::settings::APPLIES;
 
 /// When the copied rows count as written, on the source.
 #[derive(Clone, Debug)]
@@ -85,7 +86,7 @@ pub(super) async fn clear(
     filled: &[&Table],
 ) -> Result<(), InitError> {
     let stamp_sql = format!(
-        "set local session_replication_role = replica; select pg_catalog.pg_replication_origin_xact_setup('{}', {})",
+        "set local session_replication_role = replica; set local {APPLIES} = 'on'; select pg_catalog.pg_replication_origin_xact_setup('{}', {})",
         stamp.lsn,
         literal(&stamp.time)
     );

@@ -49,6 +49,14 @@ pub enum InitError {
         /// The server's answer.
         source: WireError,
     },
+    /// A step failed, most likely in a function of an event trigger.
+    #[error("{source}; {triggers}, and run init again")]
+    EventTrigger {
+        /// What failed.
+        source: Box<InitError>,
+        /// Which triggers, and what mends them.
+        triggers: String,
+    },
     /// A link's slot and position do not fit together: changes between them are lost.
     #[error(
         "link {link}: {reason}; say whose rows count with --copy-from {}, or --assume-identical if you know that the nodes are equal",
@@ -139,6 +147,7 @@ impl Retryable for InitError {
             Self::Catalog { source, .. } => source.retry_class(),
             Self::Migrate { source, .. } => source.retry_class(),
             Self::Server { source, .. } => source.retry_class(),
+            Self::EventTrigger { source, .. } => source.retry_class(),
             Self::InUse { .. } | Self::Behind { .. } | Self::Locked { .. } => RetryClass::Transient,
             Self::Config(_) | Self::Places(_) | Self::Preflight { .. } => RetryClass::Definite,
             Self::Broken { .. } | Self::Different(_) | Self::Refused(_) => RetryClass::Operator,
@@ -150,6 +159,7 @@ impl Retryable for InitError {
             Self::Catalog { source, .. } => source.sqlstate(),
             Self::Migrate { source, .. } => source.sqlstate(),
             Self::Server { source, .. } => source.sqlstate(),
+            Self::EventTrigger { source, .. } => source.sqlstate(),
             Self::Locked { .. } => Some("55P03"),
             _ => None,
         }

@@ -85,11 +85,11 @@ pub(super) async fn run(step: &Step, sessions: &mut [Session]) -> Result<(), Ini
         StepKind::Transaction => session.transaction(&step.what, &step.sql).await,
         StepKind::Migrate => {
             let done = migrate::migrate(&mut session.client).await;
-            done.map_err(|source| InitError::Migrate {
-                node: step.node.clone(),
-                source,
-            })?;
-            Ok(())
+            let node = step.node.clone();
+            match done.map_err(|source| InitError::Migrate { node, source }) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(session.blaming_event_triggers(error).await),
+            }
         }
     }
 }

@@ -1,30 +1,17 @@
-//! One control connection to one node, with pinned settings.
+//! One control connection to one node.
 
 use tokio_postgres::Client;
 
 use super::InitError;
+use crate::catalog::search_path::{describe, may_be_by_search_path, of_event_triggers};
 use crate::config::{Config, Node};
+use crate::error::Retryable;
 use crate::ids::NodeName;
 use crate::wire::WireError;
 use crate::wire::{control, from_tokio_postgres};
 
-/// Settings that text must not depend on, and waits that must end: an application that holds a lock
-/// is not made to queue behind `init` for longer than this.
-const PINNED: &str = "
-set search_path = '';
-set client_encoding = 'UTF8';
-set datestyle = 'ISO, YMD';
-set intervalstyle = 'postgres';
-set timezone = 'UTC';
-set extra_float_digits = 1;
-set bytea_output = 'hex';
-set lc_monetary = 'C';
-set xmloption = 'content';
-set standard_conforming_strings = on;
-set row_security = off;
-set statement_timeout = 0;
-set idle_in_transaction_session_timeout = 0;
-set lock_timeout = '5s';";
+/// An application that holds a lock is not made to queue behind `init` for longer than this.
+const LOCK_TIMEOUT: &str = "set lock_timeout = '5s'";
 
 /// How often a step is tried again while an application holds a lock.
 const LOCK_TRIES: usize = 6;
@@ -36,12 +23,12 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Connects and pins the settings.
+    /// Connects.
     pub(super) async fn open(config: &Config, node: &Node) -> Result<Self, WireError> {
         let name = format!("mmrepl {} init", config.cluster);
         let client = control(&node.dsn, &name).await?;
         client
-            .batch_execute(PINNED)
+            .batch_execute(LOCK_TIMEOUT)
             .await
             .map_err(from_tokio_postgres)?;
         Ok(Self {
@@ -62,6 +49,21 @@ impl Session {
             .map_err(InitError::server(self.name(), what))
     }
 
+    /// The error, with the event triggers that may be its cause.
+    pub(super) async fn blaming_event_triggers(&self, error: InitError) -> InitError {
+        if !may_be_by_search_path(error.sqlstate()) {
+            return error;
+        }
+        let found = of_event_triggers(&self.client).await;
+        match found.ok().and_then(|found| describe(&found)) {
+            Some(triggers) => InitError::EventTrigger {
+                source: Box::new(error),
+                triggers,
+            },
+            None => error,
+        }
+    }
+
     /// Runs the statements in one transaction; when a lock is not to be had, tries again a few
     /// times.
     pub(super) async fn transaction(&self, what: &str, sql: &[String]) -> Result<(), InitError> {
@@ -70,9 +72,13 @@ impl Session {
         loop {
             tries_left -= 1;
             let result = self.batch(what, &batch).await;
-            if result.is_err() {
-                self.batch("roll back", "rollback").await?;
-            }
+            let result = match result {
+                Ok(()) => Ok(()),
+                Err(error) => {
+                    self.batch("roll back", "rollback").await?;
+                    Err(self.blaming_event_triggers(error).await)
+                }
+            };
             match result {
                 Err(InitError::Locked { .. }) if tries_left > 0 => {}
                 result => return result,

@@ -1,18 +1,45 @@
 //! The triggers that leave tombstones, as SQL. Pure; their functions are in
 //! `migrations/functions/`.
 //!
-//! All but `mmrepl_truncate_partition` are `enable always`, so that applied deletes leave
-//! tombstones like local ones. That one turns an application's truncate of a partition into
-//! deletes; an applied truncate is of whole tables and must not do so.
+//! All fire whatever the role of the session (`enable always`): applied deletes leave tombstones
+//! like local ones, and what a bulk loader or a subscription writes in role `replica` is a new
+//! write like any other. Those that must not see what we apply, because it has its version already,
+//! have [`NOT_APPLYING`] as their condition.
+//!
+//! A worker of a native subscription fires row triggers only. What hangs on a statement has a twin
+//! for it, per row, which fires in role `replica` alone (`enable replica`).
 
 use super::merging::Merging;
 use super::versions::InRow;
 use crate::catalog::key_text::{KeyForm, key_expression};
 use crate::catalog::names::ident;
 use crate::catalog::table::{Key, KeyColumn, Table};
+use crate::wire::settings::APPLIES;
 
 /// Triggers fire in the order of their names.
 const MERGE_TRIGGER: &str = "zzz_mmrepl_merge";
+
+/// True in sessions that do not apply what other nodes wrote.
+fn not_applying() -> String {
+    format!("(pg_catalog.current_setting('{APPLIES}', true) is distinct from 'on')")
+}
+
+/// True in a worker that writes what a subscription sends it: it runs no statement.
+fn in_worker() -> String {
+    format!(
+        "({} and pg_catalog.current_query() is null)",
+        not_applying()
+    )
+}
+
+/// In which sessions a trigger fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fires {
+    /// In all.
+    Always,
+    /// In those with `session_replication_role = replica`.
+    InReplica,
+}
 
 /// A trigger as the catalog has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +55,7 @@ pub(super) struct Trigger {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) name: &'static str,
-    always: bool,
+    fires: Fires,
     /// Between the name and `on`: `after delete`.
     event: &'static str,
     /// Between the table and `execute`.
@@ -43,7 +70,7 @@ impl Wanted {
     fn new(name: &'static str, event: &'static str, scope: &str, call: String) -> Self {
         Self {
             name,
-            always: true,
+            fires: Fires::Always,
             event,
             scope: scope.to_owned(),
             call,
@@ -52,7 +79,10 @@ impl Wanted {
     }
 
     fn enabled(&self) -> char {
-        if self.always { 'A' } else { 'O' }
+        match self.fires {
+            Fires::Always => 'A',
+            Fires::InReplica => 'R',
+        }
     }
 
     /// Whether `there` does the same: the call carries the key, the rest follows from it and the
@@ -64,6 +94,7 @@ impl Wanted {
             .ends_with(&format!("EXECUTE FUNCTION {}", self.call))
             && there.definition.contains("FOR EACH ROW") == per_row
             && there.definition.contains(" WHEN (") == self.scope.contains(" when (")
+            && there.definition.contains(APPLIES) == self.scope.contains(APPLIES)
     }
 
     /// The statements that make it, nothing when `existing` has it already.
@@ -78,19 +109,16 @@ impl Wanted {
             ));
         }
         let remade = !statements.is_empty();
-        if (remade && self.always)
-            || (!remade && there.is_some_and(|t| t.enabled != self.enabled()))
-        {
+        if remade || there.is_some_and(|t| t.enabled != self.enabled()) {
             statements.push(self.enable(qualified));
         }
         statements
     }
 
     fn enable(&self, qualified: &str) -> String {
-        let how = if self.always {
-            "enable always"
-        } else {
-            "enable"
+        let how = match self.fires {
+            Fires::Always => "enable always",
+            Fires::InReplica => "enable replica",
         };
         format!("alter table {qualified} {how} trigger {}", self.name)
     }
@@ -112,11 +140,12 @@ pub(super) fn of_table(table: &Table, in_row: Option<&InRow>) -> Vec<Wanted> {
     };
     let deleted = with(in_row.map(InRow::of_delete));
     let one = format!("mmrepl.leave_tombstone({deleted})");
+    let twin = twin("mmrepl_delete_row", "after delete", one.clone());
     let moved = with(in_row.map(InRow::of_move));
     let rekey = Wanted::new(
         "mmrepl_rekey",
         "after update",
-        &rekey_scope(key),
+        &rekey_scope(key, None),
         format!("mmrepl.leave_tombstone({moved})"),
     );
     let delete = if table.partitioned {
@@ -131,11 +160,23 @@ pub(super) fn of_table(table: &Table, in_row: Option<&InRow>) -> Vec<Wanted> {
         Wanted::new("mmrepl_delete", "after delete", old_rows, all)
     };
     let mut wanted = vec![delete, rekey];
+    if !table.partitioned {
+        wanted.push(twin);
+    }
     match in_row {
         Some(in_row) => wanted.extend(versioned(table, key, &argument, in_row)),
         None => wanted.extend(truncates(table)),
     }
     wanted
+}
+
+/// What a worker of a subscription fires in place of a trigger per statement.
+fn twin(name: &'static str, event: &'static str, call: String) -> Wanted {
+    let scope = format!(" for each row when {}", in_worker());
+    Wanted {
+        fires: Fires::InReplica,
+        ..Wanted::new(name, event, &scope, call)
+    }
 }
 
 /// Whether two rows never have the same key, not even for a moment, and no two keys the same text:
@@ -175,13 +216,10 @@ fn truncates(table: &Table) -> Vec<Wanted> {
     vec![truncate]
 }
 
-/// What keeps the versions of rows; `argument` is the key over `d`. These fire for applications
-/// only: applied rows have the source's version.
+/// What keeps the versions of rows; `argument` is the key over `d`. These do not see what is
+/// applied: it has the source's version.
 fn versioned(table: &Table, key: &Key, argument: &str, in_row: &InRow) -> Vec<Wanted> {
-    let plain = |name, event, scope: &str, call| Wanted {
-        always: false,
-        ..Wanted::new(name, event, scope, call)
-    };
+    let writes = |scope: &str| format!("{scope} when {}", not_applying());
     let same = |column: &KeyColumn| {
         let name = ident(&column.name);
         format!("t.{name} {} d.{name}", column.equality)
@@ -199,30 +237,51 @@ fn versioned(table: &Table, key: &Key, argument: &str, in_row: &InRow) -> Vec<Wa
         " referencing new table as mmrepl_new for each statement"
     };
     let statement = " for each statement";
+    let moved = rekey_scope(key, Some(&not_applying()));
     let delete = "mmrepl.truncate_as_delete()".to_owned();
     let mut wanted = vec![
         keeper(in_row),
-        plain("mmrepl_lift", "after insert", new_rows, lift.clone()),
-        plain("mmrepl_lift_moved", "after update", &rekey_scope(key), lift),
-        plain(
+        Wanted::new(
+            "mmrepl_lift",
+            "after insert",
+            &writes(new_rows),
+            lift.clone(),
+        ),
+        Wanted::new("mmrepl_lift_moved", "after update", &moved, lift.clone()),
+        Wanted::new(
             "mmrepl_truncate_delete",
             "before truncate",
-            statement,
+            &writes(statement),
             delete,
         ),
     ];
     if let Some(call) = in_row.keeper_of_moved() {
-        let (name, event) = ("mmrepl_version_moved", "before update");
-        wanted.push(plain(name, event, &rekey_scope(key), call));
+        wanted.push(Wanted::new(
+            "mmrepl_version_moved",
+            "before update",
+            &moved,
+            call,
+        ));
     }
+    let begins = || "mmrepl.delete_begins()".to_owned();
     if in_row.has_clock() {
-        let begins = "mmrepl.delete_begins()".to_owned();
         let scope = if table.partitioned {
             " for each row"
         } else {
             statement
         };
-        wanted.push(plain("mmrepl_delete_begin", "before delete", scope, begins));
+        wanted.push(Wanted::new(
+            "mmrepl_delete_begin",
+            "before delete",
+            &writes(scope),
+            begins(),
+        ));
+    }
+    if !table.partitioned {
+        wanted.push(twin("mmrepl_lift_row", "after insert", lift));
+        if in_row.has_clock() {
+            wanted.push(twin("mmrepl_delete_begin_row", "before delete", begins()));
+        }
     }
     wanted
 }
@@ -230,28 +289,25 @@ fn versioned(table: &Table, key: &Key, argument: &str, in_row: &InRow) -> Vec<Wa
 /// What keeps the version. Where rows merge it is the last to see the row, after the application's
 /// own triggers: what those change counts as well.
 fn keeper(in_row: &InRow) -> Wanted {
-    let (event, scope, call) = in_row.keeper();
+    let (event, condition, call) = in_row.keeper();
     let name = match in_row.merging() {
         Some(_) => MERGE_TRIGGER,
         None => "mmrepl_version",
     };
+    let all: Vec<String> = condition.into_iter().chain([not_applying()]).collect();
+    let scope = format!(" for each row when ({})", all.join(" and "));
     Wanted {
-        always: false,
         function: in_row.merging().map(Merging::function),
         ..Wanted::new(name, event, &scope, call)
     }
 }
 
-/// What every partition under a published table with a key must have of its own.
+/// What every partition under a published table with a key must have of its own. It turns an
+/// application's truncate of a partition into deletes; an applied truncate is of whole tables.
 pub(super) fn of_partition() -> Wanted {
-    Wanted {
-        name: "mmrepl_truncate_partition",
-        always: false,
-        event: "before truncate",
-        scope: " for each statement".to_owned(),
-        call: "mmrepl.truncate_partition()".to_owned(),
-        function: None,
-    }
+    let scope = format!(" for each statement when {}", not_applying());
+    let call = "mmrepl.truncate_partition()".to_owned();
+    Wanted::new("mmrepl_truncate_partition", "before truncate", &scope, call)
 }
 
 /// A literal as `pg_get_triggerdef` prints it under `standard_conforming_strings`, which is pinned.
@@ -260,20 +316,28 @@ fn quoted(text: &str) -> String {
 }
 
 /// Row triggers that a partition inherits from its root; they must be `enable always` there too.
-pub(super) const CLONED: [&str; 2] = ["mmrepl_delete", "mmrepl_rekey"];
+pub(super) const CLONED: [&str; 8] = [
+    "mmrepl_delete",
+    "mmrepl_rekey",
+    "mmrepl_version",
+    "mmrepl_version_moved",
+    "mmrepl_lift",
+    "mmrepl_lift_moved",
+    "mmrepl_delete_begin",
+    MERGE_TRIGGER,
+];
 
-/// Fires when the key changes by its own equality. Not `update of`: a BEFORE trigger may change a
-/// column that the statement does not name.
-fn rekey_scope(key: &Key) -> String {
+/// Fires when the key changes by its own equality, and `also` holds. Not `update of`: a BEFORE
+/// trigger may change a column that the statement does not name.
+fn rekey_scope(key: &Key, also: Option<&str>) -> String {
     let same = |name: &str, equality: &str| format!("old.{name} {equality} new.{name}");
     let columns = key
         .columns
         .iter()
         .map(|column| same(&ident(&column.name), &column.equality));
-    format!(
-        " for each row when (not ({}))",
-        columns.collect::<Vec<_>>().join(" and ")
-    )
+    let moved = format!("not ({})", columns.collect::<Vec<_>>().join(" and "));
+    let all: Vec<&str> = std::iter::once(moved.as_str()).chain(also).collect();
+    format!(" for each row when ({})", all.join(" and "))
 }
 
 #[cfg(test)]
@@ -288,13 +352,15 @@ mod tests {
             enabled,
             definition: definition.to_owned(),
         };
-        let definition = "CREATE TRIGGER mmrepl_truncate_partition BEFORE TRUNCATE ON public.t FOR EACH STATEMENT EXECUTE FUNCTION mmrepl.truncate_partition()";
-        assert!(wanted.statements("t", &[there('O', definition)]).is_empty());
-        assert_eq!(
-            wanted.statements("t", &[there('D', definition)]),
-            ["alter table t enable trigger mmrepl_truncate_partition"]
-        );
-        assert_eq!(wanted.statements("t", &[there('O', "other")]).len(), 1);
-        assert_eq!(wanted.statements("t", &[]).len(), 1);
+        let definition = "CREATE TRIGGER mmrepl_truncate_partition BEFORE TRUNCATE ON public.t FOR EACH STATEMENT WHEN ((current_setting('mmrepl.applying'::text, true) IS DISTINCT FROM 'on'::text)) EXECUTE FUNCTION mmrepl.truncate_partition()";
+        assert!(wanted.statements("t", &[there('A', definition)]).is_empty());
+        for enabled in ['O', 'D'] {
+            assert_eq!(
+                wanted.statements("t", &[there(enabled, definition)]),
+                ["alter table t enable always trigger mmrepl_truncate_partition"]
+            );
+        }
+        assert_eq!(wanted.statements("t", &[there('A', "other")]).len(), 2);
+        assert_eq!(wanted.statements("t", &[]).len(), 2);
     }
 }

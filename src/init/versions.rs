@@ -100,38 +100,37 @@ impl InRow {
         self.merging.as_ref()
     }
 
-    /// When the version is kept: the event, the scope, the function with its arguments.
-    pub(super) fn keeper(&self) -> (&'static str, String, String) {
+    /// When the version is kept: the event, the condition, the function with its arguments. Per row.
+    pub(super) fn keeper(&self) -> (&'static str, Option<String>, String) {
         const BOTH: &str = "before insert or update";
-        let row = || " for each row".to_owned();
         let column = &self.column;
         match &self.rule {
-            Rule::HybridClock => (BOTH, row(), "mmrepl.keep_clock()".to_owned()),
+            Rule::HybridClock => (BOTH, None, "mmrepl.keep_clock()".to_owned()),
             Rule::Merge(_) => {
                 let call = self
                     .merging
                     .as_ref()
                     .map_or_else(String::new, Merging::call);
-                (BOTH, row(), call)
+                (BOTH, None, call)
             }
-            Rule::FirstWriteWins => (BOTH, row(), "mmrepl.keep_count()".to_owned()),
+            Rule::FirstWriteWins => (BOTH, None, "mmrepl.keep_count()".to_owned()),
             Rule::NodePriority(_) => {
                 let (place, places) = self.place;
                 let call = format!("mmrepl.keep_edits('{place}', '{places}')");
-                (BOTH, row(), call)
+                (BOTH, None, call)
             }
             Rule::Manual(_) | Rule::Custom(_) => {
                 let (place, places) = self.place;
                 let call = format!("mmrepl.keep_known('{place}', '{places}')");
-                (BOTH, row(), call)
+                (BOTH, None, call)
             }
             Rule::VersionColumn(_) | Rule::LastWriteWins => {
                 let back = format!(
-                    " for each row when (new.{column} < old.{column} or new.{column} is null and old.{column} is not null)"
+                    "(new.{column} < old.{column} or new.{column} is null and old.{column} is not null)"
                 );
                 let name = self.rule.column().unwrap_or_default();
                 let call = format!("mmrepl.keep_version('{}')", name.replace('\'', "''"));
-                ("before update", back, call)
+                ("before update", Some(back), call)
             }
         }
     }

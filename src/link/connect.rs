@@ -14,7 +14,7 @@ use super::history::{Witnesses, check_slot, start_position};
 use super::probe::read_clock;
 use super::reading::ReadingThread;
 use super::workers::{end_left_behind, open_workers};
-use crate::apply::{Applier, Committed, Fetcher, Origins, Tables, give_way};
+use crate::apply::{Applier, Committed, Fetcher, Origins, Tables, apply_session};
 use crate::catalog::CatalogError;
 use crate::catalog::link_control::read_paused;
 use crate::catalog::position::{read_position, read_seen};
@@ -43,9 +43,6 @@ const TAKE_OVER_PAUSE: Duration = Duration::from_millis(250);
 /// From this version on the server itself leaves out what has an origin (manual 55.5, 16).
 const ORIGIN_OPTION_SINCE: u32 = 160_000;
 
-/// From this version on a transaction may be limited in time (manual 19.11, 17).
-const TRANSACTION_TIMEOUT_SINCE: u32 = 170_000;
-
 /// How long an apply session waits for a lock.
 pub(super) const LOCK_TIMEOUT: &str = "30s";
 /// The same while a transaction that is still running on the source is open beside it, and for the
@@ -54,19 +51,6 @@ pub(super) const LOCK_TIMEOUT_BESIDE_RUNNING: &str = "2s";
 
 /// What a server does not have where `init` of an older version was run.
 const OLD_SCHEMA: &str = "schema mmrepl of this version";
-
-/// Settings of the apply session: triggers and foreign keys do not fire, commits do not wait for
-/// the disk (see `progress`), no statement is worth compiling, and a lock that never comes is an
-/// error that is retried and shown.
-const APPLY_SETTINGS: [(&str, &str); 7] = [
-    ("session_replication_role", "replica"),
-    ("synchronous_commit", "off"),
-    ("jit", "off"),
-    ("lock_timeout", LOCK_TIMEOUT),
-    ("statement_timeout", "0"),
-    ("idle_in_transaction_session_timeout", "0"),
-    ("idle_session_timeout", "0"),
-];
 
 /// A link that is ready to stream.
 pub(super) struct Ready {
@@ -241,15 +225,8 @@ pub(super) async fn open_session(
 ) -> Result<Session, LinkError> {
     let node = &context.target;
     let name = application_name(context, role);
-    let mut session = Session::connect(&node.dsn, &name, &APPLY_SETTINGS)
-        .await
-        .map_err(|source| at(&node.name, source))?;
-    if session.server_version() >= TRANSACTION_TIMEOUT_SINCE {
-        let off = session.simple("set transaction_timeout = 0").await;
-        off.map_err(|source| at(&node.name, source))?;
-    }
-    let giving_way = give_way(&mut session).await;
-    giving_way.map_err(|source| at(&node.name, source))?;
+    let session = apply_session(&node.dsn, &name, LOCK_TIMEOUT).await;
+    let mut session = session.map_err(|source| at(&node.name, source))?;
     if origins.is_pair() {
         // What it deletes leaves no tombstones: `mmrepl.applies_from_only_peer`.
         let only_peer = session.simple("set mmrepl.only_peer = on").await;

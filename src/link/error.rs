@@ -98,6 +98,14 @@ pub enum LinkError {
     /// The checkpoint store failed.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// One of the others, with what to do about it.
+    #[error("{source}; {remedy}")]
+    Advised {
+        /// What happened.
+        source: Box<LinkError>,
+        /// With a command.
+        remedy: String,
+    },
 }
 
 impl Retryable for LinkError {
@@ -114,6 +122,7 @@ impl Retryable for LinkError {
             Self::History(error) => error.retry_class(),
             Self::ClockSkew { .. } | Self::RulesDiffer(_) => RetryClass::Operator,
             Self::Checkpoint(error) => error.retry_class(),
+            Self::Advised { source, .. } => source.retry_class(),
         }
     }
 
@@ -123,6 +132,7 @@ impl Retryable for LinkError {
             Self::Catalog { source, .. } => source.sqlstate(),
             Self::Apply { source, .. } => source.sqlstate(),
             Self::Schema { source, .. } => source.sqlstate(),
+            Self::Advised { source, .. } => source.sqlstate(),
             _ => None,
         }
     }
@@ -157,6 +167,7 @@ impl LinkError {
     pub fn relation(&self) -> Option<&str> {
         match self {
             Self::Apply { source, .. } => source.table(),
+            Self::Advised { source, .. } => source.relation(),
             _ => None,
         }
     }

@@ -25,6 +25,7 @@ mod progress;
 mod queue;
 mod reader;
 mod reading;
+mod remedy;
 mod running;
 mod stepwise;
 mod window;
@@ -156,7 +157,10 @@ impl Link {
                 Err(error) if self.asks_for_running() && error.is_about_streaming() => {
                     self.give_up_streaming(&error);
                 }
-                Err(error) => self.back_off(&error).await,
+                Err(error) => {
+                    let error = remedy::advised(&self.context, error).await;
+                    self.back_off(&error).await;
+                }
                 Ok(()) => {}
             }
         }

@@ -67,6 +67,18 @@ pub(super) async fn connect_native(login: &Login<'_>) -> Result<Connection, Wire
     connect(login.info, login).await
 }
 
+/// The last part of connecting, under the same time limit as each attempt.
+pub(super) async fn completed<T>(
+    info: &ConnInfo,
+    completing: impl Future<Output = Result<T, WireError>>,
+) -> Result<T, WireError> {
+    let limit = info.connect_timeout();
+    timeout(limit, completing).await.unwrap_or_else(|_| {
+        let what = format!("setting up the session at {}", info.describe());
+        Err(WireError::Timeout { what, after: limit })
+    })
+}
+
 impl Handshake for Login<'_> {
     type Output = Connection;
 

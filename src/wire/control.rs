@@ -3,15 +3,17 @@
 
 use std::error::Error as _;
 
+use futures_util::TryFutureExt;
 use secrecy::ExposeSecret;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::{DbError, ErrorPosition};
 use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::{Client, Config, NoTls};
 
-use super::connect::{Handshake, connect};
+use super::connect::{Handshake, completed, connect};
 use super::error::{ServerError, WireError};
-use super::startup::pinned_options;
+use super::settings::{self, ServerSays};
+use super::startup::version_number;
 use super::stream::Stream;
 use crate::config::conninfo::{ConnInfo, Host};
 
@@ -27,6 +29,12 @@ pub async fn control(info: &ConnInfo, application_name: &str) -> Result<Client, 
         },
     )
     .await?;
+    let version = connection.parameter("server_version");
+    let says = ServerSays {
+        version: version.and_then(version_number).unwrap_or_default(),
+        encoding: None,
+    };
+    let complete = settings::after_login(says, false, false);
     let server = info.describe();
     tokio::spawn(async move {
         if let Err(error) = connection.await {
@@ -34,6 +42,8 @@ pub async fn control(info: &ConnInfo, application_name: &str) -> Result<Client, 
             tracing::debug!(%server, %error, "a control connection has ended");
         }
     });
+    let completing = client.batch_execute(&complete).map_err(from_tokio_postgres);
+    completed(info, completing).await?;
     Ok(client)
 }
 
@@ -53,7 +63,7 @@ impl Handshake for ControlLogin<'_> {
             .user(self.info.user())
             .dbname(self.info.dbname())
             .application_name(self.application_name)
-            .options(pinned_options(self.info.options()))
+            .options(settings::all_as_options(self.info.options()))
             // The stream is protected already.
             .ssl_mode(SslMode::Disable);
         let found = self.info.password_for(host);

@@ -23,6 +23,7 @@ pub mod outcome;
 mod redact;
 pub mod replication;
 pub mod session;
+pub mod settings;
 mod startup;
 pub mod stream;
 mod tls;

@@ -6,11 +6,12 @@ use postgres_protocol::message::backend::Message;
 
 use super::change_stream::ReplicationStream;
 use super::codec::Frame as WireFrame;
-use super::connect::connect_native;
+use super::connect::{completed, connect_native};
 use super::connection::{Connection, misplaced};
 use super::error::{ServerError, WireError};
 use super::outcome::{Outcome, affected, split_row};
 use super::session::{send_query, server_version};
+use super::settings::{ServerSays, after_login};
 use super::startup::Login;
 use crate::config::conninfo::ConnInfo;
 use crate::ids::{SystemId, TimelineId};
@@ -89,10 +90,17 @@ impl ReplicationConnection {
         };
         let connection = connect_native(&login).await?;
         let server_version = server_version(&connection)?;
-        Ok(Self {
+        let says = ServerSays {
+            version: server_version,
+            encoding: connection.parameter("server_encoding"),
+        };
+        let complete = after_login(says, false, true);
+        let mut replication = Self {
             connection,
             server_version,
-        })
+        };
+        completed(info, replication.simple(&complete)).await?;
+        Ok(replication)
     }
 
     /// The server's version as a number: 160014 is 16.14.

@@ -10,10 +10,11 @@ use postgres_protocol::message::frontend;
 use super::batch::{Batch, BatchError, Plan};
 use super::cache::{STATEMENTS_MAX, StatementCache, Ticket};
 use super::codec::Frame;
-use super::connect::connect_native;
+use super::connect::{completed, connect_native};
 use super::connection::{Connection, TransactionStatus, misplaced};
 use super::error::{ServerError, WireError};
 use super::outcome::{Outcome, affected, split_row};
+use super::settings::{APPLYING, ServerSays, after_login};
 use super::startup::{Login, version_number};
 use crate::config::conninfo::ConnInfo;
 
@@ -59,7 +60,13 @@ impl Session {
         };
         let connection = connect_native(&login).await?;
         let server_version = server_version(&connection)?;
-        Ok(Self {
+        let applying = settings.contains(&APPLYING[0]);
+        let says = ServerSays {
+            version: server_version,
+            encoding: connection.parameter("server_encoding"),
+        };
+        let complete = after_login(says, applying, true);
+        let mut session = Self {
             connection,
             cache: StatementCache::new(STATEMENTS_MAX),
             plan: Plan::default(),
@@ -68,7 +75,9 @@ impl Session {
             last_ticket: 0,
             server_version,
             reading: false,
-        })
+        };
+        completed(info, session.simple(&complete)).await?;
+        Ok(session)
     }
 
     /// Runs statements without parameters, separated by semicolons; as one transaction, unless

@@ -1,4 +1,4 @@
-//! From an open stream to a usable session (manual 55.2.1), and the settings every session has.
+//! From an open stream to a usable session (manual 55.2.1).
 
 use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
@@ -7,29 +7,9 @@ use super::auth;
 use super::codec::Frame;
 use super::connection::{Connection, misplaced};
 use super::error::WireError;
+use super::settings;
 use super::stream::Stream;
 use crate::config::conninfo::{ConnInfo, Host};
-
-/// Settings that decide what a value looks like as text. The stream that produces the text and
-/// the session that consumes it have the same, whatever the role or the database sets.
-///
-/// `client_encoding` lets databases of different encodings exchange text. `extra_float_digits`
-/// 1 is the shortest text that reads back exactly (since 12). The empty `search_path` makes the
-/// server qualify names in values of types such as `regclass`, and keeps functions that others
-/// may plant out of our statements. `lc_monetary` is the text of `money`.
-pub(super) const PINNED_SETTINGS: [(&str, &str); 11] = [
-    ("client_encoding", "UTF8"),
-    ("datestyle", "ISO, YMD"),
-    ("intervalstyle", "postgres"),
-    ("extra_float_digits", "1"),
-    ("timezone", "UTC"),
-    ("bytea_output", "hex"),
-    ("search_path", ""),
-    ("lc_monetary", "C"),
-    ("xmloption", "content"),
-    ("array_nulls", "on"),
-    ("standard_conforming_strings", "on"),
-];
 
 /// What a new session is to be.
 #[derive(Clone, Debug)]
@@ -40,7 +20,7 @@ pub(super) struct Login<'a> {
     pub(super) application_name: &'a str,
     /// True for a connection that takes replication commands as well as SQL.
     pub(super) replication: bool,
-    /// More settings; the pinned ones come after them and win.
+    /// More settings; those of [`settings::TEXT`] come after them and win.
     pub(super) settings: &'a [(&'a str, &'a str)],
 }
 
@@ -51,7 +31,8 @@ pub(super) async fn log_in(
     login: &Login<'_>,
 ) -> Result<Connection, WireError> {
     let mut connection = Connection::new(stream, host.to_string());
-    frontend::startup_message(parameters(login), connection.output())
+    let options = settings::options(login.info.options());
+    frontend::startup_message(parameters(login, &options), connection.output())
         .map_err(|e| WireError::Protocol(format!("the connection settings cannot be sent: {e}")))?;
     auth::authenticate(&mut connection, login.info, host).await?;
     loop {
@@ -67,7 +48,7 @@ pub(super) async fn log_in(
     Ok(connection)
 }
 
-fn parameters<'a>(login: &'a Login<'_>) -> Vec<(&'a str, &'a str)> {
+fn parameters<'a>(login: &'a Login<'_>, options: &'a str) -> Vec<(&'a str, &'a str)> {
     let mut parameters = vec![
         ("user", login.info.user()),
         ("database", login.info.dbname()),
@@ -76,25 +57,12 @@ fn parameters<'a>(login: &'a Login<'_>) -> Vec<(&'a str, &'a str)> {
     if login.replication {
         parameters.push(("replication", "database"));
     }
-    parameters.extend(login.info.options().map(|options| ("options", options)));
-    parameters.extend_from_slice(login.settings);
+    parameters.push(("options", options));
     // The server lets the last value of a setting win.
-    parameters.extend_from_slice(&PINNED_SETTINGS);
+    parameters.extend_from_slice(&settings::BASE);
+    parameters.extend_from_slice(login.settings);
+    parameters.extend_from_slice(&settings::TEXT);
     parameters
-}
-
-/// The pinned settings as `-c name=value` options, for clients that only know those.
-pub(super) fn pinned_options(user_options: Option<&str>) -> String {
-    let pinned = PINNED_SETTINGS.iter().map(|(name, value)| {
-        // A backslash keeps a space inside the value (manual 55.7, StartupMessage).
-        format!("-c {name}={}", value.replace(' ', "\\ "))
-    });
-    user_options
-        .map(str::to_owned)
-        .into_iter()
-        .chain(pinned)
-        .collect::<Vec<_>>()
-        .join(" ")
 }
 
 /// `server_version` as a number, 160014 for 16.14; betas count as .0.
@@ -130,11 +98,5 @@ mod tests {
         ] {
             assert_eq!(version_number(text), number, "{text}");
         }
-    }
-
-    #[test]
-    fn options_keep_spaces_inside_values() {
-        let options = pinned_options(Some("-c a=b"));
-        assert!(options.starts_with("-c a=b -c client_encoding=UTF8 -c datestyle=ISO,\\ YMD "));
     }
 }

@@ -197,7 +197,7 @@ async fn what_a_killed_run_left_is_completed() {
     both_have(
         &cluster,
         &format!("{TRIGGERS} where tgname like 'mmrepl%'"),
-        "mmrepl_deleteA mmrepl_rekeyA mmrepl_truncateA",
+        "mmrepl_deleteA mmrepl_delete_rowR mmrepl_rekeyA mmrepl_truncateA",
     )
     .await;
     both_have(&cluster, "select count(*) from mmrepl.apply_position", "1").await;
@@ -217,7 +217,7 @@ async fn new_partitions_are_completed_by_another_run() {
     both_have(
         &cluster,
         &format!("{TRIGGERS} where tgrelid = 'p3'::regclass"),
-        "mmrepl_deleteA mmrepl_rekeyA mmrepl_truncate_partitionO",
+        "mmrepl_deleteA mmrepl_rekeyA mmrepl_truncate_partitionA",
     )
     .await;
 }

@@ -89,6 +89,8 @@ pub struct Cluster {
     /// Environment of daemons started from now on.
     daemon_env: Vec<(String, String)>,
     more_config: String,
+    /// The role of commands and daemons, where it is not the superuser of tests.
+    role: Option<String>,
 }
 
 impl Cluster {
@@ -113,6 +115,7 @@ impl Cluster {
             allowed_errors: Vec::new(),
             daemon_env: options.daemon_env,
             more_config: options.more_config,
+            role: None,
         };
         if options.proxied {
             cluster.start_proxies().await;
@@ -190,6 +193,12 @@ impl Cluster {
     /// Replaces the configuration file of commands and daemons.
     pub fn rewrite_config(&mut self, more: &str) {
         more.clone_into(&mut self.more_config);
+        self.write_configs();
+    }
+
+    /// Commands and daemons log in as this role from now on.
+    pub fn log_in_as(&mut self, role: &str) {
+        self.role = Some(role.to_owned());
         self.write_configs();
     }
 
@@ -337,7 +346,10 @@ impl Cluster {
     fn config_text(&self, dsn: impl Fn(&Node) -> String) -> String {
         let mut text = format!("[cluster]\nname = \"{}\"\n", self.name);
         for node in &self.nodes {
-            let (name, dsn, port) = (node.name, dsn(node), node.admin_port);
+            let (name, mut dsn, port) = (node.name, dsn(node), node.admin_port);
+            if let Some(role) = &self.role {
+                dsn = dsn.replace("user=postgres", &format!("user={role}"));
+            }
             let _ = write!(text, "\n[[node]]\nname = \"{name}\"\ndsn = \"{dsn}\"\n");
             let _ = writeln!(text, "admin = \"127.0.0.1:{port}\"");
         }

@@ -1,0 +1,61 @@
+//! What to do about errors of a target whose own words do not help, as commands.
+
+use tokio_postgres::Client;
+
+use super::LinkContext;
+use super::connect::open_control;
+use super::error::LinkError;
+use crate::catalog::names::ident;
+use crate::catalog::search_path::{describe, may_be_by_search_path, of_table};
+use crate::error::Retryable;
+
+/// SQLSTATEs of a policy that would hide rows: no right to see them, and no COPY into the table.
+const HIDDEN: [&str; 2] = ["42501", "0A000"];
+
+const IS_HIDDEN: &str = "
+    select coalesce(pg_catalog.bool_or(pg_catalog.row_security_active(p.relid)), false)
+    from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    cross join lateral (
+        select c.oid union select t.relid from pg_catalog.pg_partition_tree(c.oid) t
+    ) p(relid)
+    where n.nspname || '.' || c.relname = $1";
+
+/// The error, with what to do about it where that can be told.
+pub(super) async fn advised(context: &LinkContext, error: LinkError) -> LinkError {
+    let Some(table) = error.relation().map(str::to_owned) else {
+        return error;
+    };
+    match find(context, &table, &error).await {
+        Some(remedy) => LinkError::Advised {
+            source: Box::new(error),
+            remedy,
+        },
+        None => error,
+    }
+}
+
+async fn find(context: &LinkContext, table: &str, error: &LinkError) -> Option<String> {
+    let (node, state) = (&context.target, error.sqlstate());
+    let hidden = state.is_some_and(|state| HIDDEN.contains(&state));
+    if !hidden && !may_be_by_search_path(state) {
+        return None;
+    }
+    let client = open_control(context, node).await.ok()?;
+    let said = if hidden {
+        rows_are_hidden(&client, table, node.dsn.user()).await?
+    } else {
+        describe(&of_table(&client, table).await.ok()?)?
+    };
+    Some(format!("on {} {said}", node.name))
+}
+
+async fn rows_are_hidden(client: &Client, table: &str, user: &str) -> Option<String> {
+    let row = client.query_one(IS_HIDDEN, &[&table]).await.ok()?;
+    let active: bool = row.get(0);
+    active.then(|| {
+        format!(
+            "row level security would hide rows of {table} from mmrepl, which must see all: `alter role {} bypassrls`",
+            ident(user)
+        )
+    })
+}
