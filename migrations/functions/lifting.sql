@@ -15,7 +15,7 @@ $$;
 -- the server then raises a serialization failure (40001).
 create or replace function mmrepl.lift_versions() returns trigger
 language plpgsql security definer
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set row_security = off
 set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set timezone = 'UTC'
 set extra_float_digits = 1 set bytea_output = 'hex' as $$
 declare

@@ -21,7 +21,7 @@ end $$;
 -- Before TRUNCATE of one partition by name, by an application: with publish_via_partition_root such a
 -- truncate is not in the stream (manual, CREATE PUBLICATION), so its rows are deleted instead.
 create or replace function mmrepl.truncate_partition() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = off as $$
 begin
     if coalesce(current_setting('mmrepl.truncating', true), '') <> pg_partition_root(tg_relid)::oid::text then
         execute format('delete from %I.%I', tg_table_schema, tg_table_name);
@@ -32,7 +32,7 @@ end $$;
 -- Before TRUNCATE by an application of a table whose rows carry their version: its rows are deleted instead,
 -- so that each delete has the version of its row.
 create or replace function mmrepl.truncate_as_delete() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = off as $$
 begin
     execute format('delete from %s %I.%I',
         case when (select c.relkind from pg_class c where c.oid = tg_relid) = 'p' then '' else 'only' end,

@@ -1,7 +1,7 @@
 //! Policies that hide rows from us are an error that is shown, never rows that stay behind.
 
 use crate::on_usual_majors;
-use crate::support::{Cluster, ClusterOptions};
+use crate::support::{Cluster, ClusterOptions, pg};
 
 const SCHEMA: &str = "
     create table t (id int primary key, v text);
@@ -107,6 +107,11 @@ async fn truncated_partition(cluster: &Cluster) {
         .sql(&format!("set role {app}; truncate counted, parted_1"))
         .await;
     cluster.wait_equal().await;
+    let forced =
+        format!("alter table parted_1 force row level security; set role {app}; truncate parted_1");
+    let refused = cluster.east().client().await.batch_execute(&forced).await;
+    let refused = pg::explain(&refused.unwrap_err());
+    assert!(refused.contains("row-level security"), "{refused}");
     for table in ["counted", "parted"] {
         let left = format!("select count(*) from {table}");
         assert_eq!(cluster.west().value(&left).await, "0", "{table}");
