@@ -100,7 +100,7 @@ impl InRow {
         self.merging.as_ref()
     }
 
-    /// When the version is kept: the event, the condition, the function with its arguments. Per row.
+    /// When the version is kept, per row: the event, the condition, the function with its arguments.
     pub(super) fn keeper(&self) -> (&'static str, Option<String>, String) {
         const BOTH: &str = "before insert or update";
         let column = &self.column;

@@ -98,7 +98,8 @@ async fn truncated_partition(cluster: &Cluster) {
     let setup = format!(
         "insert into parted values (2, 'b'); insert into counted values (2, 'b');
          create role {app}; grant truncate on counted, parted_1 to {app};
-         alter table counted enable row level security; alter table parted_1 enable row level security;"
+         alter table counted enable row level security;
+         alter table parted_1 enable row level security;"
     );
     cluster.east().sql(&setup).await;
     cluster.wait_equal().await;
