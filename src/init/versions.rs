@@ -100,7 +100,7 @@ impl InRow {
         self.merging.as_ref()
     }
 
-    /// When the version is kept, per row: the event, the condition, the function with its arguments.
+    /// When the version is kept, per row: the event, the condition, the call of the function.
     pub(super) fn keeper(&self) -> (&'static str, Option<String>, String) {
         const BOTH: &str = "before insert or update";
         let column = &self.column;
