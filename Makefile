@@ -18,9 +18,12 @@ demo-script:
 	$(CARGO) build
 	./target/debug/mmrepl demo --script
 
-# Everything that must hold before a change lands.
+# Everything that must hold before a change lands. A machine that does not reach npm has no PostgreSQL
+# 14, which tools/postgres.sh lets pass: it is said here once more, where the tests' output ends.
 test: servers lint
-	MMREPL_REQUIRE_MAJORS=1 $(CARGO) test --all-features --no-fail-fast
+	@majors=$$(tools/postgres.sh --list); \
+		MMREPL_REQUIRE_MAJORS="$$majors" $(CARGO) test --all-features --no-fail-fast && \
+		case " $$majors" in *' 14 '*) ;; *) echo '*** Everything passed, PostgreSQL 14 left out ***' ;; esac
 
 # The long forms: 200 faults, a minute of pgbench at scale 10, 2 million rows, 5000 tables, 10,000
 # edits in turn and as many at once; millions of histories in the model.
@@ -30,7 +33,7 @@ soak: servers
 		MMREPL_CONFLICT_ROUNDS=10000 MMREPL_CONFLICT_EDITS=10000 \
 		RUST_TEST_THREADS=1 $(CARGO) test --release --all-features --test it -- \
 		--nocapture chaos:: pgbench:: large:: \
-		back_and_forth_edits_are_no_conflict::pg18 every_concurrent_edit_is_recorded::pg18
+		back_and_forth_edits_are_no_conflict::pg19 every_concurrent_edit_is_recorded::pg19
 
 # The same backlogs through the server's own subscription, pglogical and mmrepl, then latency, rates, a slow
 # network and conflicts: hours; benches/drain/main.rs says how to run a part. ARGS=--write replaces the document.
@@ -47,7 +50,7 @@ compare: servers
 	tools/pglogical.sh
 	$(CARGO) bench --profile dev --bench compare -- $(ARGS)
 
-# Real server binaries of majors 14 to 18, kept outside the tree.
+# Real server binaries of majors 14 to 19, kept outside the tree.
 servers:
 	tools/postgres.sh
 

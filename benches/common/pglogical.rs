@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use mmrepl::local::ServerBinaries;
+use mmrepl::local::{MAJORS, ServerBinaries};
 
 use super::Side;
 
 /// Debian's servers are the ones its package adds pglogical to.
 pub(crate) fn find() -> Option<ServerBinaries> {
-    let dirs = (14..=18)
+    let dirs = MAJORS
         .rev()
         .map(|major| format!("/usr/lib/postgresql/{major}"));
     let has_it = |dir: &String| Path::new(dir).join("lib/pglogical.so").is_file();

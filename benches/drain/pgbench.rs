@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mmrepl::local::find_all;
+use mmrepl::local::{MAJORS, find_all};
 use tokio::process::Command;
 
 use crate::common::Side;
@@ -10,7 +10,7 @@ use crate::common::Side;
 /// Of any major: it talks to all of them. Debian's package of the server brings it.
 fn program() -> Option<PathBuf> {
     let debian = |major: u32| PathBuf::from(format!("/usr/lib/postgresql/{major}/bin/pgbench"));
-    let debian = (14..=18).rev().map(debian).find(|path| path.is_file());
+    let debian = MAJORS.rev().map(debian).find(|path| path.is_file());
     debian.or_else(|| find_all().iter().find_map(|found| found.tool("pgbench")))
 }
 

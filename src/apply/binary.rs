@@ -7,7 +7,7 @@
 //! is met goes as text, where the server's own input function decides what it is.
 //!
 //! The forms are those of the types' receive functions in the server's `utils/adt`, the same in
-//! versions 14 to 18.
+//! versions 14 to 19.
 
 /// OIDs that are fixed in every server (`pg_type.dat`).
 pub(super) mod oid {
@@ -43,6 +43,11 @@ const JSONB_VERSION: u8 = 1;
 
 /// Appends the binary form of a text; `None` where the server has to read it as text.
 pub(super) type Encoder = fn(&[u8], &mut Vec<u8>) -> Option<()>;
+
+/// Whether every version of the server prints values of the type alike, as far as is known here.
+pub(super) fn has_one_form(type_oid: u32) -> bool {
+    encoder(type_oid).is_some()
+}
 
 /// What translates values of the type, if anything can.
 pub(super) fn encoder(type_oid: u32) -> Option<Encoder> {

@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 
 use postgres_protocol::escape::{escape_identifier as quote, escape_literal};
 
+use super::binary;
 use super::guard::Guard;
 use super::mapping::TableMap;
 use super::sql_merge;
@@ -361,11 +362,24 @@ pub(super) fn printed(alias: &str, name: &str) -> String {
 }
 
 /// "Column `index` prints as the text parameter `$number`", NULL equal to NULL, for every type.
+///
+/// A type without one obvious form may be printed otherwise by the source's version, as `pg_lsn` is
+/// from 19 on: such a value is read and printed once more here, where its type can be cast to.
 fn prints_as(map: &TableMap, index: usize, number: usize) -> String {
-    let name = quote(&map.columns[index].name);
-    format!(
-        "(case when t.{name} is not null then format('%s', t.{name}) end) is not distinct from ${number}::text"
-    )
+    let column = &map.columns[index];
+    let here = printed("t", &column.name);
+    let cast = map
+        .table
+        .column(&column.name)
+        .and_then(|column| column.cast_type.as_deref())
+        .filter(|_| !binary::has_one_form(column.type_oid));
+    let sent = match cast {
+        None => format!("${number}::text"),
+        Some(cast) => format!(
+            "(case when ${number}::text is not null then format('%s', ${number}::text::{cast}) end)"
+        ),
+    };
+    format!("({here}) is not distinct from {sent}")
 }
 
 /// The place of one row that equals the old image whole. Parameters from `$first`, one per column.

@@ -1,7 +1,7 @@
 //! Every catalog query as a named function that returns a struct.
 //!
 //! Queries run on control connections (`tokio_postgres::Client`), name every object with its schema
-//! and work on PostgreSQL 14 to 18.
+//! and work on PostgreSQL 14 to 19.
 
 pub mod key_text;
 pub mod link_control;

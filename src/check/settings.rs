@@ -3,9 +3,7 @@
 use super::Problem;
 use super::facts::NodeFacts;
 use crate::config::Config;
-
-/// The oldest and the newest major version that mmrepl is tested on.
-const MAJORS: std::ops::RangeInclusive<u32> = 14..=18;
+use crate::local::MAJORS;
 
 pub(super) fn check(config: &Config, facts: &NodeFacts) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -42,13 +40,7 @@ fn server_settings(facts: &NodeFacts) -> Vec<Problem> {
                 .fix("point the dsn at the primary, or: select pg_promote()"),
         );
     }
-    if server.wal_level != "logical" {
-        let what = format!("wal_level is {}; it must be logical", server.wal_level);
-        problems.push(
-            Problem::error(&facts.name, what)
-                .fix("alter system set wal_level = 'logical'; then restart the server"),
-        );
-    }
+    problems.extend(wal_level(facts));
     if !server.track_commit_timestamp {
         let what = "track_commit_timestamp is off; the time of a write decides conflicts";
         problems.push(
@@ -57,6 +49,24 @@ fn server_settings(facts: &NodeFacts) -> Vec<Problem> {
         );
     }
     problems
+}
+
+/// From 19 on a server at `replica` begins to write what logical decoding needs when its first
+/// logical slot is made.
+fn wal_level(facts: &NodeFacts) -> Option<Problem> {
+    let level = facts.server.wal_level.as_str();
+    let by_itself = facts.server.major() >= 19;
+    if level == "logical" || (level == "replica" && by_itself) {
+        return None;
+    }
+    let wanted = if by_itself {
+        "replica or logical"
+    } else {
+        "logical"
+    };
+    let what = format!("wal_level is {level}; it must be {wanted}");
+    let fix = "alter system set wal_level = 'logical'; then restart the server";
+    Some(Problem::error(&facts.name, what).fix(fix))
 }
 
 /// Whether what this node still needs fits under the server's limits.

@@ -24,7 +24,7 @@ pub use logs::LogFormat;
 /// The exit code of a command that could not do what it was asked.
 pub const FAILED: u8 = 2;
 
-/// Active-active replication for stock PostgreSQL 14 to 18.
+/// Active-active replication for stock PostgreSQL 14 to 19.
 #[derive(Debug, Parser)]
 #[command(
     name = "mmrepl",

@@ -104,7 +104,10 @@ pub(super) async fn digest(
 }
 
 fn digest_sql(table: &Table, shared: &Shared) -> String {
-    let text = |name: &String| format!("{}::pg_catalog.text", ident(name));
+    let text = |name: &String| {
+        let column = table.column(name);
+        text_of(name, column.map_or("", |column| &column.type_name))
+    };
     let columns: Vec<String> = shared.columns.iter().map(text).collect();
     let half = |from: usize| {
         format!("coalesce(sum(('x' || substr(h, {from}, 16))::bit(64)::int8), 0)::pg_catalog.text")
@@ -116,6 +119,18 @@ fn digest_sql(table: &Table, shared: &Shared) -> String {
         columns.join(", "),
         table.only()
     )
+}
+
+/// A column as text, the same on every version: from 19 on a WAL position has leading zeros.
+fn text_of(column: &str, type_name: &str) -> String {
+    let column = ident(column);
+    match type_name {
+        "pg_lsn" => format!("({column} - '0/0'::pg_catalog.pg_lsn)::pg_catalog.text"),
+        "pg_lsn[]" => format!(
+            "pg_catalog.regexp_replace({column}::pg_catalog.text, '/0+(?=[0-9A-F])', '/', 'g')"
+        ),
+        _ => format!("{column}::pg_catalog.text"),
+    }
 }
 
 /// One table in which two nodes differ.

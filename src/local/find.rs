@@ -7,14 +7,14 @@ use super::LocalError;
 use super::user;
 
 /// The majors mmrepl works with.
-pub const MAJORS: std::ops::RangeInclusive<u32> = 14..=18;
+pub const MAJORS: std::ops::RangeInclusive<u32> = 14..=19;
 
 /// A folder with `postgres` and `initdb` that really run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerBinaries {
     /// The folder.
     pub dir: PathBuf,
-    /// The major version, 14 to 18.
+    /// The major version, 14 to 19.
     pub major: u32,
 }
 

@@ -15,7 +15,7 @@ pub mod user;
 
 use std::path::PathBuf;
 
-pub use find::{ServerBinaries, find_all, find_any, find_major};
+pub use find::{MAJORS, ServerBinaries, find_all, find_any, find_major};
 pub use guard::Guard;
 pub use port::free_port;
 pub use provide::provide;

@@ -31,6 +31,7 @@ mod leaving;
 mod manual;
 mod merge;
 mod migrations;
+mod newest_server;
 mod not_shown;
 mod origin_progress;
 mod pgbench;

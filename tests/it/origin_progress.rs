@@ -75,11 +75,13 @@ async fn begin_at(client: &Client, origin: &str, position: &str) {
 }
 
 async fn assert_progress(node: &Node, origin: &str, position: &str, moved: bool, name: &str) {
-    let query =
-        format!("select coalesce(pg_replication_origin_progress('{origin}', true)::text, 'none')");
+    // From 19 on a position is printed with leading zeros.
+    let query = format!(
+        "select coalesce((pg_replication_origin_progress('{origin}', true) = '{position}')::text, 'none')"
+    );
     let progress = node.value(&query).await;
     assert_eq!(
-        progress == position,
+        progress == "true",
         moved,
         "{name} on {}: {progress}",
         node.server().major()

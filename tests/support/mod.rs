@@ -35,7 +35,8 @@ macro_rules! on_every_major {
             $crate::on_majors!(pg16, $body, 16, 16);
             $crate::on_majors!(pg17, $body, 17, 17);
             $crate::on_majors!(pg18, $body, 18, 18);
-            $crate::on_majors!(pg14_with_pg18, $body, 14, 18);
+            $crate::on_majors!(pg19, $body, 19, 19);
+            $crate::on_majors!(pg14_with_pg19, $body, 14, 19);
         }
     };
 }
