@@ -5,7 +5,7 @@
 //! does not read the socket, and the server waits.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -60,6 +60,7 @@ impl Reader {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (received, reported) = (Lsn::ZERO, Lsn::ZERO);
         let newest_seen = locked(&seen).newest();
+        let naps = Naps::new(stream.room());
         Self {
             source,
             cluster,
@@ -73,7 +74,7 @@ impl Reader {
             tick,
             received,
             reported,
-            naps: Naps::new(),
+            naps,
         }
     }
 
@@ -89,7 +90,7 @@ impl Reader {
             if self.queue.has_gathered() && !self.hand_over().await? {
                 return Ok(());
             }
-            let nap = self.naps.after(self.stream.last_read());
+            let nap = self.naps.after(self.stream.last_read(), Instant::now());
             tokio::select! {
                 biased;
                 _ = self.tick.tick() => self.second().await?,
@@ -126,6 +127,7 @@ impl Reader {
                 payload,
             } => {
                 self.note_received(wal_end);
+                self.naps.came(payload.len(), sent_at.as_postgres_micros());
                 self.data((wal_start, sent_at), payload).await
             }
             Frame::Keepalive {

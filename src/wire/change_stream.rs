@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::codec::Frame as WireFrame;
 use super::connection::{Connection, misplaced};
 use super::error::WireError;
+use super::stream::Room;
 use crate::commit_time::CommitTime;
 use crate::lsn::Lsn;
 
@@ -114,6 +115,11 @@ impl ReplicationStream {
     /// Bytes that the last read from the socket brought.
     pub fn last_read(&self) -> usize {
         self.connection.last_read()
+    }
+
+    /// What is between the server and us.
+    pub fn room(&self) -> Room {
+        self.connection.room()
     }
 
     /// Reports progress. Does not wait for the server: what does not fit goes out with

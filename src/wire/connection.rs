@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::codec::{Codec, Frame, MESSAGE_MAX_BYTES, STARTUP_MESSAGE_MAX_BYTES};
 use super::error::{ServerError, WireError};
-use super::stream::Stream;
+use super::stream::{Room, Stream};
 
 /// A write buffer that grew beyond this is given back once it has been sent.
 const KEPT_OUTPUT_BYTES: usize = 8 * 1024 * 1024;
@@ -103,6 +103,11 @@ impl Connection {
     /// Bytes that the last read from the socket brought.
     pub(super) fn last_read(&self) -> usize {
         self.last_read
+    }
+
+    /// What is between the server and us.
+    pub(super) fn room(&self) -> Room {
+        self.stream.room()
     }
 
     /// Sends what is in the write buffer, without reading. Cancel-safe.

@@ -36,4 +36,4 @@ pub use error::{ServerError, WireError};
 pub use outcome::Outcome;
 pub use replication::{CreatedSlot, PgoutputOptions, ReplicationConnection, Streaming, SystemInfo};
 pub use session::{Pending, Session};
-pub use stream::{Stream, open};
+pub use stream::{Room, Stream, open};

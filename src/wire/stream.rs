@@ -36,7 +36,29 @@ pub enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+/// How much the server can send before it has to wait for us to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// A Unix socket's, in bytes of the kernel's memory: the server's own, which has the same default.
+    Socket(u64),
+    /// A network's, which is not known: most of it is on the server's side.
+    Network,
+}
+
+/// The usual one of Linux, for a socket that does not tell.
+const SOCKET_ROOM_BYTES: usize = 212_992;
+
 impl Stream {
+    /// What is between the server and us.
+    pub fn room(&self) -> Room {
+        let Self::Unix(socket) = self else {
+            return Room::Network;
+        };
+        let bytes = socket2::SockRef::from(socket).send_buffer_size();
+        let bytes = bytes.unwrap_or(SOCKET_ROOM_BYTES);
+        Room::Socket(u64::try_from(bytes).unwrap_or(u64::MAX))
+    }
+
     /// True when what is sent cannot be read on the way.
     pub fn is_encrypted(&self) -> bool {
         matches!(self, Self::Tls(_))
