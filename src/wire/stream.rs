@@ -39,7 +39,8 @@ pub enum Stream {
 /// How much the server can send before it has to wait for us to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
-    /// A Unix socket's, in bytes of the kernel's memory: the server's own, which has the same default.
+    /// A Unix socket's, in bytes of the kernel's memory. It is the server's own end that counts,
+    /// which has the same default as ours.
     Socket(u64),
     /// A network's, which is not known: most of it is on the server's side.
     Network,

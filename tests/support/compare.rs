@@ -20,8 +20,8 @@ const TABLES: &str = r"
            string_agg(case
                when t.typnamespace = 'pg_catalog'::regnamespace and t.typname !~ 'pg_lsn'
                then format('%I', a.attname)
-               else format('regexp_replace(%I::text, ''(\m[0-9A-F]+/)0+(?=[0-9A-F])'', ''\1'', ''g'')',
-                           a.attname)
+               else format('regexp_replace(%I::text, %L, %L, ''g'')', a.attname,
+                           '(\m[0-9A-F]+/)0+(?=[0-9A-F])', '\1')
                end, ',' order by a.attname)
     from pg_class c
     join pg_namespace n on n.oid = c.relnamespace
