@@ -42,6 +42,32 @@ pub fn failpoint(name: &'static str) {
     }
 }
 
+/// A panic here, as a fault in mmrepl would be. Without the feature it is nothing.
+#[cfg(not(feature = "failpoints"))]
+#[inline]
+pub fn fault_point(_name: &'static str) {}
+
+/// Panics here when `MMREPL_FAULT` names this place, `link:3` the first three times.
+#[cfg(feature = "failpoints")]
+#[allow(clippy::missing_panics_doc, reason = "that is what it is for")]
+pub fn fault_point(name: &'static str) {
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    static WANTED: LazyLock<Option<(String, u32)>> = LazyLock::new(|| {
+        let wanted = std::env::var("MMREPL_FAULT").ok()?;
+        let (name, count) = wanted.split_once(':')?;
+        Some((name.to_owned(), count.parse().ok()?))
+    });
+    static PASSED: AtomicU32 = AtomicU32::new(0);
+
+    let Some((wanted, count)) = WANTED.as_ref() else {
+        return;
+    };
+    let asked = wanted == name && PASSED.fetch_add(1, Ordering::SeqCst) < *count;
+    assert!(!asked, "a fault that a test asked for: {wanted}");
+}
+
 /// How transactions are applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {

@@ -42,6 +42,8 @@ pub const CONFLICTS: &str = "conflicts";
 pub const RETRIES: &str = "retries";
 /// Connections made anew.
 pub const RECONNECTS: &str = "reconnects";
+/// Faults in mmrepl itself.
+pub const FAULTS: &str = "faults";
 /// To within how much the clock offset is known.
 pub const CLOCK_UNCERTAINTY_SECONDS: &str = "clock_uncertainty_seconds";
 /// Tombstones on the node's server; label `node`.
@@ -169,6 +171,8 @@ fn counters(registry: &mut Registry, links: &[LinkStatus]) {
         (RECONNECTS, "Connections made anew"),
         reconnects,
     );
+    let help = "Faults in mmrepl itself, each of which ended one attempt";
+    counter(registry, links, (FAULTS, help), |link| link.totals.faults);
 }
 
 fn counter(

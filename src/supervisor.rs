@@ -12,6 +12,7 @@ use crate::admin::{self, AdminState, PauseControl, PeerDaemons};
 use crate::catalog::link_control::set_paused;
 use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::config::{Config, ConfigError, Node};
+use crate::fault;
 use crate::history::prune;
 use crate::housekeeping;
 use crate::ids::{LinkName, NodeName};
@@ -21,7 +22,7 @@ use crate::status::node::NodeMonitor;
 use crate::wire::control;
 
 /// How long links may take to finish the transaction in hand when the daemon is told to stop.
-const STOP_LIMIT: Duration = Duration::from_secs(4);
+const STOP_LIMIT: Duration = Duration::from_millis(3_500);
 
 /// Why the daemon could not start. Once it runs, nothing but a signal ends it.
 #[derive(Debug, thiserror::Error)]
@@ -55,21 +56,7 @@ pub async fn run(
     for context in contexts {
         links.spawn(link::run(context, stop.clone()));
     }
-    let keep = config.conflict.history;
-    let pruning = prune::run(config.cluster.clone(), own.clone(), keep, stop.clone());
-    links.spawn(pruning);
-    links.spawn(housekeeping::returns::run(
-        config.clone(),
-        own.clone(),
-        about_node.clone(),
-        stop.clone(),
-    ));
-    links.spawn(housekeeping::run(
-        config,
-        own.clone(),
-        about_node,
-        stop.clone(),
-    ));
+    keep_house(&links, &config, (&own, &about_node), &stop);
     links.close();
     let serving = tokio::spawn(server.serve(stop.clone()));
     tracing::info!(%node, links = monitors.len(), admin = %own.admin, "mmrepl runs");
@@ -83,6 +70,34 @@ pub async fn run(
     serving.abort();
     checkpoints.close().await;
     Ok(())
+}
+
+/// What the daemon does for its own node beside the links; a fault in it is not its end.
+fn keep_house(
+    tasks: &TaskTracker,
+    config: &Config,
+    (own, about_node): (&Node, &NodeMonitor),
+    stop: &CancellationToken,
+) {
+    let all = (
+        config.clone(),
+        own.clone(),
+        about_node.clone(),
+        stop.clone(),
+    );
+    let (config, own, _, stop) = all.clone();
+    tasks.spawn(fault::forever(move || {
+        let keep = config.conflict.history;
+        prune::run(config.cluster.clone(), own.clone(), keep, stop.clone())
+    }));
+    let (config, own, about, stop) = all.clone();
+    tasks.spawn(fault::forever(move || {
+        housekeeping::returns::run(config.clone(), own.clone(), about.clone(), stop.clone())
+    }));
+    let (config, own, about, stop) = all;
+    tasks.spawn(fault::forever(move || {
+        housekeeping::run(config.clone(), own.clone(), about.clone(), stop.clone())
+    }));
 }
 
 async fn open_checkpoints(data_dir: &Path) -> Result<Checkpoints, DaemonError> {

@@ -4,7 +4,9 @@
 //! connection, so that no idle peer holds a place. Beyond the loopback interface nothing is served
 //! without a token.
 
+mod caller;
 pub mod client;
+mod places;
 mod ready;
 mod routes;
 #[cfg(test)]
@@ -22,7 +24,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,10 +35,12 @@ use crate::status::model::{ClusterStatus, LinkStatus};
 use crate::status::monitor::LinkMonitor;
 use crate::status::node::NodeMonitor;
 
+use places::{Place, Places};
+
 pub use client::Peer;
 pub use ready::{PeerDaemons, READY_LAG_SECONDS};
 
-/// Connections served at once; more wait in the kernel's queue.
+/// Connections served at once; when more come, those whose callers dawdle make room.
 const CONNECTIONS_MAX: usize = 32;
 /// A whole exchange, from the accepted connection to the last byte of the answer.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -197,23 +200,22 @@ impl AdminServer {
     /// Serves until `shutdown`; open connections end with it.
     pub async fn serve(self, shutdown: CancellationToken) {
         let door = self.door;
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let places = Places::new(CONNECTIONS_MAX);
         let connections = TaskTracker::new();
         let serve = async {
             loop {
-                // Nobody closes the semaphore; if somebody did, that would be the end of serving.
-                let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-                    return;
-                };
-                let Some(stream) = accept(&self.listener).await else {
+                let Some((stream, peer)) = accept(&self.listener).await else {
                     continue;
                 };
+                let place = places.take(peer.ip());
                 let (door, shutdown) = (Arc::clone(&door), shutdown.clone());
                 connections.spawn(async move {
-                    shutdown
-                        .run_until_cancelled(exchange(stream, door, self.header_timeout))
-                        .await;
-                    drop(place);
+                    let place = Arc::new(place);
+                    tokio::select! {
+                        () = shutdown.cancelled() => {}
+                        () = place.is_needed() => {}
+                        () = exchange(stream, (door, &place), self.header_timeout) => {}
+                    }
                 });
             }
         };
@@ -228,9 +230,9 @@ impl AdminServer {
 }
 
 /// `None` after a failure, which is waited out: the next attempt may find a free descriptor.
-async fn accept(listener: &TcpListener) -> Option<TcpStream> {
+async fn accept(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
     match listener.accept().await {
-        Ok((stream, _)) => Some(stream),
+        Ok(caller) => Some(caller),
         Err(error) => {
             tracing::warn!(%error, "cannot accept an admin connection");
             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -240,10 +242,15 @@ async fn accept(listener: &TcpListener) -> Option<TcpStream> {
 }
 
 /// One connection, one request, one answer.
-async fn exchange(stream: TcpStream, door: Arc<routes::Door>, header_timeout: Duration) {
+async fn exchange(
+    stream: TcpStream,
+    (door, place): (Arc<routes::Door>, &Arc<Place>),
+    header_timeout: Duration,
+) {
+    let place = Arc::clone(place);
     let service = service_fn(move |request| {
-        let door = Arc::clone(&door);
-        async move { Ok::<_, std::convert::Infallible>(door.answer(request).await) }
+        let (door, place) = (Arc::clone(&door), Arc::clone(&place));
+        async move { Ok::<_, std::convert::Infallible>(door.answer(request, &place).await) }
     });
     let mut builder = http1::Builder::new();
     builder

@@ -32,10 +32,11 @@ fn trouble(link: &LinkStatus) -> Option<String> {
         let reason = link.reason.as_deref().unwrap_or("no reason is known");
         return Some(format!("{name} is {}: {reason}", link.state));
     }
-    let seconds = link.lag.seconds.unwrap_or(f64::INFINITY);
-    (seconds > READY_LAG_SECONDS).then(|| {
-        format!("{name} is {seconds:.0} s behind, more than the {READY_LAG_SECONDS:.0} s allowed")
-    })
+    // A link that moves and does not know its lag has nothing in hand.
+    let late = link.lag.seconds.filter(|late| *late > READY_LAG_SECONDS)?;
+    Some(format!(
+        "{name} is {late:.0} s behind, more than the {READY_LAG_SECONDS:.0} s allowed"
+    ))
 }
 
 /// Asks the daemons of all peers about their links to this node.

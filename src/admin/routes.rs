@@ -5,17 +5,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Body;
-use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
 
+use super::places::Place;
 use super::token::Token;
-use super::{AdminState, ready};
+use super::{AdminState, caller, ready};
 use crate::commit_time::CommitTime;
 use crate::ids::LinkName;
 use crate::metrics;
 
 /// No request needs a body; a polite `{}` passes.
 const BODY_BYTES_MAX: usize = 1024;
+/// It comes with the head.
+const BODY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pausing writes one row on the source server.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
 const JSON: &str = "application/json";
@@ -44,18 +47,12 @@ enum Route<'a> {
 
 impl Door {
     /// Answers one request.
-    pub(super) async fn answer<B>(&self, request: Request<B>) -> Answer
+    pub(super) async fn answer<B>(&self, request: Request<B>, place: &Place) -> Answer
     where
         B: Body<Data: Send> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (head, body) = request.into_parts();
-        if Limited::new(body, BODY_BYTES_MAX).collect().await.is_err() {
-            return error(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "no request here needs so large a body",
-            );
-        }
         let Some(route) = route(head.uri.path()) else {
             return error(StatusCode::NOT_FOUND, "there is nothing at this path");
         };
@@ -65,6 +62,11 @@ impl Door {
         if let Some(refusal) = self.refuse(&route, &head) {
             return refusal;
         }
+        // Only who may ask is listened to.
+        if let Some(refusal) = too_much(body).await {
+            return refusal;
+        }
+        place.serves();
         match route {
             Route::Status => json(StatusCode::OK, &self.state.status(CommitTime::now())),
             Route::Metrics => self.metrics(),
@@ -74,20 +76,26 @@ impl Door {
         }
     }
 
-    /// Who may not: callers without the token, and web pages. A page of any site can make the
-    /// browser of this machine post to a loopback address, but not without an `Origin` header.
+    /// Who may not: callers without the token, and web pages. Whoever knows the token may call the
+    /// daemon by any name; a load balancer's check rarely can send one, and health tells little.
     fn refuse(&self, route: &Route<'_>, head: &hyper::http::request::Parts) -> Option<Answer> {
-        if matches!(route, Route::Control { .. }) && head.headers.contains_key(ORIGIN) {
+        if matches!(route, Route::Control { .. }) && caller::is_web_page(&head.headers) {
             return Some(error(
                 StatusCode::FORBIDDEN,
                 "web pages may not control links",
             ));
         }
-        // A load balancer's check rarely can send a token, and these two tell little.
-        let open = matches!(route, Route::Health | Route::Ready);
-        let token = self.token.as_ref().filter(|_| !open)?;
-        let offered = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        let offered = offered.and_then(|value| value.strip_prefix(b"Bearer "));
+        let Some(token) = &self.token else {
+            return (!caller::host_is_ours(&head.headers)).then(|| {
+                let words = "call this daemon by its address or as localhost: without a token \
+                             other names may be a web page's";
+                error(StatusCode::FORBIDDEN, words)
+            });
+        };
+        if matches!(route, Route::Health | Route::Ready) {
+            return None;
+        }
+        let offered = head.headers.get(AUTHORIZATION).and_then(caller::bearer);
         if offered.is_some_and(|offered| token.matches(offered)) {
             return None;
         }
@@ -138,6 +146,26 @@ impl Door {
                 let words = format!("{} did not write it down in time: try again", link.from);
                 error(StatusCode::GATEWAY_TIMEOUT, &words)
             }
+        }
+    }
+}
+
+/// No request needs a large body, or time for it.
+async fn too_much<B>(body: B) -> Option<Answer>
+where
+    B: Body<Data: Send> + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let read = Limited::new(body, BODY_BYTES_MAX).collect();
+    match tokio::time::timeout(BODY_TIMEOUT, read).await {
+        Ok(Ok(_)) => None,
+        Ok(Err(_)) => {
+            let words = "no request here needs so large a body";
+            Some(error(StatusCode::PAYLOAD_TOO_LARGE, words))
+        }
+        Err(_) => {
+            let words = "the body of the request did not come in time";
+            Some(error(StatusCode::REQUEST_TIMEOUT, words))
         }
     }
 }

@@ -105,7 +105,11 @@ async fn raw(addr: SocketAddr, request: &str) -> String {
 }
 
 async fn get(addr: SocketAddr, path: &str) -> String {
-    raw(addr, &format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n")).await
+    raw(
+        addr,
+        &format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"),
+    )
+    .await
 }
 
 #[tokio::test]
@@ -178,25 +182,25 @@ async fn wrong_requests_are_answered_and_change_nothing() {
     let big = format!("content-length: 2000\r\n\r\n{}", "x".repeat(2000));
     for (request, answer) in [
         (
-            "GET /links/east/west/pause HTTP/1.1\r\nhost: x\r\n\r\n",
+            "GET /links/east/west/pause HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n",
             "405",
         ),
-        ("DELETE /status HTTP/1.1\r\nhost: x\r\n\r\n", "405"),
+        ("DELETE /status HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n", "405"),
         (
-            "GET /links/east/west/explode HTTP/1.1\r\nhost: x\r\n\r\n",
+            "GET /links/east/west/explode HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n",
             "404",
         ),
-        ("GET / HTTP/1.1\r\nhost: x\r\n\r\n", "404"),
+        ("GET / HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n", "404"),
         (
-            "POST /links/East/west/pause HTTP/1.1\r\nhost: x\r\n\r\n",
+            "POST /links/East/west/pause HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n",
             "404",
         ),
         (
-            "POST /links/east/west/pause HTTP/1.1\r\nhost: x\r\norigin: http://evil\r\n\r\n",
+            "POST /links/east/west/pause HTTP/1.1\r\nhost: 127.0.0.1\r\norigin: http://evil\r\n\r\n",
             "403",
         ),
         (
-            &format!("POST /links/east/west/pause HTTP/1.1\r\nhost: x\r\n{big}"),
+            &format!("POST /links/east/west/pause HTTP/1.1\r\nhost: 127.0.0.1\r\n{big}"),
             "413",
         ),
         ("nonsense\r\n\r\n", "400"),
@@ -255,7 +259,7 @@ fn token_file(token: &str) -> tempfile::NamedTempFile {
 
 #[tokio::test]
 async fn with_a_token_only_the_health_checks_are_open() {
-    let file = token_file("s3cret\n");
+    let file = token_file("s3cret-of-16-signs\n");
     let running = start(Some(file.path()), Arc::new(NobodyElse), "east").await;
     running.monitor.set_state(LinkState::Streaming, None);
     for path in ["/status", "/metrics"] {
@@ -271,7 +275,7 @@ async fn with_a_token_only_the_health_checks_are_open() {
         );
     }
     let link = "east->west".parse().unwrap();
-    let wrong = "s3creT".into();
+    let wrong = "s3creT-of-16-signs".into();
     let error = post_control(running.addr, Some(&wrong), (&link, true), PATIENCE).await;
     let error = error.unwrap_err();
     assert!(
@@ -279,7 +283,7 @@ async fn with_a_token_only_the_health_checks_are_open() {
         "{error:?}"
     );
     assert!(running.notes.0.lock().unwrap().is_empty());
-    let right = "s3cret".into();
+    let right = "s3cret-of-16-signs".into();
     post_control(running.addr, Some(&right), (&link, true), PATIENCE)
         .await
         .unwrap();
@@ -350,4 +354,87 @@ async fn a_silent_peer_costs_the_time_out_and_no_more() {
         .await
         .unwrap_err();
     assert!(matches!(error, ClientError::Timeout { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn many_slow_callers_keep_nobody_out() {
+    let west = start(None, Arc::new(NobodyElse), "west").await;
+    let peer = Node {
+        name: "west".parse().unwrap(),
+        dsn: ConnInfo::parse("host=127.0.0.1 dbname=west user=u", &|_| None).unwrap(),
+        admin: west.addr,
+        admin_token_file: None,
+    };
+    let (cluster, node) = ("shop".parse().unwrap(), "east".parse().unwrap());
+    let peers = PeerDaemons::new(cluster, node, vec![peer]);
+    let east = start(None, Arc::new(peers), "east").await;
+    east.monitor.set_state(LinkState::Streaming, None);
+    west.monitor.set_state(LinkState::Streaming, None);
+    let mut slow = Vec::new();
+    for number in 0..3 * CONNECTIONS_MAX {
+        let mut stream = TcpStream::connect(west.addr).await.unwrap();
+        let begun = [
+            "",
+            "GET /status HTT",
+            "POST /links/west/east/pause HTTP/1.1\r\nhost: w\r\ncontent-length: 9\r\n\r\nx",
+        ];
+        stream
+            .write_all(begun[number % 3].as_bytes())
+            .await
+            .unwrap();
+        slow.push(stream);
+    }
+    for path in ["/status", "/metrics", "/readyz", "/healthz"] {
+        let answer = get(west.addr, path).await;
+        assert!(answer.starts_with("HTTP/1.1 "), "{path}: {answer}");
+    }
+    let answer = get(east.addr, "/readyz").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_body_is_not_waited_for_where_the_caller_may_not_ask() {
+    let file = token_file("s3cret-of-16-signs\n");
+    let running = start(Some(file.path()), Arc::new(NobodyElse), "east").await;
+    let head = "POST /links/east/west/pause HTTP/1.1\r\nhost: localhost\r\ncontent-length: 900\r\n";
+    let mut stream = TcpStream::connect(running.addr).await.unwrap();
+    stream
+        .write_all(format!("{head}\r\n").as_bytes())
+        .await
+        .unwrap();
+    let mut answer = [0; 12];
+    let read = tokio::time::timeout(PATIENCE, stream.read_exact(&mut answer));
+    read.await.unwrap().unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 401");
+    // In lower case the scheme is the same.
+    let token = "authorization: bearer s3cret-of-16-signs";
+    let request = format!("GET /status HTTP/1.1\r\nhost: any.example\r\n{token}\r\n\r\n");
+    let answer = raw(running.addr, &request).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
+async fn web_pages_and_strange_names_are_turned_away() {
+    let running = start(None, Arc::new(NobodyElse), "east").await;
+    for (line, answer) in [
+        ("host: evil.example", "403"),
+        ("host: 127.0.0.1\r\nsec-fetch-site: cross-site", "403"),
+        ("host: 127.0.0.1\r\nreferer: http://evil.example/", "403"),
+        ("host: localhost\r\ncontent-type: text/plain", "403"),
+        ("host: localhost\r\nuser-agent: curl/8.5", "200"),
+    ] {
+        let request = format!("POST /links/east/west/pause HTTP/1.1\r\n{line}\r\n\r\n");
+        let found = raw(running.addr, &request).await;
+        assert!(
+            found.starts_with(&format!("HTTP/1.1 {answer}")),
+            "{line}: {found}"
+        );
+    }
+    let found = raw(
+        running.addr,
+        "GET /status HTTP/1.1\r\nhost: evil.example\r\n\r\n",
+    )
+    .await;
+    assert!(found.starts_with("HTTP/1.1 403"), "{found}");
+    assert_eq!(running.notes.0.lock().unwrap().len(), 1);
 }

@@ -10,6 +10,8 @@ use super::AdminError;
 
 /// More is no token but a mistake in the path.
 const TOKEN_BYTES_MAX: u64 = 4096;
+/// Fewer signs can be guessed.
+const TOKEN_BYTES_MIN: usize = 16;
 /// Readable or writable by everybody; a group may be trusted with it.
 const OTHERS: u32 = 0o007;
 
@@ -58,6 +60,12 @@ fn read_token(path: &Path) -> Result<SecretString, AdminError> {
     let text = std::fs::read_to_string(path).map_err(failed)?;
     match text.lines().next().map(str::trim) {
         None | Some("") => Err(problem(path, "its first line is empty".to_owned())),
+        Some(line) if line.len() < TOKEN_BYTES_MIN => Err(problem(
+            path,
+            format!(
+                "its first line is shorter than {TOKEN_BYTES_MIN} signs, which can be guessed: `openssl rand -hex 32` makes a good one"
+            ),
+        )),
         Some(line) if line.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(line.into()),
         Some(_) => Err(problem(
             path,
@@ -86,14 +94,14 @@ mod tests {
 
     #[test]
     fn the_first_line_is_the_token() {
-        let token = read_token(file("secret-1\nrest\n", 0o600).path()).unwrap();
-        assert_eq!(token.expose_secret(), "secret-1");
+        let token = read_token(file("secret-of-16-signs-1\nrest\n", 0o600).path()).unwrap();
+        assert_eq!(token.expose_secret(), "secret-of-16-signs-1");
         let token = Token(token);
-        assert!(token.matches(b"secret-1"));
-        for wrong in ["", "secret-2", "secret-", "secret-11"] {
+        assert!(token.matches(b"secret-of-16-signs-1"));
+        for wrong in ["", "secret-2", "secret-", "secret-of-16-signs-11"] {
             assert!(!token.matches(wrong.as_bytes()), "{wrong}");
         }
-        assert!(!format!("{token:?}").contains("secret-1"));
+        assert!(!format!("{token:?}").contains("secret-of-16-signs-1"));
     }
 
     #[test]
@@ -101,7 +109,9 @@ mod tests {
         for (text, mode, words) in [
             ("hush", 0o604, "everybody may use it"),
             ("", 0o600, "first line is empty"),
-            ("hush hush", 0o600, "blanks"),
+            ("hush hush hush hush", 0o600, "blanks"),
+            ("h", 0o600, "shorter than 16 signs"),
+            ("hush-hush-hush", 0o600, "can be guessed"),
             (&"x".repeat(5000), 0o600, "larger than"),
         ] {
             let error = read_token(file(text, mode).path()).unwrap_err().to_string();

@@ -235,7 +235,7 @@ impl Applier {
         let Some(end) = sent.end else {
             return Ok(None);
         };
-        let committed = self.committed(&outcomes, end.end_lsn);
+        let committed = self.committed(&outcomes, end.end_lsn)?;
         failpoint("after_commit");
         Ok(Some(committed))
     }

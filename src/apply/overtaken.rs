@@ -14,7 +14,7 @@ use super::target::{Sql, Statement, Target};
 use super::transaction::Applier;
 use crate::commit_time::CommitTime;
 use crate::conflict::{Held, Rank, Verdict, Version};
-use crate::wire::{Batch, Outcome};
+use crate::wire::{Batch, Outcome, WireError};
 
 /// A key that was inserted after a look at its tombstones, and the commit time from which a delete
 /// of it was newer.
@@ -123,9 +123,12 @@ impl Applier {
         let mut merging: Vec<&RowChange> = Vec::new();
         for found in 0..outcome.rows.len() {
             let column = |column| outcome.text(found, column).map(str::as_bytes);
-            let index = outcome.text(found, 0).and_then(|n| n.parse::<usize>().ok());
-            let row = index.and_then(|n| rows.get(n.wrapping_sub(1)));
-            let Some(row) = row else { continue };
+            let what = "which key was deleted";
+            let row = outcome.get::<usize>(found, 0, what).and_then(|number| {
+                let row = rows.get(number.wrapping_sub(1));
+                row.ok_or(WireError::Unreadable { what })
+            });
+            let row = row.map_err(|source| ApplyError::target(source, None))?;
             let held = Held {
                 rank: Rank::read(column(3)),
                 version: self.origins.version(column(1), column(2)),

@@ -199,8 +199,11 @@ impl Applier {
         let judged = self
             .run_one(&judge, &texts(&parameters), Some(target))
             .await?;
-        let count = |column| judged.text(0, column).and_then(|text| text.parse().ok());
-        let (unknown, newer): (u64, u64) = (count(0).unwrap_or(0), count(1).unwrap_or(0));
+        let count = |column| {
+            let count = judged.get(0, column, "how many rows a truncate meets");
+            count.map_err(|source| ApplyError::target(source, Some(target.map.label())))
+        };
+        let (unknown, newer): (u64, u64) = (count(0)?, count(1)?);
         self.counts.conflicts += unknown;
         let recorded = if unknown > 0 {
             self.ledger.take_many(target, unknown)

@@ -83,8 +83,8 @@ impl Applier {
             .each_ref()
             .map(|p| p.as_deref().map(str::as_bytes));
         let answer = self.run_one(CLOCK, &parameters, None).await?;
-        let micros = answer.text(0, 0).and_then(|text| text.parse().ok());
-        Ok(micros.unwrap_or(0))
+        let micros = answer.get(0, 0, "how far the target's clock is behind");
+        micros.map_err(|source| ApplyError::target(source, None))
     }
 
     /// Commits a running transaction, all of whose parts are written. The position stands at

@@ -22,6 +22,9 @@ use crate::conflict::{Local, Rank, Verdict, Version, rival};
 use crate::pgoutput::Tuple;
 use crate::wire::{Batch, Outcome, WireError};
 
+/// The column of [`super::sql::see_row`] and [`super::sql::tombstones`] that says it.
+const WRITTEN_HERE: usize = 3;
+
 /// What a row is that this very transaction wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Own {
@@ -265,24 +268,18 @@ impl Applier {
             let row = error.index.and_then(|index| rows.get(index / 2));
             ApplyError::target(error.error, row.map(|row| row.target.map.label()))
         })?;
-        Ok(outcomes.chunks(2).map(|pair| self.local(pair)).collect())
+        let pairs = rows.iter().zip(outcomes.chunks(2));
+        let held = pairs.map(|(row, pair)| Ok((self.local(pair), written_here(row, how, pair)?)));
+        held.collect()
     }
 
-    /// What holds the key, and what of it this transaction wrote.
-    pub(super) fn local(&self, outcomes: &[Outcome]) -> Held {
-        let here = |outcome: Option<&Outcome>| {
-            outcome.is_some_and(|o| (0..o.rows.len()).any(|row| o.text(row, 3) == Some("true")))
-        };
-        let written_here = WrittenHere {
-            row: here(outcomes.first()),
-            tombstone: here(outcomes.get(1)),
-        };
+    /// What holds the key.
+    pub(super) fn local(&self, outcomes: &[Outcome]) -> Local {
         let mut versions = outcomes.iter().map(|outcome| self.origins.held(outcome));
-        let local = Local {
+        Local {
             row: versions.next().and_then(|rows| rows.into_iter().next()),
             tombstones: versions.next().unwrap_or_default(),
-        };
-        (local, written_here)
+        }
     }
 
     /// What is to be done, the row being locked; nothing where it is not or no longer needed.
@@ -449,4 +446,34 @@ pub(super) fn sets_identity(row: &RowChange) -> bool {
         .columns
         .iter()
         .any(|column| column.identity_always && !column.in_key)
+}
+
+/// What of the key this transaction wrote. The statements that look at whole rows have the row's
+/// own columns in that place, and do not say it.
+fn written_here(
+    row: &RowChange,
+    how: Statement,
+    outcomes: &[Outcome],
+) -> Result<WrittenHere, ApplyError> {
+    let here = |outcome: Option<&Outcome>, says_it: bool| {
+        let Some(outcome) = outcome.filter(|_| says_it) else {
+            return Ok(false);
+        };
+        let flags = (0..outcome.rows.len())
+            .map(|row| outcome.flag(row, WRITTEN_HERE, "whether this transaction wrote a row"));
+        let mut any = false;
+        for flag in flags {
+            any |= flag?;
+        }
+        Ok::<_, WireError>(any)
+    };
+    let versions = row.target.versions();
+    let whole = how == Statement::LockRow && versions.looks_whole();
+    let read = || {
+        Ok(WrittenHere {
+            row: here(outcomes.first(), !whole)?,
+            tombstone: here(outcomes.get(1), versions.merging().is_none())?,
+        })
+    };
+    read().map_err(|source| failed(row, source))
 }

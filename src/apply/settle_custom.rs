@@ -240,7 +240,7 @@ impl Applier {
         let found = rows.iter().zip(outcomes.chunks(EACH.len()));
         Ok(found
             .map(|(row, answers)| Found {
-                local: self.local(&answers[..2]).0,
+                local: self.local(&answers[..2]),
                 row: answers[0]
                     .rows
                     .first()

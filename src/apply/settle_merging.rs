@@ -95,7 +95,7 @@ impl Applier {
         })?;
         let found = rows.iter().zip(outcomes.chunks(2));
         Ok(found
-            .map(|(row, pair)| (self.local(pair).0, kept(&row.target, pair)))
+            .map(|(row, pair)| (self.local(pair), kept(&row.target, pair)))
             .collect())
     }
 }

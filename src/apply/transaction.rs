@@ -21,7 +21,7 @@ use crate::failpoint::failpoint;
 use crate::ids::NodeName;
 use crate::lsn::Lsn;
 use crate::relation::Relation;
-use crate::wire::{Batch, Outcome, Session};
+use crate::wire::{Batch, Outcome, Session, WireError};
 
 /// Opens a target transaction, whatever the server's defaults are.
 const BEGIN: &str = "begin isolation level read committed read write";
@@ -417,7 +417,7 @@ impl Applier {
         statements.extend(self.ending(end, seen));
         let outcomes = self.run_all(&statements).await?;
         self.position.sent = end.end_lsn;
-        let committed = self.committed(&outcomes, end.end_lsn);
+        let committed = self.committed(&outcomes, end.end_lsn)?;
         self.closed();
         failpoint("after_commit");
         Ok(committed)
@@ -454,13 +454,17 @@ impl Applier {
     }
 
     /// What the answer to `COMMIT`, the last one, says.
-    pub(super) fn committed(&mut self, outcomes: &[Outcome], source_end: Lsn) -> Committed {
+    pub(super) fn committed(
+        &mut self,
+        outcomes: &[Outcome],
+        source_end: Lsn,
+    ) -> Result<Committed, ApplyError> {
         self.position.committed = source_end;
-        Committed {
+        Ok(Committed {
             source_end,
-            target_written: last_position(outcomes, 0),
-            target_flushed: last_position(outcomes, 1),
-        }
+            target_written: last_position(outcomes, 0)?,
+            target_flushed: last_position(outcomes, 1)?,
+        })
     }
 
     /// Moves the position past WAL that holds nothing for this link, so that it can be recycled.
@@ -483,7 +487,7 @@ impl Applier {
         statements.extend(COMMIT);
         let outcomes = self.run_all(&statements).await?;
         self.position.sent = end;
-        Ok(self.committed(&outcomes, end))
+        self.committed(&outcomes, end)
     }
 
     /// How far the target's WAL is flushed now.
@@ -491,7 +495,7 @@ impl Applier {
         let outcomes = self
             .run_all(&[("select pg_current_wal_flush_lsn()::text", Vec::new())])
             .await?;
-        Ok(last_position(&outcomes, 0))
+        last_position(&outcomes, 0)
     }
 
     /// Gives up the open transaction, so that the session can be used again.
@@ -536,10 +540,12 @@ pub(super) fn push_all<'p>(
     Ok(())
 }
 
-/// A WAL position in the answer to the last statement.
-fn last_position(outcomes: &[Outcome], column: usize) -> Lsn {
-    let text = outcomes.last().and_then(|outcome| outcome.text(0, column));
-    text.and_then(|text| text.parse().ok()).unwrap_or_default()
+/// A WAL position in the answer to the last statement. Without it nothing is known to be durable.
+fn last_position(outcomes: &[Outcome], column: usize) -> Result<Lsn, ApplyError> {
+    let what = "the end of the target's WAL after a commit";
+    let last = outcomes.last().ok_or(WireError::Unreadable { what });
+    let position = last.and_then(|outcome| outcome.get(0, column, what));
+    position.map_err(|source| ApplyError::target(source, None))
 }
 
 /// The last piece of a transaction that wrote rows.

@@ -59,7 +59,9 @@ impl Applier {
         self.run_one(forget, &parameters, Some(target)).await?;
         let count = target.sql(Statement::NewerShadows);
         let left = self.run_one(count, &parameters, Some(target)).await?;
-        Ok(left.text(0, 0) != Some("0"))
+        let left = left.get::<u64>(0, 0, "how many rows kept aside are newer");
+        let left = left.map_err(|source| ApplyError::target(source, Some(target.map.label())))?;
+        Ok(left > 0)
     }
 
     async fn delete_older(&mut self, target: &Target, time: &str) -> Result<(), ApplyError> {

@@ -25,7 +25,7 @@ pub(super) struct DirLock {
 impl DirLock {
     /// Makes the directory if need be and takes the lock for a daemon.
     pub(super) fn exclusive(data_dir: &Path) -> Result<Self, CheckpointError> {
-        std::fs::create_dir_all(data_dir)
+        super::folder::make_private(data_dir)
             .map_err(|e| CheckpointError::directory(data_dir, "making the data directory", e))?;
         let path = data_dir.join(LOCK_FILE);
         let failed = |e| CheckpointError::directory(&path, "taking its lock", e);

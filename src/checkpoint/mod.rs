@@ -10,6 +10,7 @@
 //! One thread owns the store. A save is accepted at once and is durable when its future ends;
 //! saves that arrive within [`FLUSH_INTERVAL`] of the last flush share the next one.
 
+mod folder;
 mod lock;
 mod peek;
 mod record;

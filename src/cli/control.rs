@@ -1,10 +1,9 @@
 //! `mmrepl pause LINK` and `mmrepl resume LINK`.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::ConfigArg;
+use super::{ConfigArg, output};
 use crate::admin::client::{Peer, post_control};
 use crate::catalog::link_control::set_paused;
 use crate::config::{Config, Node};
@@ -47,12 +46,16 @@ pub async fn run(args: &ControlArgs, paused: bool) -> ExitCode {
     };
     match outcome {
         Ok(taken) => {
-            // Nobody reads any more: the wish is taken all the same.
-            let _ = writeln!(io::stdout(), "{}", report(args, paused, &taken));
+            let report = report(args, paused, &taken);
+            if args.json {
+                output::json_text(&report);
+            } else {
+                output::line(&report);
+            }
             ExitCode::SUCCESS
         }
         Err(sentence) => {
-            eprintln!("mmrepl: {sentence}");
+            output::error(&sentence);
             ExitCode::from(FAILED)
         }
     }

@@ -4,6 +4,8 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
+use super::log_pipe::LogPipe;
+
 /// The environment variable that filters log lines, in the syntax of `tracing-subscriber`.
 const FILTER_VARIABLE: &str = "MMREPL_LOG";
 
@@ -37,13 +39,16 @@ pub(super) fn start(format: LogFormat) -> Result<(), String> {
     for cap in CAPS {
         filter = filter.add_directive(cap.parse().expect("a constant directive parses"));
     }
+    let colour = std::io::stderr().is_terminal();
+    let pipe = LogPipe::start(format, colour);
+    let pipe = pipe.map_err(|error| format!("cannot start the thread that logs: {error}"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        // Else a line that cannot be written is told on standard error, which panics.
+        .log_internal_errors(false)
+        .with_writer(pipe);
     let started = match format {
-        LogFormat::Text => builder
-            .with_ansi(std::io::stderr().is_terminal())
-            .try_init(),
+        LogFormat::Text => builder.with_ansi(colour).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     started.map_err(|error| format!("cannot start logging: {error}"))

@@ -6,6 +6,7 @@ pub mod control;
 pub mod demo;
 pub mod drop;
 pub mod init;
+mod log_pipe;
 mod logs;
 mod output;
 pub mod run;
@@ -14,6 +15,7 @@ pub mod status;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
@@ -23,6 +25,9 @@ pub use logs::LogFormat;
 
 /// The exit code of a command that could not do what it was asked.
 pub const FAILED: u8 = 2;
+
+/// How long blocking work may go on once a command is done.
+const SHUTDOWN_LIMIT: Duration = Duration::from_millis(200);
 
 /// Active-active replication for stock PostgreSQL 14 to 19.
 #[derive(Debug, Parser)]
@@ -90,11 +95,35 @@ impl ConfigArg {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    if std::env::args_os().any(|argument| argument == "--json") {
+        output::errors_are_json();
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misused(&error),
+    };
     if let Err(error) = logs::start(cli.log_format) {
         return refuse(&error);
     }
-    match cli.command {
+    let code = run(cli.command);
+    log_pipe::flush();
+    code
+}
+
+/// Help goes where it was asked for; a mistake in the command line is an error like any other.
+fn misused(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || !output::are_errors_json() {
+        // Nobody reads it; the exit code says the same.
+        let _ = error.print();
+        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(FAILED));
+    }
+    let words = error.to_string();
+    let words = words.trim_start_matches("error: ").lines().next();
+    refuse(&words.unwrap_or("the command line is not understood"))
+}
+
+fn run(command: Command) -> ExitCode {
+    match command {
         Command::Run(args) => run::run(args),
         Command::Init(args) => on_threads(1, init::run(&args)),
         Command::Status(args) => on_threads(1, status::run(&args)),
@@ -114,7 +143,12 @@ fn on_threads(threads: usize, command: impl Future<Output = ExitCode>) -> ExitCo
         .enable_all()
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(command),
+        Ok(runtime) => {
+            let code = runtime.block_on(command);
+            // A name look-up that hangs does not keep the process.
+            runtime.shutdown_timeout(SHUTDOWN_LIMIT);
+            code
+        }
         Err(error) => refuse(&error),
     }
 }

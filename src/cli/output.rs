@@ -2,22 +2,62 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::check::{Problem, Severity};
+use crate::text;
 
-/// Prints a line. Whoever closed the pipe does not want to read more; that is no error.
+/// The command was called with `--json`.
+static ERRORS_ARE_JSON: AtomicBool = AtomicBool::new(false);
+/// Something is on standard output already.
+static HAS_PRINTED: AtomicBool = AtomicBool::new(false);
+
+/// From now on errors are JSON objects.
+pub(super) fn errors_are_json() {
+    ERRORS_ARE_JSON.store(true, Ordering::Relaxed);
+}
+
+/// Whether they are.
+pub(super) fn are_errors_json() -> bool {
+    ERRORS_ARE_JSON.load(Ordering::Relaxed)
+}
+
+/// Prints a line, or several that were laid out here. Whatever names and values are in it, they do
+/// nothing to a terminal.
 pub(super) fn line(text: &dyn Display) {
+    let is_unsafe = |sign| sign != '\n' && text::is_unsafe(sign);
+    print(&text::visible_coloured(&text.to_string(), is_unsafe));
+}
+
+/// Whoever closed the pipe does not want to read more; that is no error.
+fn print(text: &str) {
+    HAS_PRINTED.store(true, Ordering::Relaxed);
     let _ = writeln!(io::stdout(), "{text}");
 }
 
-/// Prints the sentence that says what to do.
+/// Prints the sentence that says what to do. With `--json` it is an object, and where nothing was
+/// printed yet it is on standard output too: a program that reads one object there finds one.
 pub(super) fn error(sentence: &dyn Display) {
-    let _ = writeln!(io::stderr(), "mmrepl: {sentence}");
+    let sentence = sentence.to_string();
+    if !are_errors_json() {
+        let _ = writeln!(io::stderr(), "mmrepl: {}", text::visible_lines(&sentence));
+        return;
+    }
+    let object = serde_json::json!({ "error": sentence });
+    let _ = writeln!(io::stderr(), "{object}");
+    if !HAS_PRINTED.load(Ordering::Relaxed) {
+        json(&object);
+    }
 }
 
 /// Prints a JSON value on one line.
 pub(super) fn json(value: &serde_json::Value) {
-    line(value);
+    print(&value.to_string());
+}
+
+/// Prints JSON that is text already.
+pub(super) fn json_text(value: &str) {
+    print(value);
 }
 
 /// A finding as text: `error    west: wal_level is …` and, below it, the mending command.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::ConfigArg;
+use super::{ConfigArg, output};
 use crate::status::cluster::Verdict;
 use crate::status::gather::{gather, sentence};
 use crate::status::model::ClusterStatus;
@@ -39,7 +39,7 @@ pub async fn run(args: &StatusArgs) -> ExitCode {
     let config = match args.config.load() {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("mmrepl: {}", sentence(&error));
+            output::error(&sentence(&error));
             return ExitCode::from(Verdict::Unknown.exit_code());
         }
     };

@@ -6,6 +6,7 @@ use comfy_table::{CellAlignment, Table};
 
 use super::model::{Column, Conflict, Side, StatsLine};
 use crate::commit_time::CommitTime;
+use crate::text::visible;
 
 /// Longest key shown in a list, in characters.
 const KEY_MAX: usize = 40;
@@ -27,7 +28,7 @@ pub fn list(conflicts: &[Conflict]) -> String {
             conflict.id.to_string(),
             seconds(conflict.decided_at),
             conflict.link.to_string(),
-            conflict.table_name(),
+            visible(&conflict.table_name()).into_owned(),
             shortened(&key(conflict), KEY_MAX),
             conflict.kind.clone(),
             format!("{}{restored}{resolved}", conflict.outcome),
@@ -45,7 +46,7 @@ pub fn stats(lines: &[StatsLine]) -> String {
     let mut table = plain(&headers);
     for line in lines {
         table.add_row([
-            format!("{}.{}", line.schema, line.table),
+            visible(&format!("{}.{}", line.schema, line.table)).into_owned(),
             line.kind.clone().unwrap_or_else(|| "(any)".to_owned()),
             line.outcome
                 .clone()
@@ -138,7 +139,7 @@ fn side_by_side(conflict: &Conflict) -> String {
         let differs = both && left.map(|c| &c.value) != right.map(|c| &c.value);
         table.add_row([
             if differs { "*" } else { "" }.to_owned(),
-            column.name.clone(),
+            visible(&column.name).into_owned(),
             shown(left, conflict.incoming.row.is_some()),
             shown(right, conflict.local.row.is_some()),
         ]);
@@ -181,26 +182,14 @@ fn key(conflict: &Conflict) -> String {
         let value = column
             .value
             .as_deref()
-            .map_or_else(|| "NULL".to_owned(), visible);
-        format!("{}={value}", column.name)
+            .map_or_else(|| "NULL".to_owned(), |value| visible(value).into_owned());
+        format!("{}={value}", visible(&column.name))
     };
     let columns: Vec<String> = conflict.key.iter().map(one).collect();
     if columns.is_empty() {
         return "(no key)".to_owned();
     }
     columns.join(", ")
-}
-
-/// Control characters would act on the terminal.
-fn visible(value: &str) -> String {
-    let character = |c: char| {
-        if c.is_control() {
-            c.escape_default().to_string()
-        } else {
-            c.to_string()
-        }
-    };
-    value.chars().map(character).collect()
 }
 
 fn shortened(text: &str, most: usize) -> String {

@@ -9,16 +9,18 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::caution::Lessons;
-use super::error::LinkError;
+use super::error::{LinkError, failed_state, last_error};
 use super::progress::Progress;
 use super::queue::{Charge, Item, Receiver};
 use super::running::{Due, Running, is_lock_wait};
 use super::window::{Flight, Group, Window};
 use crate::apply::{Applier, ApplyError, Committed, Ready, Touched};
+use crate::assemble::Piece;
 use crate::backoff::Backoff;
 use crate::commit_time::CommitTime;
 use crate::conflict::Seen;
 use crate::error::{RetryClass, Retryable};
+use crate::failpoint::fault_point;
 use crate::ids::LinkName;
 use crate::lsn::Lsn;
 use crate::status::model::{LinkState, Workers};
@@ -77,6 +79,10 @@ pub(super) struct Applying {
     answered_at: Instant,
     /// The source's WAL position when the link started: past it, the backlog is done.
     goal: Lsn,
+    /// Rows written of the transaction that is open on the target.
+    open_rows: u64,
+    /// The link had failed when it connected.
+    pub(super) failed_before: bool,
 }
 
 impl Applying {
@@ -89,6 +95,7 @@ impl Applying {
         (begun, goal): (Committed, Lsn),
     ) -> Self {
         monitor.set_applied(begun.source_end);
+        let failed_before = monitor.is_failing();
         let mut progress = Progress::default();
         progress.applied(begun.source_end, begun.target_written);
         Self {
@@ -108,6 +115,8 @@ impl Applying {
             nothing: None,
             answered_at: Instant::now(),
             goal,
+            open_rows: 0,
+            failed_before,
         }
     }
 
@@ -127,6 +136,7 @@ impl Applying {
         self.show_progress();
         self.show_workers();
         while !stop.is_cancelled() {
+            fault_point("link");
             self.fill();
             self.show_queue();
             if let Some(due) = self.due.take() {
@@ -334,6 +344,7 @@ impl Applying {
                 self.answered_at = Instant::now();
                 self.lessons.caution.taken();
                 self.queue.done(flight.group.charge);
+                self.note_open(&flight.group.pieces, committed.is_some());
                 self.note(committed);
                 self.window.took(begun.elapsed());
                 self.pace(begun.elapsed());
@@ -358,6 +369,9 @@ impl Applying {
             _ => self.lessons.caution.refused(),
         }
         self.ahead = false;
+        if is_lock_wait(&error) && self.applier.workers() == 1 && !self.running.is_open() {
+            self.show_failure(&error);
+        }
         let gave_up = self.applier.rollback().await;
         gave_up.map_err(|source| self.failed(source))?;
         self.in_large = false;
@@ -413,6 +427,17 @@ impl Applying {
         self.monitor.set_applied(end.max(self.progress.position()));
         self.show_progress();
         Ok(())
+    }
+
+    /// Pieces were written; without a commit they belong to a transaction that goes on.
+    pub(super) fn note_open(&mut self, pieces: &[Piece], committed: bool) {
+        let rows: usize = pieces.iter().map(|piece| piece.changes.len()).sum();
+        self.open_rows = if committed {
+            0
+        } else {
+            self.open_rows + rows as u64
+        };
+        self.monitor.set_open_rows(self.open_rows);
     }
 
     /// Takes note of a commit and of what has become durable by it.
@@ -487,14 +512,22 @@ impl Applying {
         let oldest = self.monitor.oldest_unapplied();
         let age = oldest.map_or(0, |time| CommitTime::now().micros_since(time));
         if reached && age < LAG_SHOWN_MICROS {
-            self.monitor.set_state(LinkState::Streaming, None);
+            self.monitor.moves(LinkState::Streaming, None, true);
         } else {
             let reason = format!(
                 "working through the changes that {} has not seen yet",
                 self.options.link.to
             );
-            self.monitor.set_state(LinkState::CatchingUp, Some(reason));
+            self.monitor
+                .moves(LinkState::CatchingUp, Some(reason), false);
         }
+    }
+
+    /// The link tries again by itself, and says what it has met.
+    pub(super) fn show_failure(&self, error: &ApplyError) {
+        let message = format!("{}: {error}", self.options.link.to);
+        let shown = last_error(error, message, error.table());
+        self.monitor.fails(failed_state(error), shown);
     }
 
     pub(super) fn failed(&self, source: ApplyError) -> LinkError {

@@ -11,6 +11,7 @@ use super::LinkContext;
 use super::agreement::check_rules;
 use super::error::LinkError;
 use super::history::{Witnesses, check_slot, start_position};
+use super::other_daemon;
 use super::probe::read_clock;
 use super::reading::ReadingThread;
 use super::workers::{end_left_behind, open_workers};
@@ -30,6 +31,7 @@ use crate::migrate::is_behind;
 use crate::wire::Session;
 use crate::wire::WireError;
 use crate::wire::control;
+use crate::wire::from_tokio_postgres;
 use crate::wire::{PgoutputOptions, ReplicationConnection, ReplicationStream, Streaming};
 
 /// The role, in its name, of the session that applies what is still running on the source.
@@ -72,6 +74,8 @@ pub(super) struct Ready {
     pub source_control: Arc<Client>,
     /// A control connection to the target.
     pub target_control: Arc<Client>,
+    /// Another one, on which nothing waits: it sees whether the target lives, and who holds locks.
+    pub target_watch: Client,
     /// Who the servers are; the position is filled in by the one who saves it.
     pub identity: Checkpoint,
 }
@@ -89,6 +93,9 @@ pub(super) async fn connect(context: &LinkContext, streaming: bool) -> Result<Re
         context.set_paused(true);
     }
     let target_control = open_control(context, target).await?;
+    let target_watch = open_control(context, target).await?;
+    let slot = slot_name(&context.cluster, &context.target.name);
+    other_daemon::check(context, &source_control, &slot).await?;
     check_schema(source, &source_control).await?;
     check_schema(target, &target_control).await?;
     check_clocks(context, &source_control, &target_control).await?;
@@ -134,6 +141,7 @@ pub(super) async fn connect(context: &LinkContext, streaming: bool) -> Result<Re
         reading,
         source_control,
         target_control,
+        target_watch,
         identity,
     })
 }
@@ -146,9 +154,13 @@ pub(super) fn application_name(context: &LinkContext, role: &str) -> String {
 /// A control connection to one of the link's nodes.
 pub(super) async fn open_control(context: &LinkContext, node: &Node) -> Result<Client, LinkError> {
     let name = application_name(context, "control");
-    control(&node.dsn, &name)
-        .await
-        .map_err(|source| at(&node.name, source))
+    let client = control(&node.dsn, &name).await;
+    let client = client.map_err(|source| at(&node.name, source))?;
+    // Catalog look-ups wait for locks too.
+    let limit = format!("set lock_timeout = '{LOCK_TIMEOUT}'");
+    let limited = client.batch_execute(&limit).await;
+    limited.map_err(|error| at(&node.name, from_tokio_postgres(error)))?;
+    Ok(client)
 }
 
 fn at(node: &NodeName, source: WireError) -> LinkError {

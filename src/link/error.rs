@@ -7,10 +7,13 @@ use crate::apply::ApplyError;
 use crate::assemble::AssembleError;
 use crate::catalog::CatalogError;
 use crate::checkpoint::CheckpointError;
+use crate::commit_time::CommitTime;
 use crate::error::{RetryClass, Retryable};
+use crate::fault::Fault;
 use crate::ids::{LinkName, NodeName};
 use crate::migrate::MigrateError;
 use crate::pgoutput::DecodeError;
+use crate::status::model::{LastError, LinkState};
 use crate::wire::WireError;
 
 /// What ended one run of a link.
@@ -95,6 +98,9 @@ pub enum LinkError {
     /// The target's daemon goes by other rules.
     #[error("{0}")]
     RulesDiffer(String),
+    /// Another daemon of the source's node runs the link.
+    #[error("{0}")]
+    OtherDaemon(String),
     /// The checkpoint store failed.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -106,6 +112,9 @@ pub enum LinkError {
         /// With a command.
         remedy: String,
     },
+    /// A panic.
+    #[error(transparent)]
+    Fault(#[from] Fault),
 }
 
 impl Retryable for LinkError {
@@ -115,9 +124,11 @@ impl Retryable for LinkError {
             Self::Catalog { source, .. } => source.retry_class(),
             Self::Apply { source, .. } => source.retry_class(),
             Self::Schema { source, .. } => source.retry_class(),
-            Self::Decode { .. } | Self::Assemble { .. } | Self::NotSetUp { .. } => {
-                RetryClass::Definite
-            }
+            Self::Decode { .. }
+            | Self::Assemble { .. }
+            | Self::NotSetUp { .. }
+            | Self::OtherDaemon(_)
+            | Self::Fault(_) => RetryClass::Definite,
             Self::Running(_) => RetryClass::Transient,
             Self::History(error) => error.retry_class(),
             Self::ClockSkew { .. } | Self::RulesDiffer(_) => RetryClass::Operator,
@@ -170,5 +181,29 @@ impl LinkError {
             Self::Advised { source, .. } => source.relation(),
             _ => None,
         }
+    }
+}
+
+/// What a link is after this error.
+pub(super) fn failed_state(error: &impl Retryable) -> LinkState {
+    match error.retry_class() {
+        RetryClass::Transient => LinkState::Retrying,
+        RetryClass::Definite => LinkState::Blocked,
+        RetryClass::Operator => LinkState::Stopped,
+    }
+}
+
+/// The error as `status` shows it.
+pub(super) fn last_error(
+    error: &impl Retryable,
+    message: String,
+    relation: Option<&str>,
+) -> LastError {
+    LastError {
+        at: CommitTime::now(),
+        sqlstate: error.sqlstate().map(str::to_owned),
+        message,
+        relation: relation.map(str::to_owned),
+        retryable: error.retry_class() == RetryClass::Transient,
     }
 }

@@ -19,15 +19,19 @@ mod connect;
 mod dispatch;
 mod error;
 mod history;
+mod lock_wait;
 mod nap;
+mod other_daemon;
 mod probe;
 mod progress;
 mod queue;
 mod reader;
 mod reading;
 mod remedy;
+mod repeats;
 mod running;
 mod stepwise;
+mod waits;
 mod window;
 mod workers;
 
@@ -42,18 +46,20 @@ use tokio_util::sync::CancellationToken;
 use crate::assemble::{Assembler, OriginFilter, PieceLimits};
 use crate::backoff::Backoff;
 use crate::checkpoint::Checkpoints;
-use crate::commit_time::CommitTime;
 use crate::config::Node;
 use crate::conflict::{Rules, SeenHistory};
-use crate::error::{RetryClass, Retryable};
+use crate::error::Retryable;
+use crate::fault::{Fault, caught, forever};
 use crate::ids::{ClusterName, LinkName, NodeName, SystemId, TimelineId};
 use crate::lsn::Lsn;
-use crate::status::model::{LastError, LinkState};
+use crate::status::model::LinkState;
 use crate::status::monitor::LinkMonitor;
 use applying::{ApplyOptions, Applying, Ended};
 use caution::Lessons;
 use connect::Ready;
+use error::{failed_state, last_error};
 use reader::Reader;
+use repeats::Repeats;
 use running::Running;
 
 pub use error::LinkError;
@@ -114,7 +120,8 @@ impl LinkContext {
 
 /// Runs the link until `stop`. The transaction in hand is finished first.
 pub async fn run(context: LinkContext, stop: CancellationToken) {
-    let probing = tokio::spawn(probe::run(context.clone()));
+    let probed = context.clone();
+    let probing = tokio::spawn(forever(move || probe::run(probed.clone())));
     let mut link = Link {
         context,
         stop,
@@ -122,6 +129,7 @@ pub async fn run(context: LinkContext, stop: CancellationToken) {
         remembered: None,
         transient: Backoff::transient(),
         blocked: Backoff::blocked(),
+        repeats: Repeats::default(),
     };
     Box::pin(link.run()).await;
     link.context.monitor.set_state(
@@ -143,6 +151,7 @@ struct Link {
     remembered: Option<Remembered>,
     transient: Backoff,
     blocked: Backoff,
+    repeats: Repeats,
 }
 
 impl Link {
@@ -153,7 +162,9 @@ impl Link {
                 continue;
             }
             // Boxed: a large future, and its frame is needed once per connection only.
-            match Box::pin(self.stream()).await {
+            let streamed = caught(Box::pin(self.stream())).await;
+            self.context.monitor.disconnected();
+            match streamed.unwrap_or_else(|fault| Err(fault.into())) {
                 Err(error) if self.asks_for_running() && error.is_about_streaming() => {
                     self.give_up_streaming(&error);
                 }
@@ -201,24 +212,25 @@ impl Link {
         let mut paused = self.context.monitor.paused();
         tokio::select! {
             () = self.stop.cancelled() => {}
-            _ = paused.wait_for(|paused| !paused) => {}
+            _ = paused.wait_for(|paused| !paused) => self.context.monitor.starts(),
         }
     }
 
     /// Connects and streams until stopped, paused or failed.
     async fn stream(&mut self) -> Result<(), LinkError> {
         let interrupted = self.interruption();
+        let _ended = interrupted.clone().drop_guard();
         let asked = self.asks_for_running();
         let ready = tokio::select! {
             () = interrupted.cancelled() => return Ok(()),
             ready = connect::connect(&self.context, asked) => ready?,
         };
-        tracing::info!(link = %self.context.link, from = %ready.begun.source_end, "streaming");
+        if !self.context.monitor.is_failing() {
+            tracing::info!(link = %self.context.link, from = %ready.begun.source_end, "streaming");
+        }
         self.context.monitor.add_reconnect();
-        self.transient.reset();
-        let result = Box::pin(self.stream_from((ready, asked), &interrupted)).await;
-        interrupted.cancel();
-        result
+        self.context.monitor.connected();
+        Box::pin(self.stream_from((ready, asked), &interrupted)).await
     }
 
     /// Cancelled when the daemon stops or a person pauses the link.
@@ -276,11 +288,12 @@ impl Link {
         );
         let context = &self.context;
         // Not with the others, so that feedback goes on whatever applying does.
-        let reading = ready.reading.spawn(reader.run());
+        let reading = ready.reading.spawn(caught(reader.run()));
         let result = tokio::select! {
             result = drive(reading, saving, &mut applying, interrupted) => result,
             gone = alive::until_gone(&context.source.name, &ready.source_control) => Err(gone),
-            gone = alive::until_gone(&context.target.name, &ready.target_control) => Err(gone),
+            gone = alive::until_gone(&context.target.name, &ready.target_watch) => Err(gone),
+            () = waits::watch(context, &ready.target_watch) => Ok(()),
             other = agreement::until_rules_differ(context, &ready.target_control) => Err(other),
         };
         self.lessons = applying.take_lessons();
@@ -313,41 +326,55 @@ impl Link {
         }
     }
 
-    /// Says what happened and waits before the next try.
+    /// Says what happened and waits before the next try: longer each time, until something was
+    /// applied.
     async fn back_off(&mut self, error: &LinkError) {
-        let class = error.retry_class();
-        let (state, backoff) = match class {
-            RetryClass::Transient => (LinkState::Retrying, &mut self.transient),
-            RetryClass::Definite => (LinkState::Blocked, &mut self.blocked),
-            RetryClass::Operator => (LinkState::Stopped, &mut self.blocked),
+        let monitor = self.context.monitor.clone();
+        if !monitor.is_failing() {
+            self.transient.reset();
+            self.blocked.reset();
+            self.repeats.over(Instant::now());
+        }
+        if matches!(error, LinkError::Fault(_)) {
+            monitor.add_fault();
+        }
+        let state = failed_state(error);
+        let backoff = match state {
+            LinkState::Retrying => &mut self.transient,
+            _ => &mut self.blocked,
         };
         let delay = backoff.next_delay();
-        let monitor = &self.context.monitor;
-        monitor.error(LastError {
-            at: CommitTime::now(),
-            sqlstate: error.sqlstate().map(str::to_owned),
-            message: error.to_string(),
-            relation: error.relation().map(str::to_owned),
-            retryable: class == RetryClass::Transient,
-        });
-        monitor.set_state(state, Some(error.to_string()));
-        if class == RetryClass::Transient {
-            tracing::warn!(link = %self.context.link, %error, "link interrupted, trying again");
-        } else {
-            tracing::error!(link = %self.context.link, %error, "link needs somebody");
-        }
-        let mut paused = self.context.monitor.paused();
+        monitor.fails(
+            state,
+            last_error(error, error.to_string(), error.relation()),
+        );
+        self.log(state, error);
+        let mut paused = monitor.paused();
         tokio::select! {
             () = self.stop.cancelled() => {}
             _ = paused.wait_for(|paused| *paused) => {}
             () = tokio::time::sleep(delay) => {}
         }
     }
+
+    /// Once, and then once a minute with a count.
+    fn log(&mut self, state: LinkState, error: &LinkError) {
+        let kind = (state, error.sqlstate().map(str::to_owned));
+        let Some(held_back) = self.repeats.note(Instant::now(), kind) else {
+            return;
+        };
+        let link = &self.context.link;
+        if state == LinkState::Retrying {
+            tracing::warn!(%link, %error, held_back, "link interrupted, trying again");
+        } else {
+            tracing::error!(%link, %error, held_back, "link needs somebody");
+        }
+    }
 }
 
 /// Runs the three parts of a link together; the first that ends with an error ends the others.
 async fn drive(
-    mut reading: JoinHandle<Result<(), LinkError>>,
+    mut reading: JoinHandle<Read>,
     saving: impl Future<Output = Result<(), LinkError>>,
     applying: &mut Applying,
     interrupted: &CancellationToken,
@@ -367,10 +394,14 @@ async fn drive(
     result
 }
 
-fn joined(read: Result<Result<(), LinkError>, tokio::task::JoinError>) -> Result<(), LinkError> {
+/// How reading a stream ended.
+type Read = Result<Result<(), LinkError>, Fault>;
+
+fn joined(read: Result<Read, tokio::task::JoinError>) -> Result<(), LinkError> {
     match read {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Ok(Ok(result)) => result,
+        Ok(Err(fault)) => Err(fault.into()),
+        // The thread was told to end.
         Err(_) => Ok(()),
     }
 }

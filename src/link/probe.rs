@@ -17,6 +17,7 @@ use crate::catalog::link_control::read_paused;
 use crate::catalog::slots::slot_state;
 use crate::commit_time::CommitTime;
 use crate::config::Node;
+use crate::failpoint::fault_point;
 use crate::ids::slot_name;
 use crate::status::model::SlotStatus;
 
@@ -39,6 +40,7 @@ pub(super) async fn run(context: LinkContext) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
+        fault_point("probe");
         probe.context.monitor.sample(CommitTime::now());
         match tokio::time::timeout(PROBE_LIMIT, probe.look()).await {
             Ok(Ok(())) => {}
@@ -125,6 +127,9 @@ async fn look_at_slot(context: &LinkContext, source: &Client) -> Result<(), Link
     let current = CatalogError::parse("the WAL position", row.get(0)).map_err(at(node))?;
     let slot = slot_state(source, &name).await.map_err(at(node))?;
     context.monitor.set_current(current);
+    if let Some(confirmed) = slot.as_ref().and_then(|slot| slot.confirmed_flush) {
+        context.monitor.slot_confirmed(confirmed);
+    }
     context.monitor.set_slot(slot.map(|slot| SlotStatus {
         name,
         active: slot.active_pid.is_some(),

@@ -17,7 +17,7 @@ use super::queue::Sender;
 use crate::assemble::{Assembled, Assembler, Piece};
 use crate::commit_time::CommitTime;
 use crate::conflict::{Marker, Seen, SeenHistory};
-use crate::failpoint::failpoint;
+use crate::failpoint::{failpoint, fault_point};
 use crate::ids::{ClusterName, NodeName};
 use crate::lsn::Lsn;
 use crate::pgoutput::{self, Message};
@@ -81,6 +81,7 @@ impl Reader {
     /// Reads until the connection or the applier ends. Dropping it drops the connection.
     pub(super) async fn run(mut self) -> Result<(), LinkError> {
         loop {
+            fault_point("reader");
             while let Some(frame) = self.buffered()? {
                 if !self.frame(frame).await? {
                     return Ok(());

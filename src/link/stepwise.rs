@@ -20,6 +20,8 @@ use crate::status::model::LinkState;
 const CLOCK_POLL: Duration = Duration::from_millis(20);
 /// In-place retries of a transient error before the link reconnects.
 const RETRIES_MAX: u32 = 10;
+/// The same where the link failed before and nothing was applied since.
+const RETRIES_AGAIN: u32 = 1;
 
 impl Applying {
     /// Applies whole transactions: together, and when that fails one by one in their own order.
@@ -64,6 +66,7 @@ impl Applying {
             match self.applier.apply_part(&piece, in_order).await {
                 Ok(committed) => {
                     self.in_large = piece.end.is_none();
+                    self.note_open(std::slice::from_ref(&piece), committed.is_some());
                     self.note(committed);
                     return Ok(());
                 }
@@ -141,8 +144,14 @@ impl Applying {
             error if error.retry_class() == RetryClass::Transient || is_duplicate(&error) => {
                 self.monitor.add_retry();
                 self.window.set_rows_max(self.window.rows_max() / 2);
-                if self.retries.attempts() >= RETRIES_MAX {
+                let tries = self.retries.attempts();
+                let is_known = self.monitor.is_failing() && tries >= RETRIES_AGAIN;
+                if tries >= RETRIES_MAX || (self.failed_before && is_known) {
                     return Err(self.failed(error));
+                }
+                // A deadlock that is over at once is nothing to tell.
+                if tries > 0 || is_lock_wait(&error) {
+                    self.show_failure(&error);
                 }
                 sleep(self.retries.next_delay()).await;
                 Ok(false)
@@ -170,7 +179,7 @@ impl Applying {
             behind.as_millis().max(1),
             link.from
         );
-        self.monitor.set_state(LinkState::Waiting, Some(reason));
+        self.monitor.moves(LinkState::Waiting, Some(reason), false);
         sleep(CLOCK_POLL).await;
         Ok(())
     }

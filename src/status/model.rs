@@ -284,6 +284,9 @@ pub struct Totals {
     pub retries: u64,
     /// Connections made anew.
     pub reconnects: u64,
+    /// Faults in mmrepl itself, each of which ended one attempt.
+    #[serde(default)]
+    pub faults: u64,
 }
 
 /// Averages over the last seconds.
@@ -490,6 +493,7 @@ mod tests {
                 conflicts: counts[4],
                 retries: counts[5],
                 reconnects: counts[6],
+                faults: counts[7],
             },
             rates: Rates {
                 transactions_per_second: seconds,

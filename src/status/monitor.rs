@@ -7,17 +7,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use super::behind::{Behind, Standing};
+use super::health::{Health, Reached};
 use super::model::{
-    Bounds, Lag, LastError, LinkState, LinkStatus, LsnStatus, Notice, SlotStatus, StatusSource,
-    Totals, Workers,
+    Bounds, LastError, LinkState, LinkStatus, LsnStatus, Notice, SlotStatus, StatusSource, Totals,
+    Workers,
 };
-use super::rates::{RateWindow, seconds};
+use super::rates::RateWindow;
 use crate::commit_time::CommitTime;
 use crate::ids::LinkName;
 use crate::lsn::Lsn;
+use crate::text;
 
 /// "No commit waits", which no real commit time is.
 const NO_TIME: i64 = i64::MIN;
+/// Why a link that is starting does not stream.
+const STARTING: &str = "the daemon connects to both servers and checks them";
 /// How many notices are remembered.
 const NOTICES_MAX: usize = 8;
 
@@ -46,6 +51,9 @@ struct Counters {
     conflicts: AtomicU64,
     retries: AtomicU64,
     reconnects: AtomicU64,
+    faults: AtomicU64,
+    /// Rows written of the transaction that is open on the target.
+    open_rows: AtomicU64,
     queue_rows: AtomicU64,
     queue_bytes: AtomicU64,
 }
@@ -62,9 +70,8 @@ struct Positions {
 
 #[derive(Debug)]
 struct Slow {
-    state: LinkState,
-    since: CommitTime,
-    reason: Option<String>,
+    health: Health,
+    behind: Behind,
     slot: Option<SlotStatus>,
     pending: Option<u64>,
     clock_offset_ms: Option<f64>,
@@ -86,9 +93,8 @@ impl LinkMonitor {
 
     fn new_at(link: LinkName, now: CommitTime) -> Self {
         let slow = Slow {
-            state: LinkState::Starting,
-            since: now,
-            reason: Some("the daemon connects to both servers and checks them".to_owned()),
+            health: Health::new(STARTING, now),
+            behind: Behind::default(),
             slot: None,
             pending: None,
             clock_offset_ms: None,
@@ -124,11 +130,11 @@ impl LinkMonitor {
         let mut slow = self.slow();
         slow.samples.note(now, totals);
         LinkStatus {
-            reason: slow.reason.clone(),
+            reason: slow.health.reason(),
             slot: slow.slot.clone(),
             pending_conflicts: slow.pending,
             lsn: self.lsn(),
-            lag: self.lag(now),
+            lag: slow.behind.lag(self.standing(), now),
             totals,
             rates: slow.samples.rates(now),
             clock_offset_ms: slow.clock_offset_ms,
@@ -140,9 +146,9 @@ impl LinkMonitor {
             bounds: Some(self.bounds(slow.limits)),
             ..LinkStatus::new(
                 &self.inner.link,
-                slow.state,
+                slow.health.state(),
                 StatusSource::Daemon,
-                slow.since,
+                slow.health.since(),
             )
         }
     }
@@ -156,26 +162,68 @@ impl LinkMonitor {
 
     /// What the link is doing now.
     pub fn state(&self) -> LinkState {
-        self.slow().state
+        self.slow().health.state()
     }
 
-    /// Changes the state. `since` stays while the state stays, whatever happens to the reason.
+    /// Changes the state, as a person or the daemon decided. `since` stays while the state stays,
+    /// whatever happens to the reason.
     pub fn set_state(&self, state: LinkState, reason: Option<String>) {
-        self.set_state_at(state, reason, CommitTime::now());
+        self.slow().health.set(state, reason, CommitTime::now());
     }
 
-    fn set_state_at(&self, state: LinkState, reason: Option<String>, now: CommitTime) {
+    /// The link connects, after a pause.
+    pub fn starts(&self) {
+        self.set_state(LinkState::Starting, Some(STARTING.to_owned()));
+    }
+
+    /// The link moves, as far as it can tell; `is_done` when nothing is left of what there was to
+    /// apply when it connected. After a failure it is believed once it has come further.
+    pub fn moves(&self, state: LinkState, reason: Option<String>, is_done: bool) {
+        let come = (self.reached(), is_done);
         let mut slow = self.slow();
-        if slow.state != state {
-            slow.state = state;
-            slow.since = now;
-        }
-        slow.reason = reason;
+        slow.health.moves((state, reason), come, CommitTime::now());
     }
 
-    /// Notes an error; it stays visible after it has passed.
-    pub fn error(&self, error: LastError) {
-        self.slow().last_error = Some(error);
+    /// The link cannot go on.
+    pub fn fails(&self, state: LinkState, mut error: LastError) {
+        let (reached, now) = (self.reached(), error.at);
+        error.message = text::sentence(&error.message);
+        error.relation = error.relation.map(|name| text::name(&name));
+        let mut slow = self.slow();
+        let reason = error.message.clone();
+        slow.health.fails((state, reason), reached, now);
+        slow.last_error = Some(error);
+    }
+
+    /// Whether it has failed, and nothing was applied since.
+    pub fn is_failing(&self) -> bool {
+        self.slow().health.is_failing()
+    }
+
+    /// The lock that the link waits for: since when, and who holds it.
+    pub fn set_lock_wait(&self, wait: Option<(CommitTime, String)>) {
+        self.slow().health.waits(wait);
+    }
+
+    /// The stream is read from now on.
+    pub fn connected(&self) {
+        self.slow().behind.connected();
+    }
+
+    /// It is not read any more.
+    pub fn disconnected(&self) {
+        let standing = self.standing();
+        self.slow().behind.disconnected(standing);
+        self.set_oldest_unapplied(None);
+        self.set_open_rows(0);
+    }
+
+    fn reached(&self) -> Reached {
+        let counters = &self.inner.counters;
+        Reached {
+            transactions: counters.transactions.load(Ordering::Relaxed),
+            rows: counters.open_rows.load(Ordering::Relaxed),
+        }
     }
 
     /// Counts applied source transactions.
@@ -212,57 +260,61 @@ impl LinkMonitor {
             .fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The end of the source's WAL.
+    /// Counts one fault in mmrepl itself.
+    pub fn add_fault(&self) {
+        self.inner.counters.faults.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Rows that are written of the transaction that is open on the target.
+    pub fn set_open_rows(&self, rows: u64) {
+        self.inner.counters.open_rows.store(rows, Ordering::Relaxed);
+    }
+
+    /// The end of the source's WAL, as just read.
     pub fn set_current(&self, lsn: Lsn) {
-        self.inner
-            .positions
-            .current
-            .store(lsn.as_u64(), Ordering::Relaxed);
+        self.set_current_at(lsn, CommitTime::now());
+    }
+
+    fn set_current_at(&self, lsn: Lsn, now: CommitTime) {
+        let applied = self.standing().applied;
+        self.slow().behind.look(now, lsn, applied);
+        store(&self.inner.positions.current, lsn);
     }
 
     /// What the source has sent.
     pub fn set_sent(&self, lsn: Lsn) {
-        self.inner
-            .positions
-            .sent
-            .store(lsn.as_u64(), Ordering::Relaxed);
+        store(&self.inner.positions.sent, lsn);
     }
 
     /// What the daemon has received.
     pub fn set_received(&self, lsn: Lsn) {
-        self.inner
-            .positions
-            .received
-            .store(lsn.as_u64(), Ordering::Relaxed);
+        store(&self.inner.positions.received, lsn);
     }
 
     /// What is committed on the target.
     pub fn set_applied(&self, lsn: Lsn) {
-        self.inner
-            .positions
-            .applied
-            .store(lsn.as_u64(), Ordering::Relaxed);
+        store(&self.inner.positions.applied, lsn);
     }
 
     /// What the target has flushed.
     pub fn set_durable(&self, lsn: Lsn) {
-        self.inner
-            .positions
-            .durable
-            .store(lsn.as_u64(), Ordering::Relaxed);
+        store(&self.inner.positions.durable, lsn);
     }
 
     /// What the source was told it may forget.
     pub fn set_confirmed(&self, lsn: Lsn) {
-        self.inner
-            .positions
-            .confirmed
-            .store(lsn.as_u64(), Ordering::Relaxed);
+        store(&self.inner.positions.confirmed, lsn);
     }
 
     /// How many conflicts on the target wait for a person, as last counted.
     pub fn set_pending(&self, count: Option<u64>) {
         self.slow().pending = count;
+    }
+
+    /// What the slot says that the source may forget; nothing new once the link itself knows.
+    pub fn slot_confirmed(&self, lsn: Lsn) {
+        let confirmed = &self.inner.positions.confirmed;
+        confirmed.fetch_max(lsn.as_u64(), Ordering::Relaxed);
     }
 
     /// The slot, as last read from the source; `None` when it is gone.
@@ -304,7 +356,8 @@ impl LinkMonitor {
     }
 
     /// Notes something that happened and is no error; the oldest such note makes room.
-    pub fn notice(&self, message: String) {
+    pub fn notice(&self, mut message: String) {
+        message = text::sentence(&message);
         let mut slow = self.slow();
         if slow.notices.len() >= NOTICES_MAX {
             slow.notices.pop_front();
@@ -377,6 +430,7 @@ impl LinkMonitor {
             conflicts: counters.conflicts.load(Ordering::Relaxed),
             retries: counters.retries.load(Ordering::Relaxed),
             reconnects: counters.reconnects.load(Ordering::Relaxed),
+            faults: counters.faults.load(Ordering::Relaxed),
         }
     }
 
@@ -395,21 +449,19 @@ impl LinkMonitor {
         }
     }
 
-    fn lag(&self, now: CommitTime) -> Lag {
+    /// Before the position on the target is known, what was confirmed is a lower bound.
+    fn standing(&self) -> Standing {
         let lsn = self.lsn();
-        // Before the first position is known there is nothing to compare with.
-        let known = !lsn.applied.is_zero();
-        let bytes = if known {
-            lsn.current.bytes_since(lsn.applied)
+        let applied = if lsn.applied.is_zero() {
+            lsn.confirmed
         } else {
-            0
+            lsn.applied
         };
-        let oldest = self.oldest_unapplied();
-        let seconds = oldest.map_or(0.0, |oldest| seconds(now.micros_since(oldest)));
-        Lag {
-            bytes,
-            seconds: Some(seconds),
-            exact: true,
+        Standing {
+            applied,
+            current: lsn.current,
+            transactions: self.reached().transactions,
+            oldest: self.oldest_unapplied(),
         }
     }
 
@@ -423,9 +475,14 @@ impl LinkMonitor {
     }
 }
 
+fn store(position: &AtomicU64, lsn: Lsn) {
+    position.store(lsn.as_u64(), Ordering::Relaxed);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::model::Lag;
 
     fn at(seconds: f64) -> CommitTime {
         #[allow(clippy::cast_possible_truncation)]
@@ -436,32 +493,37 @@ mod tests {
         LinkMonitor::new_at("east->west".parse().unwrap(), at(0.0))
     }
 
+    fn error(at: CommitTime) -> LastError {
+        LastError {
+            at,
+            sqlstate: None,
+            message: "no".to_owned(),
+            relation: None,
+            retryable: true,
+        }
+    }
+
     #[test]
-    fn since_stays_while_the_state_stays() {
+    fn a_failure_lasts_until_a_transaction_was_applied() {
         let monitor = monitor();
         assert_eq!(monitor.snapshot(at(1.0)).state, LinkState::Starting);
-        monitor.set_state_at(LinkState::Retrying, Some("first".into()), at(2.0));
-        monitor.set_state_at(LinkState::Retrying, Some("second".into()), at(3.0));
+        monitor.fails(LinkState::Retrying, error(at(2.0)));
+        monitor.moves(LinkState::CatchingUp, None, false);
+        monitor.fails(LinkState::Blocked, error(at(3.0)));
         let status = monitor.snapshot(at(4.0));
-        assert_eq!(
-            (status.since, status.reason.as_deref()),
-            (at(2.0), Some("second"))
-        );
-        monitor.set_state_at(LinkState::Streaming, None, at(5.0));
+        assert_eq!((status.state, status.since), (LinkState::Blocked, at(2.0)));
+        assert!(status.last_error.is_some_and(|error| error.at == at(3.0)));
+        monitor.add_transactions(1);
+        monitor.moves(LinkState::Streaming, None, false);
         let status = monitor.snapshot(at(6.0));
-        assert_eq!((status.since, status.reason), (at(5.0), None));
+        assert_eq!((status.state, status.reason), (LinkState::Streaming, None));
     }
 
     #[test]
     fn lag_is_the_age_of_the_oldest_unapplied_commit_and_idle_is_none() {
         let monitor = monitor();
-        assert_eq!(monitor.snapshot(at(1.0)).lag, Lag::default());
-        monitor.set_current(Lsn::new(900));
-        assert_eq!(
-            monitor.snapshot(at(1.0)).lag.bytes,
-            0,
-            "nothing to compare with yet"
-        );
+        assert_eq!(monitor.snapshot(at(1.0)).lag.seconds, None);
+        monitor.set_current_at(Lsn::new(900), at(1.0));
         monitor.set_applied(Lsn::new(400));
         monitor.waits_to_apply(at(2.0));
         monitor.waits_to_apply(at(3.0));
@@ -473,7 +535,8 @@ mod tests {
         assert_eq!(monitor.snapshot(at(3.5)).lag, lag);
         // A commit time ahead of our clock is no negative lag.
         assert_eq!(monitor.snapshot(at(1.0)).lag.seconds, Some(0.0));
-        monitor.set_oldest_unapplied(None);
+        monitor.disconnected();
+        assert_eq!(monitor.snapshot(at(9.0)).lag.seconds, Some(7.0));
         monitor.set_applied(Lsn::new(1000));
         assert_eq!(monitor.snapshot(at(4.0)).lag, Lag::default());
     }
@@ -495,6 +558,7 @@ mod tests {
             conflicts: 2,
             retries: 1,
             reconnects: 1,
+            faults: 0,
         };
         assert_eq!(status.totals, totals);
         let bounds = status.bounds.unwrap();

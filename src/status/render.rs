@@ -4,9 +4,10 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table};
 
-use super::model::{ClusterStatus, Lag, LinkState, LinkStatus, StatusSource, Workers};
+use super::model::{ClusterStatus, Lag, LastError, LinkState, LinkStatus, StatusSource, Workers};
 use super::node::NodeStatus;
 use crate::commit_time::CommitTime;
+use crate::text::visible;
 
 const HEADERS: [&str; 11] = [
     "LINK",
@@ -26,6 +27,8 @@ const NUMBERS: std::ops::RangeInclusive<usize> = 2..=9;
 /// What stands where nobody can know.
 const UNKNOWN: &str = "?";
 const INDENT: &str = "    ";
+/// An error that has passed is told for so long, in microseconds.
+const PASSED_MICROS_MAX: i64 = 600_000_000;
 
 const DAEMON_NOTE: &str = "daemon: told by the link's own daemon; rates are of the last 5 seconds, totals since it started.";
 const CHECKPOINT_NOTE: &str = "checkpoint: the daemon did not answer; from its checkpoint on this machine, the slot on the source and the position on the target.";
@@ -43,7 +46,7 @@ pub fn render(status: &ClusterStatus, color: bool) -> String {
     for (line, link) in lines.zip(&status.links) {
         text.push_str(&paint_state(&line, link, color));
         text.push('\n');
-        details(&mut text, link);
+        details(&mut text, link, status.at);
     }
     for node in &status.nodes {
         about_node(&mut text, node);
@@ -97,7 +100,7 @@ fn row(link: &LinkStatus, now: CommitTime) -> [String; 11] {
 }
 
 /// What is below a link's line: why it does not stream, a slot in danger, the last error.
-fn details(text: &mut String, link: &LinkStatus) {
+fn details(text: &mut String, link: &LinkStatus, now: CommitTime) {
     if let Some(reason) = &link.reason {
         line(text, reason);
     }
@@ -123,31 +126,30 @@ fn details(text: &mut String, link: &LinkStatus) {
     for notice in &link.notices {
         line(text, &format!("{}: {}", moment(notice.at), notice.message));
     }
-    if let Some(error) = &link.last_error
-        && link
-            .reason
-            .as_ref()
-            .is_none_or(|reason| !reason.contains(&error.message))
-    {
-        let state = error
-            .sqlstate
-            .as_ref()
-            .map(|state| format!(" {state}"))
-            .unwrap_or_default();
-        let table = error
-            .relation
-            .as_ref()
-            .map(|name| format!(" in {name}"))
-            .unwrap_or_default();
-        line(
-            text,
-            &format!(
-                "last error {}{state}{table}: {}",
-                moment(error.at),
-                error.message
-            ),
-        );
+    if let Some(error) = &link.last_error {
+        last_error(text, link, (error, now));
     }
+}
+
+/// What a link has met and the reason does not say. Once it streams again, only for a while.
+fn last_error(text: &mut String, link: &LinkStatus, (error, now): (&LastError, CommitTime)) {
+    let streams = link.state == LinkState::Streaming;
+    let told = link.reason.as_ref();
+    let told = told.is_some_and(|reason| reason.contains(&error.message));
+    if told || (streams && now.micros_since(error.at) > PASSED_MICROS_MAX) {
+        return;
+    }
+    let passed = if streams { ", which has passed," } else { "" };
+    let word = |before: &str, word: &Option<String>| {
+        let word = word.as_ref();
+        word.map_or_else(String::new, |word| format!("{before}{word}"))
+    };
+    let (state, table) = (word(" ", &error.sqlstate), word(" in ", &error.relation));
+    let (at, message) = (moment(error.at), &error.message);
+    line(
+        text,
+        &format!("last error{passed} {at}{state}{table}: {message}"),
+    );
 }
 
 /// Rows that are kept aside, and tombstones that are kept longer than was asked for.
@@ -177,12 +179,7 @@ fn about_node(text: &mut String, node: &NodeStatus) {
 
 fn line(text: &mut String, sentence: &str) {
     text.push_str(INDENT);
-    // Whatever a server's message holds, it cannot break the layout or speak to the terminal.
-    text.extend(
-        sentence
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c }),
-    );
+    text.push_str(&visible(sentence));
     text.push('\n');
 }
 
@@ -391,7 +388,7 @@ west->east  stopped            ?  <= 3.0 MB / 61.2 s     ?       ?        ?     
             text.contains("    WAL of slot mmrepl_shop_west is unreserved\n"),
             "{text}"
         );
-        let error = "    last error 2026-01-31 11:59:59 UTC 42703 in public.t: column \"x\" is missing [2J second line\n";
+        let error = "    last error, which has passed, 2026-01-31 11:59:59 UTC 42703 in public.t: column \"x\" is missing\\u{1b}[2J\\nsecond line\n";
         assert!(text.contains(error), "{text}");
     }
 

@@ -12,6 +12,7 @@ use tokio_postgres::{Client, Config, NoTls};
 
 use super::connect::{Handshake, completed, connect};
 use super::error::{ServerError, WireError};
+use super::redact::Raised;
 use super::settings::{self, ServerSays};
 use super::startup::version_number;
 use super::stream::Stream;
@@ -134,5 +135,10 @@ fn server_error(db: &DbError) -> ServerError {
         constraint: text(db.constraint()),
         position,
     };
-    error.redacted()
+    error.made_safe(Raised {
+        file: db.file(),
+        routine: db.routine(),
+        context: db.where_(),
+        has_query: matches!(db.position(), Some(ErrorPosition::Internal { .. })),
+    })
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::backend::ErrorResponseBody;
 
-use super::redact;
+use super::redact::{self, Raised};
 use crate::error::{RetryClass, Retryable, classify_sqlstate};
+use crate::text;
 
 /// An error of a connection. Never holds a password or a row value.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +46,12 @@ pub enum WireError {
     /// The server sent something that does not fit; it may not be PostgreSQL.
     #[error("unexpected answer from the server: {0}")]
     Protocol(String),
+    /// A value that must be there is missing or of another type.
+    #[error("the server's answer cannot be read: {what} is missing or is no such value")]
+    Unreadable {
+        /// What was asked for.
+        what: &'static str,
+    },
     /// A message is larger than PostgreSQL itself allows.
     #[error(
         "a message of {announced} bytes is over the limit of {limit}: the row is too big to send"
@@ -97,9 +104,10 @@ impl WireError {
 impl Retryable for WireError {
     fn retry_class(&self) -> RetryClass {
         match self {
-            Self::Tls { .. } | Self::Auth { .. } | Self::MessageTooBig { .. } => {
-                RetryClass::Definite
-            }
+            Self::Tls { .. }
+            | Self::Auth { .. }
+            | Self::MessageTooBig { .. }
+            | Self::Unreadable { .. } => RetryClass::Definite,
             Self::Server(error) => classify_sqlstate(&error.sqlstate),
             Self::Io { .. }
             | Self::Protocol(_)
@@ -157,6 +165,7 @@ impl ServerError {
             sqlstate: "XX000".to_owned(),
             ..Self::default()
         };
+        let (mut file, mut routine, mut context, mut has_query) = (None, None, None, false);
         let mut fields = body.fields();
         while let Ok(Some(field)) = fields.next() {
             let value = String::from_utf8_lossy(field.value_bytes()).into_owned();
@@ -172,18 +181,39 @@ impl ServerError {
                 b'd' => error.data_type = Some(value),
                 b'n' => error.constraint = Some(value),
                 b'P' => error.position = value.parse().ok(),
+                b'F' => file = Some(value),
+                b'R' => routine = Some(value),
+                b'W' => context = Some(value),
+                b'q' => has_query = true,
                 _ => {}
             }
         }
-        error.redacted()
+        error.made_safe(Raised {
+            file: file.as_deref(),
+            routine: routine.as_deref(),
+            context: context.as_deref(),
+            has_query,
+        })
     }
 
-    /// Removes what may be a row value.
+    /// Removes what may be a row value, and whatever is long or does something to a terminal.
     #[must_use]
-    pub(super) fn redacted(mut self) -> Self {
-        if redact::may_hold_values(&self.sqlstate) {
-            self.message = redact::mask_values(&self.message);
-            self.hint = None;
+    pub(super) fn made_safe(mut self, raised: Raised<'_>) -> Self {
+        let message = redact::safe_message(&self.sqlstate, raised, &self.message);
+        self.message = text::message(&message);
+        let may_hint = redact::may_hint(&self.sqlstate, raised);
+        let hint = self.hint.take().filter(|_| may_hint);
+        self.hint = hint.map(|hint| text::message(&hint));
+        self.severity = text::name(&self.severity);
+        self.sqlstate = text::name(&self.sqlstate);
+        for name in [
+            &mut self.schema,
+            &mut self.table,
+            &mut self.column,
+            &mut self.data_type,
+            &mut self.constraint,
+        ] {
+            *name = name.take().map(|name| text::name(&name));
         }
         self
     }
@@ -195,13 +225,19 @@ impl ServerError {
 }
 
 impl fmt::Display for ServerError {
-    /// One line: the message, the SQLSTATE, and the hint where there is one.
+    /// One line: the message, the SQLSTATE, the constraint where the message does not name it, and
+    /// the hint where there is one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the server says: {} (SQLSTATE {})",
+            "the server says: {} (SQLSTATE {}",
             self.message, self.sqlstate
         )?;
+        let unnamed = |name: &&String| !self.message.contains(name.as_str());
+        if let Some(constraint) = self.constraint.as_ref().filter(unnamed) {
+            write!(f, ", constraint {constraint}")?;
+        }
+        f.write_str(")")?;
         match &self.hint {
             Some(hint) => write!(f, "; {hint}"),
             None => Ok(()),
@@ -274,6 +310,34 @@ mod tests {
         ]);
         assert!(!format!("{error:?} {error}").contains("s3cret"));
         assert!(error.to_string().contains("type integer"));
+    }
+
+    #[test]
+    fn what_is_long_or_does_something_is_made_safe() {
+        let long = format!("{}\u{1b}[31m\nERROR forged", "x".repeat(3_000_000));
+        let error = response(&[(b'C', "XX000"), (b'M', &long), (b't', "a\u{1b}[2Jb")]);
+        let words = error.to_string();
+        assert!(
+            words.len() < 1_200 && !words.contains(['\u{1b}', '\n']),
+            "{words}"
+        );
+        assert_eq!(error.table.as_deref(), Some("a\\u{1b}[2Jb"));
+    }
+
+    #[test]
+    fn a_raised_message_is_replaced_by_who_raised_it() {
+        let error = response(&[
+            (b'C', "23514"),
+            (b'M', "refused value s3cret"),
+            (b'n', "t_v_check"),
+            (b'R', "exec_stmt_raise"),
+            (b'W', "PL/pgSQL function guard() line 3 at RAISE"),
+        ]);
+        assert_eq!(
+            error.to_string(),
+            "the server says: function guard() line 3 raised an error, whose text is in the \
+             server's log (SQLSTATE 23514, constraint t_v_check)"
+        );
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What a statement gave back.
 
+use std::str::FromStr;
+
 use bytes::Bytes;
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::backend::{CommandCompleteBody, DataRowBody};
@@ -21,6 +23,26 @@ impl Outcome {
     pub fn text(&self, row: usize, column: usize) -> Option<&str> {
         let value = self.rows.get(row)?.get(column)?.as_ref()?;
         std::str::from_utf8(value).ok()
+    }
+
+    /// One value, which must be there and be a `T`; `what` says in the error what it is.
+    pub fn get<T: FromStr>(
+        &self,
+        row: usize,
+        column: usize,
+        what: &'static str,
+    ) -> Result<T, WireError> {
+        let value = self.text(row, column).and_then(|text| text.parse().ok());
+        value.ok_or(WireError::Unreadable { what })
+    }
+
+    /// Whether the value is true, as `::text` prints a boolean; it must be one.
+    pub fn flag(&self, row: usize, column: usize, what: &'static str) -> Result<bool, WireError> {
+        match self.text(row, column) {
+            Some("true") => Ok(true),
+            Some("false") => Ok(false),
+            _ => Err(WireError::Unreadable { what }),
+        }
     }
 }
 
@@ -50,4 +72,28 @@ pub(super) fn split_row(row: &DataRowBody) -> Result<Vec<Option<Bytes>>, WireErr
 pub(super) fn affected(body: &CommandCompleteBody) -> u64 {
     let last_word = body.tag().ok().and_then(|tag| tag.rsplit(' ').next());
     last_word.and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_an_error_that_names_it_without_its_value() {
+        let values = vec![Some(Bytes::from_static(b"s3cret")), None];
+        let outcome = Outcome {
+            affected: 1,
+            rows: vec![values, vec![Some(Bytes::from_static(b"17"))]],
+        };
+        assert_eq!(outcome.get::<u64>(1, 0, "a count").unwrap(), 17);
+        for (row, column) in [(0, 0), (0, 1), (1, 1), (9, 0)] {
+            let error = outcome.get::<u64>(row, column, "a count").unwrap_err();
+            let words = error.to_string();
+            assert!(
+                words.contains("a count") && !words.contains("s3cret"),
+                "{words}"
+            );
+            assert!(outcome.flag(row, column, "a flag").is_err());
+        }
+    }
 }

@@ -271,7 +271,8 @@ async fn the_function_is_told_about_both_sides() {
     assert_eq!(cluster.east().value(joined).await, "t");
 }
 
-/// An error blocks the links, with its message; they go on by themselves once it is mended.
+/// An error blocks the links and is named, without what it says of the rows; they go on by
+/// themselves once it is mended.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_function_that_fails_blocks_until_it_is_mended() {
     let fails = FUNCTION.replace("begin", "begin raise exception 'not on my watch';");
@@ -292,7 +293,7 @@ async fn a_function_that_fails_blocks_until_it_is_mended() {
     for (from, to) in [("west", "east"), ("east", "west")] {
         cluster.wait_reason((from, to), &["blocked"], says).await;
         cluster
-            .wait_reason((from, to), &["blocked"], "not on my watch")
+            .wait_reason((from, to), &["blocked"], "raised an error, whose text")
             .await;
     }
     // Applications go on; their later writes wait behind.

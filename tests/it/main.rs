@@ -13,6 +13,7 @@ mod conflicts;
 mod copying;
 mod crossing;
 mod custom;
+mod daemon_process;
 #[cfg(feature = "failpoints")]
 mod equivalence;
 #[cfg(feature = "failpoints")]
@@ -46,6 +47,8 @@ mod streaming;
 mod support;
 mod together;
 mod tombstones;
+mod truth;
+mod truth_samples;
 mod types;
 mod unique;
 mod unique_cases;

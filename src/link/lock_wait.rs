@@ -1,0 +1,218 @@
+//! The sentence that says which lock a link waits for, and who holds it since when. Pure.
+
+use std::fmt::Write as _;
+
+use crate::commit_time::CommitTime;
+use crate::ids::NodeName;
+use crate::text;
+
+/// A lock that a session of the link waits for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct LockWait {
+    /// `relation`, `transactionid`, `tuple`, `advisory` …
+    pub kind: String,
+    /// `schema.table`, where the lock is on one or on one of its rows.
+    pub table: Option<String>,
+    /// Since when.
+    pub since: Option<CommitTime>,
+    /// Those that hold it, or wait for it before us.
+    pub holders: Vec<Holder>,
+}
+
+/// Who holds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Holder {
+    /// The server process; 0 for a prepared transaction.
+    pub pid: i32,
+    /// What it calls itself.
+    pub application: Option<String>,
+    /// Its role.
+    pub user: Option<String>,
+    /// Where it comes from; nothing where it is on the server's own machine.
+    pub address: Option<String>,
+    /// `active`, `idle in transaction` …
+    pub state: Option<String>,
+    /// Since when it is in that state.
+    pub state_since: Option<CommitTime>,
+    /// When its transaction began.
+    pub begun: Option<CommitTime>,
+    /// It waits for a lock itself.
+    pub waits: bool,
+    /// The name of the prepared transaction.
+    pub prepared: Option<String>,
+}
+
+/// The sentence.
+pub(super) fn sentence(node: &NodeName, wait: &LockWait) -> String {
+    let mut words = format!("{node}: waiting for a lock{}", on_what(wait));
+    let holders: Vec<String> = wait.holders.iter().map(holder).collect();
+    if holders.is_empty() {
+        words.push_str(", whose holder the server does not tell");
+    } else {
+        // Writing to a string cannot fail.
+        let _ = write!(words, " held by {}", holders.join(" and by "));
+    }
+    if let Some(advice) = wait.holders.iter().find_map(advice) {
+        let _ = write!(words, "; {advice} on {node} ends that");
+    }
+    words
+}
+
+fn on_what(wait: &LockWait) -> String {
+    let table = wait.table.as_deref().map(text::name);
+    match (wait.kind.as_str(), table) {
+        ("transactionid" | "tuple", Some(table)) => format!(" on a row of {table}"),
+        ("transactionid" | "tuple", None) => " on a row".to_owned(),
+        (_, Some(table)) => format!(" on {table}"),
+        (kind, None) => format!(" ({})", text::name(kind)),
+    }
+}
+
+fn holder(holder: &Holder) -> String {
+    if let Some(name) = &holder.prepared {
+        return format!("the prepared transaction '{}'", text::name(name));
+    }
+    if holder.pid == 0 {
+        return "a prepared transaction".to_owned();
+    }
+    let mut who = Vec::new();
+    let mut add = |what: &str, value: &Option<String>| {
+        let value = value.as_deref().filter(|value| !value.is_empty());
+        who.extend(value.map(|value| format!("{what}{}", text::name(value))));
+    };
+    add("application ", &holder.application);
+    add("user ", &holder.user);
+    add("from ", &holder.address);
+    let who = if who.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", who.join(", "))
+    };
+    format!("process {}{who}{}", holder.pid, doing(holder))
+}
+
+fn doing(holder: &Holder) -> String {
+    let mut words = String::new();
+    if holder.waits {
+        words.push_str(", which waits for a lock itself");
+    } else if let Some(state) = holder.state.as_deref() {
+        let _ = write!(words, ", {}", text::name(state));
+        if let Some(since) = holder.state_since {
+            let _ = write!(words, " since {since}");
+        }
+    }
+    if let Some(begun) = holder.begun {
+        let _ = write!(words, ", its transaction began {begun}");
+    }
+    words
+}
+
+/// Never to end what belongs to mmrepl: that goes on by itself.
+fn advice(holder: &Holder) -> Option<String> {
+    let ours = holder.application.as_deref();
+    let ours = ours.is_some_and(|name| name.starts_with("mmrepl "));
+    match (&holder.prepared, holder.pid) {
+        (Some(name), _) => Some(format!(
+            "`rollback prepared '{}'`",
+            name.replace('\'', "''")
+        )),
+        (None, 0) => None,
+        (None, _) if ours => None,
+        (None, pid) => Some(format!("`select pg_terminate_backend({pid})`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> CommitTime {
+        CommitTime::from_postgres_micros(second * 1_000_000)
+    }
+
+    fn told(wait: &LockWait) -> String {
+        sentence(&"west".parse().unwrap(), wait)
+    }
+
+    fn idle() -> Holder {
+        Holder {
+            pid: 4711,
+            application: Some("psql".into()),
+            user: Some("app".into()),
+            address: Some("10.0.0.7".into()),
+            state: Some("idle in transaction".into()),
+            state_since: Some(at(1)),
+            begun: Some(at(0)),
+            ..Holder::default()
+        }
+    }
+
+    fn wait(kind: &str, holders: &[Holder]) -> LockWait {
+        LockWait {
+            kind: kind.into(),
+            table: Some("public.t".into()),
+            since: Some(at(2)),
+            holders: holders.to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_row_held_by_an_idle_session() {
+        assert_eq!(
+            told(&wait("transactionid", &[idle()])),
+            "west: waiting for a lock on a row of public.t held by process 4711 (application psql, \
+             user app, from 10.0.0.7), idle in transaction since 2000-01-01T00:00:01.000000Z, its \
+             transaction began 2000-01-01T00:00:00.000000Z; \
+             `select pg_terminate_backend(4711)` on west ends that"
+        );
+    }
+
+    #[test]
+    fn a_prepared_transaction_and_somebody_who_waits() {
+        let prepared = Holder {
+            prepared: Some("it's".into()),
+            ..Holder::default()
+        };
+        let words = told(&wait("relation", &[prepared]));
+        assert!(
+            words.contains("on public.t held by the prepared transaction 'it's'"),
+            "{words}"
+        );
+        assert!(
+            words.contains("`rollback prepared 'it''s'` on west"),
+            "{words}"
+        );
+        let waiting = Holder {
+            waits: true,
+            ..idle()
+        };
+        let words = told(&wait("relation", &[waiting]));
+        assert!(words.contains("which waits for a lock itself"), "{words}");
+    }
+
+    #[test]
+    fn what_the_server_hides_is_left_out_and_ours_is_not_to_be_ended() {
+        let hidden = Holder {
+            pid: 9,
+            ..Holder::default()
+        };
+        let words = told(&wait("relation", &[hidden]));
+        assert!(words.contains("held by process 9;"), "{words}");
+        assert!(told(&LockWait::default()).contains("whose holder the server does not tell"));
+        let ours = Holder {
+            application: Some("mmrepl shop east->west apply".into()),
+            ..idle()
+        };
+        assert!(!told(&wait("relation", &[ours])).contains("terminate"));
+    }
+
+    #[test]
+    fn names_do_nothing_to_a_terminal() {
+        let evil = Holder {
+            application: Some("x\u{1b}[2J\nERROR".into()),
+            ..idle()
+        };
+        let words = told(&wait("relation", &[evil]));
+        assert!(!words.contains(['\u{1b}', '\n']), "{words}");
+    }
+}
