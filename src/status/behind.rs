@@ -28,9 +28,18 @@ pub(super) struct Behind {
     nothing_left_at: Option<CommitTime>,
     /// The stream is being read.
     is_connected: bool,
-    /// The oldest commit that was received and not applied when the stream ended, and how many
-    /// transactions were applied then.
-    left_over: Option<(CommitTime, u64)>,
+    /// What was received and not applied when the stream ended.
+    left_over: Option<LeftOver>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct LeftOver {
+    /// The time of the oldest commit.
+    oldest: CommitTime,
+    /// Source transactions applied by then.
+    transactions: u64,
+    /// The last look at the source's WAL by then: it may have been before the commit.
+    looked_at: Option<CommitTime>,
 }
 
 /// Where the link stands.
@@ -77,7 +86,11 @@ impl Behind {
         self.is_connected = false;
         self.note_applied(standing.applied);
         if let Some(oldest) = standing.oldest {
-            self.left_over = Some((oldest, standing.transactions));
+            self.left_over = Some(LeftOver {
+                oldest,
+                transactions: standing.transactions,
+                looked_at: self.looks.back().map(|(at, _)| *at),
+            });
         }
     }
 
@@ -116,9 +129,11 @@ impl Behind {
     /// What was left when the stream ended is left until something was applied, or there is
     /// nothing.
     fn left_over(&self, standing: Standing) -> Option<CommitTime> {
-        let (oldest, transactions) = self.left_over?;
-        let done = standing.transactions > transactions || standing.current <= standing.applied;
-        (!done).then_some(oldest)
+        let left = self.left_over?;
+        let looked = self.looks.back().map(|(at, _)| *at) > left.looked_at;
+        let done = standing.transactions > left.transactions
+            || (looked && standing.current <= standing.applied);
+        (!done).then_some(left.oldest)
     }
 }
 

@@ -538,6 +538,7 @@ mod tests {
         monitor.disconnected();
         assert_eq!(monitor.snapshot(at(9.0)).lag.seconds, Some(7.0));
         monitor.set_applied(Lsn::new(1000));
+        monitor.set_current_at(Lsn::new(1000), at(3.5));
         assert_eq!(monitor.snapshot(at(4.0)).lag, Lag::default());
     }
 

@@ -49,6 +49,7 @@ mod together;
 mod tombstones;
 mod truth;
 mod truth_samples;
+mod truth_setup;
 mod types;
 mod unique;
 mod unique_cases;

@@ -21,21 +21,21 @@ const EVERY: Duration = Duration::from_millis(200);
 const COMMAND_EVERY: usize = 4;
 
 /// One trouble.
-struct Trouble {
-    name: &'static str,
+pub struct Trouble {
+    pub name: &'static str,
     /// The link that it concerns.
-    link: (&'static str, &'static str),
+    pub link: (&'static str, &'static str),
     /// One of these must be seen, with these words in the reason …
-    seen: &'static [&'static str],
-    words: &'static str,
+    pub seen: &'static [&'static str],
+    pub words: &'static str,
     /// … and from then on no other than these.
-    only: &'static [&'static str],
+    pub only: &'static [&'static str],
     /// A commit waits on the source.
-    waits: bool,
-    never: &'static [&'static str],
+    pub waits: bool,
+    pub never: &'static [&'static str],
 }
 
-const TROUBLE: Trouble = Trouble {
+pub const TROUBLE: Trouble = Trouble {
     name: "",
     link: ("east", "west"),
     seen: &[],
@@ -115,7 +115,7 @@ fn links(at: u64, status: &Value) -> Vec<LinkSample> {
 }
 
 /// Samples while the trouble lasts, after it was seen.
-async fn check(cluster: &Cluster, trouble: &Trouble, begun: Instant) {
+pub async fn check(cluster: &Cluster, trouble: &Trouble, begun: Instant) {
     let Trouble { name, link, .. } = trouble;
     if !trouble.seen.is_empty() {
         wait_until(&format!("{name} to be seen"), LIMIT, async || {
@@ -143,7 +143,7 @@ async fn check(cluster: &Cluster, trouble: &Trouble, begun: Instant) {
 }
 
 /// Everything is well again.
-async fn mended(cluster: &Cluster) {
+pub async fn mended(cluster: &Cluster) {
     cluster.wait_streaming().await;
     cluster.wait_equal().await;
     for node in &cluster.nodes {
@@ -158,7 +158,7 @@ async fn mended(cluster: &Cluster) {
     }
 }
 
-const SCHEMA: &str = "create table t (id int primary key, v text);
+pub const SCHEMA: &str = "create table t (id int primary key, v text);
     create table n (a int unique, v text)";
 
 /// Writes on east what runs into the trouble, checks, and mends.
