@@ -2,6 +2,111 @@
 
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 
+/// Words that name no schema without quotes (manual, appendix C).
+const RESERVED: [&str; 101] = [
+    "all",
+    "analyse",
+    "analyze",
+    "and",
+    "any",
+    "array",
+    "as",
+    "asc",
+    "asymmetric",
+    "authorization",
+    "binary",
+    "both",
+    "case",
+    "cast",
+    "check",
+    "collate",
+    "collation",
+    "column",
+    "concurrently",
+    "constraint",
+    "create",
+    "cross",
+    "current_catalog",
+    "current_date",
+    "current_role",
+    "current_schema",
+    "current_time",
+    "current_timestamp",
+    "current_user",
+    "default",
+    "deferrable",
+    "desc",
+    "distinct",
+    "do",
+    "else",
+    "end",
+    "except",
+    "false",
+    "fetch",
+    "for",
+    "foreign",
+    "freeze",
+    "from",
+    "full",
+    "grant",
+    "group",
+    "having",
+    "ilike",
+    "in",
+    "initially",
+    "inner",
+    "intersect",
+    "into",
+    "is",
+    "isnull",
+    "join",
+    "lateral",
+    "leading",
+    "left",
+    "like",
+    "limit",
+    "localtime",
+    "localtimestamp",
+    "natural",
+    "not",
+    "notnull",
+    "null",
+    "offset",
+    "on",
+    "only",
+    "or",
+    "order",
+    "outer",
+    "overlaps",
+    "placing",
+    "primary",
+    "references",
+    "returning",
+    "right",
+    "select",
+    "session_user",
+    "similar",
+    "some",
+    "symmetric",
+    "system_user",
+    "table",
+    "tablesample",
+    "then",
+    "to",
+    "trailing",
+    "true",
+    "union",
+    "unique",
+    "user",
+    "using",
+    "variadic",
+    "verbose",
+    "when",
+    "where",
+    "window",
+    "with",
+];
+
 /// An identifier in double quotes.
 pub fn ident(name: &str) -> String {
     escape_identifier(name)
@@ -17,17 +122,21 @@ pub fn literal(text: &str) -> String {
     escape_literal(text).trim_start().to_owned()
 }
 
-/// `schema.table` for people, quoted only where it must be.
+/// `schema.table` for people and for SQL, quoted only where it must be.
 pub fn readable(schema: &str, name: &str) -> String {
-    let part = |text: &str| {
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-        if text.chars().all(plain) {
-            text.to_owned()
-        } else {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let is_plain =
+        |text: &str| text.chars().all(plain) && !text.starts_with(|c: char| c.is_ascii_digit());
+    let part = |text: &str, quoted: bool| {
+        if quoted || !is_plain(text) {
             ident(text)
+        } else {
+            text.to_owned()
         }
     };
-    format!("{}.{}", part(schema), part(name))
+    // What stands behind a dot may be any word.
+    let reserved = RESERVED.contains(&schema);
+    format!("{}.{}", part(schema, reserved), part(name, false))
 }
 
 /// Identifiers in double quotes, comma-separated.
@@ -45,6 +154,8 @@ mod tests {
         assert_eq!(literal("it's"), "'it''s'");
         assert_eq!(literal("a\\b"), "E'a\\\\b'");
         assert_eq!(readable("public", "Été"), "public.\"Été\"");
+        assert_eq!(readable("user", "order"), "\"user\".order");
+        assert_eq!(readable("public", "1st"), "public.\"1st\"");
         assert_eq!(ident_list(["a", "b"].into_iter()), "\"a\", \"b\"");
     }
 }

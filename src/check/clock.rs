@@ -30,7 +30,7 @@ fn pair(skew_max_us: i64, first: &NodeFacts, facts: &NodeFacts) -> Problem {
     if ahead_us.saturating_abs() > skew_max_us.saturating_add(doubt_us) {
         let what = format!("{what}; max_clock_skew is {} ms", millis(skew_max_us));
         Problem::error(&facts.name, what)
-            .fix("synchronise the clocks (chronyc makestep, timedatectl set-ntp true)")
+            .note("synchronise the clocks (chronyc makestep, timedatectl set-ntp true)")
     } else {
         Problem::info(&facts.name, what)
     }

@@ -2,6 +2,7 @@
 
 use super::Problem;
 use super::facts::NodeFacts;
+use super::mend::Mend;
 use crate::catalog::names::ident;
 use crate::catalog::table::{Column, Table};
 use crate::config::Config;
@@ -26,7 +27,10 @@ pub(super) fn check(config: &Config, facts: &NodeFacts) -> Vec<Problem> {
                     "column {name} of {} {why}, so its changes cannot add up",
                     table.readable()
                 );
-                Problem::error(&facts.name, what).fix(format!("{mend}, on every node"))
+                Problem {
+                    mend,
+                    ..Problem::error(&facts.name, what)
+                }
             });
             problems.extend(error.or_else(|| checked(facts, table, name)));
         }
@@ -40,8 +44,8 @@ fn state(facts: &NodeFacts, table: &Table) -> Option<Problem> {
         let label = table.readable();
         let there = &column.type_name;
         let what = format!("column {STATE_COLUMN} of {label} is {there}; merging needs jsonb");
-        let fix = format!("alter table {label} drop column {STATE_COLUMN}, on every node");
-        Problem::error(&facts.name, what).fix(fix)
+        let drop = format!("alter table {label} drop column {STATE_COLUMN}");
+        Problem::error(&facts.name, what).sql(drop)
     })
 }
 
@@ -52,19 +56,18 @@ fn unique(facts: &NodeFacts, table: &Table) -> Option<Problem> {
     let what = format!(
         "the rows of {label} merge, and {index} makes values unique beside the key: a value taken on two nodes at once stops the link there until one of the rows is changed"
     );
-    let fix = format!(
-        "drop index {}, or give {label} another strategy",
-        ident(index)
-    );
-    Some(Problem::warning(&facts.name, what).fix(fix))
+    let note = format!("let {index} not be unique, or give {label} another strategy");
+    Some(Problem::warning(&facts.name, what).note(note))
 }
 
 /// Why a column cannot be a counter, and what to do.
-fn unfit(table: &Table, name: &str) -> Option<(String, String)> {
+fn unfit(table: &Table, name: &str) -> Option<(String, Mend)> {
     let (label, quoted) = (table.readable(), ident(name));
-    let other = || "name another column in delta_columns".to_owned();
+    let mut mend = Mend::default();
     let Some(column) = table.column(name) else {
-        let mend = format!("alter table {label} add column {quoted} bigint not null default 0");
+        mend.sql(&format!(
+            "alter table {label} add column {quoted} bigint not null default 0"
+        ));
         return Some(("does not exist".to_owned(), mend));
     };
     if !COUNTER_TYPES.contains(&column.type_oid) {
@@ -72,19 +75,28 @@ fn unfit(table: &Table, name: &str) -> Option<(String, String)> {
             "is {} and not smallint, integer, bigint or numeric",
             column.type_name
         );
-        let mend = format!("alter table {label} alter column {quoted} type bigint");
+        mend.note(&format!(
+            "on every node, or name another column: alter table {label} alter column {quoted} type bigint using {quoted}::bigint;"
+        ));
         return Some((why, mend));
     }
     if !column.not_null {
-        let mend = format!("alter table {label} alter column {quoted} set not null");
+        mend.note("on every node");
+        mend.sql(&format!(
+            "update {label} set {quoted} = 0 where {quoted} is null"
+        ));
+        mend.sql(&format!(
+            "alter table {label} alter column {quoted} set not null"
+        ));
         return Some(("may be NULL".to_owned(), mend));
     }
+    mend.note("name another column in delta_columns");
     if is_fixed(column) {
-        return Some(("is generated".to_owned(), other()));
+        return Some(("is generated".to_owned(), mend));
     }
     let mut key = table.key.iter().flat_map(|key| &key.columns);
     key.any(|column| column.name == name)
-        .then(|| ("is part of the key".to_owned(), other()))
+        .then(|| ("is part of the key".to_owned(), mend))
 }
 
 fn is_fixed(column: &Column) -> bool {
@@ -99,8 +111,11 @@ fn checked(facts: &NodeFacts, table: &Table, name: &str) -> Option<Problem> {
     let what = format!(
         "changes of {name} of {label} add up, and {constraint} checks it: a sum of changes on several nodes may break the constraint where no single change does; the link then stops there until the row is corrected"
     );
-    let fix = format!("alter table {label} drop constraint {}", ident(constraint));
-    Some(Problem::warning(&facts.name, what).fix(fix))
+    let note = format!(
+        "where the constraint can be done without: alter table {label} drop constraint {};",
+        ident(constraint)
+    );
+    Some(Problem::warning(&facts.name, what).note(note))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use tokio_postgres::Client;
 
 use super::facts_query as query;
 use super::neighbours::Neighbours;
+use super::sequence_facts::Sequence;
 use crate::catalog::server::{Server, read_server};
 use crate::catalog::table::{Table, load_tables};
 use crate::catalog::{CatalogError, slots};
@@ -61,6 +62,8 @@ pub struct FoundFunction {
     pub may_call: bool,
     /// A hash of its body.
     pub body: String,
+    /// The statement that makes it, empty where it is no plain function.
+    pub definition: String,
 }
 
 /// A server's clock against this machine's.
@@ -132,25 +135,10 @@ pub struct Oddities {
     pub virtual_columns: Vec<(String, String)>,
     /// Triggers that fire for applied rows too: table and trigger.
     pub always_triggers: Vec<(String, String)>,
-    /// Sequences that fill columns of unique indexes.
+    /// Sequences whose values must not be given twice.
     pub sequences: Vec<Sequence>,
     /// Partitioned tables without primary key: a new partition has no replica identity.
     pub partitions_unkeyed: Vec<String>,
-}
-
-/// A sequence behind a column.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sequence {
-    /// `schema.table.column`, the same on every node.
-    pub column: String,
-    /// The sequence, ready for SQL.
-    pub name: String,
-    /// Its first value.
-    pub start: i64,
-    /// Its step.
-    pub increment: i64,
-    /// The value it gave last, if any.
-    pub last: Option<i64>,
 }
 
 /// Asks one server everything. The client should be otherwise idle: the clock is measured on it.

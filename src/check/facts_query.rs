@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio_postgres::Client;
 
-use super::facts::{ClockOffset, Oddities, Rights, Sequence, TableRights};
+use super::facts::{ClockOffset, Oddities, Rights, TableRights};
 use crate::catalog::CatalogError;
 use crate::catalog::parameter::{DEADLOCK_TIMEOUT, REPLICATION_ROLE, may_set};
 use crate::catalog::server::Server;
@@ -170,7 +170,7 @@ pub(super) async fn oddities(
         checked_columns: checked_columns(client, &oids).await?,
         virtual_columns: virtual_columns(client, &oids).await?,
         always_triggers: always_triggers(client, &oids).await?,
-        sequences: sequences(client, &oids).await?,
+        sequences: super::sequence_facts::sequences(client, &oids).await?,
         partitions_unkeyed: tables.iter().filter(unkeyed).map(Table::readable).collect(),
     })
 }
@@ -302,50 +302,4 @@ async fn always_triggers(
         )
     };
     Ok(rows.iter().map(name).collect())
-}
-
-/// Sequences that fill a column of a unique index, by identity or by default.
-async fn sequences(client: &Client, oids: &[u32]) -> Result<Vec<Sequence>, CatalogError> {
-    let sql = "
-        with used as (
-            select d.refobjid as relation, d.refobjsubid as column, d.objid as sequence
-            from pg_catalog.pg_depend d
-            where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
-              and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
-              and d.deptype = 'i' and d.refobjid = any($1)
-            union
-            select f.adrelid, f.adnum, d.refobjid
-            from pg_catalog.pg_attrdef f
-            join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
-                 and d.objid = f.oid and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
-            where f.adrelid = any($1))
-        select n.nspname::text, c.relname::text, a.attname::text,
-               sn.nspname::text, sc.relname::text,
-               s.seqstart, s.seqincrement,
-               case when pg_catalog.has_sequence_privilege(sc.oid, 'USAGE, SELECT')
-                    then pg_catalog.pg_sequence_last_value(sc.oid) end
-        from used u
-        join pg_catalog.pg_sequence s on s.seqrelid = u.sequence
-        join pg_catalog.pg_class sc on sc.oid = u.sequence
-        join pg_catalog.pg_namespace sn on sn.oid = sc.relnamespace
-        join pg_catalog.pg_class c on c.oid = u.relation
-        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-        join pg_catalog.pg_attribute a on a.attrelid = u.relation and a.attnum = u.column
-        where exists (select from pg_catalog.pg_index i
-                      where i.indrelid = u.relation and i.indisunique and u.column = any(i.indkey))
-        order by 1, 2, 3";
-    let rows = client.query(sql, &[&oids]).await;
-    let rows = rows.map_err(CatalogError::query("read sequences"))?;
-    let sequence = |row: &tokio_postgres::Row| Sequence {
-        column: format!(
-            "{}.{}",
-            crate::catalog::names::readable(row.get(0), row.get(1)),
-            row.get::<_, &str>(2)
-        ),
-        name: crate::catalog::names::readable(row.get(3), row.get(4)),
-        start: row.get(5),
-        increment: row.get(6),
-        last: row.get(7),
-    };
-    Ok(rows.iter().map(sequence).collect())
 }

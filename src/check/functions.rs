@@ -18,7 +18,8 @@ select case when p.prokind <> 'f' then 'no function but '
        p.provolatile = 'v',
        pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
        and pg_catalog.has_schema_privilege(n.oid, 'USAGE'),
-       pg_catalog.md5(coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc))
+       pg_catalog.md5(coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc)),
+       case when p.prokind = 'f' then pg_catalog.pg_get_functiondef(p.oid) else '' end
 from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
 where n.nspname = $1 and p.proname = $2
   and p.proargtypes = pg_catalog.format('%1$s %1$s %1$s',
@@ -47,6 +48,7 @@ pub(super) async fn gather(
                 is_volatile: row.get(1),
                 may_call: row.get(2),
                 body: row.get(3),
+                definition: row.get(4),
             }),
         });
     }
@@ -64,7 +66,7 @@ pub(super) fn check(nodes: &[NodeFacts]) -> Vec<Problem> {
                 Some((other, there.find_map(|own| own.found.as_ref())?))
             });
             match &function.found {
-                None => problems.push(missing(facts, function, first.map(|(node, _)| node))),
+                None => problems.push(missing(facts, function, first)),
                 Some(found) => {
                     problems.extend(unfit(facts, function, found));
                     problems.extend(differs(facts, function, found, first));
@@ -75,21 +77,28 @@ pub(super) fn check(nodes: &[NodeFacts]) -> Vec<Problem> {
     problems
 }
 
-fn missing(facts: &NodeFacts, function: &Function, there: Option<&NodeFacts>) -> Problem {
+fn missing(
+    facts: &NodeFacts,
+    function: &Function,
+    there: Option<(&NodeFacts, &FoundFunction)>,
+) -> Problem {
     let (name, table) = (&function.name, &function.table);
     let what =
         format!("function {name}{ARGUMENTS}, which decides about {table}, does not exist here");
-    let fix = match there {
-        Some(other) => format!(
-            "create it as it is on {}: select pg_get_functiondef('{}{ARGUMENTS}'::regprocedure)",
-            other.name,
-            name.replace('\'', "''")
-        ),
-        None => format!(
-            "create function {name}(a jsonb, b jsonb, meta jsonb) returns jsonb …, on every node"
-        ),
-    };
-    Problem::error(&facts.name, what).fix(fix)
+    let problem = Problem::error(&facts.name, what);
+    match there {
+        Some((other, found)) => problem
+            .note(format!(
+                "create it as it is on {}: select pg_get_functiondef('{}{ARGUMENTS}'::regprocedure)",
+                other.name,
+                name.replace('\'', "''")
+            ))
+            .sql(format!("create schema if not exists {}", function.schema))
+            .sql(found.definition.trim_end()),
+        None => problem.note(format!(
+            "on every node: create function {name}(a jsonb, b jsonb, meta jsonb) returns jsonb …"
+        )),
+    }
 }
 
 fn unfit(facts: &NodeFacts, function: &Function, found: &FoundFunction) -> Vec<Problem> {
@@ -103,23 +112,24 @@ fn unfit(facts: &NodeFacts, function: &Function, found: &FoundFunction) -> Vec<P
                 None => format!("a function that returns {}", found.returns),
             }
         );
-        let fix = format!("drop function {name}{ARGUMENTS}, and create it anew, on every node");
-        problems.push(Problem::error(&facts.name, what).fix(fix));
+        let note = format!(
+            "drop function {name}{ARGUMENTS}; then create it as a function that returns jsonb"
+        );
+        problems.push(Problem::error(&facts.name, what).note(note));
     }
     if !found.may_call {
         let what = format!("the role may not call {name}{ARGUMENTS}, which decides about {table}");
         let (schema, user) = (&function.schema, ident(&facts.server.user));
-        let fix = format!(
-            "grant usage on schema {schema} to {user}; grant execute on function {name}{ARGUMENTS} to {user}"
-        );
-        problems.push(Problem::error(&facts.name, what).fix(fix));
+        let usage = format!("grant usage on schema {schema} to {user}");
+        let execute = format!("grant execute on function {name}{ARGUMENTS} to {user}");
+        problems.push(Problem::error(&facts.name, what).sql(usage).sql(execute));
     }
     if found.is_volatile {
         let what = format!(
             "{name}{ARGUMENTS}, which decides about {table}, is declared VOLATILE: it must make the same of the same arguments on every node, whenever it is called"
         );
-        let fix = format!("alter function {name}{ARGUMENTS} immutable");
-        problems.push(Problem::warning(&facts.name, what).fix(fix));
+        let alter = format!("alter function {name}{ARGUMENTS} immutable");
+        problems.push(Problem::warning(&facts.name, what).sql(alter));
     }
     problems
 }
@@ -136,10 +146,10 @@ fn differs(
         "{name}{ARGUMENTS}, which decides about {table}, has another body here than on {}: nodes that decide differently do not end equal",
         other.name
     );
-    let fix = format!(
-        "create or replace it as on {}: select pg_get_functiondef('{}{ARGUMENTS}'::regprocedure)",
+    let note = format!(
+        "where the one on {} is right, make it the same here: select pg_get_functiondef('{}{ARGUMENTS}'::regprocedure);",
         other.name,
         name.replace('\'', "''")
     );
-    Some(Problem::warning(&facts.name, what).fix(fix))
+    Some(Problem::warning(&facts.name, what).note(note))
 }

@@ -9,19 +9,24 @@ mod counters;
 pub mod facts;
 mod facts_query;
 mod functions;
+pub mod mend;
 pub mod neighbours;
 mod rights;
 mod rules;
+mod sequence_facts;
 mod sequences;
 mod settings;
 mod structure;
 mod tables;
+mod unreachable;
+
+use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use crate::config::Config;
-use crate::error::Retryable;
 use crate::ids::NodeName;
-use crate::wire::WireError;
 use facts::NodeFacts;
+use mend::Mend;
+pub use unreachable::unreachable;
 
 /// How bad a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -36,30 +41,68 @@ pub enum Severity {
 }
 
 /// One finding.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The node it was found on.
     pub node: NodeName,
     /// How bad it is.
     pub severity: Severity,
-    /// What is wrong, one sentence.
+    /// What is wrong, one sentence that names everything.
     pub what: String,
-    /// The command that mends it, where there is one.
-    pub fix: Option<String>,
+    /// The same where a long list is cut, for a terminal.
+    pub brief: String,
+    /// What mends it.
+    pub mend: Mend,
+}
+
+/// What programs read: whole lists, and `fix` only where there is one.
+impl Serialize for Problem {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let fix = (!self.mend.is_empty()).then(|| self.mend.to_string());
+        let mut fields = serializer.serialize_struct("Problem", 4)?;
+        fields.serialize_field("node", &self.node)?;
+        fields.serialize_field("severity", &self.severity)?;
+        fields.serialize_field("what", &self.what)?;
+        fields.serialize_field("fix", &fix)?;
+        fields.end()
+    }
 }
 
 impl Problem {
     fn new(node: &NodeName, severity: Severity, what: impl Into<String>) -> Self {
+        let what = what.into();
         Self {
             node: node.clone(),
             severity,
-            what: what.into(),
-            fix: None,
+            brief: what.clone(),
+            what,
+            mend: Mend::default(),
         }
     }
 
-    fn fix(mut self, fix: impl Into<String>) -> Self {
-        self.fix = Some(fix.into());
+    /// A problem of many things; `say` makes the sentence from their list.
+    fn of_many(
+        node: &NodeName,
+        severity: Severity,
+        names: &[String],
+        say: impl Fn(&str) -> String,
+    ) -> Self {
+        let brief = say(&short_list(names));
+        Self {
+            brief,
+            ..Self::new(node, severity, say(&names.join(", ")))
+        }
+    }
+
+    /// Adds a statement that mends it, without its semicolon.
+    fn sql(mut self, statement: impl AsRef<str>) -> Self {
+        self.mend.sql(statement.as_ref());
+        self
+    }
+
+    /// Adds what a person is to do or to decide.
+    fn note(mut self, sentence: impl AsRef<str>) -> Self {
+        self.mend.note(sentence.as_ref());
         self
     }
 
@@ -73,6 +116,18 @@ impl Problem {
 
     fn info(node: &NodeName, what: impl Into<String>) -> Self {
         Self::new(node, Severity::Info, what)
+    }
+}
+
+/// How many names a sentence lists on a terminal before it only counts the rest.
+const NAMES_MAX: usize = 5;
+
+/// `a, b, c and 17 more`.
+fn short_list(names: &[String]) -> String {
+    let shown = names[..names.len().min(NAMES_MAX)].join(", ");
+    match names.len().saturating_sub(NAMES_MAX) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 
@@ -102,25 +157,6 @@ pub fn judge(config: &Config, nodes: &[NodeFacts]) -> Vec<Problem> {
     problems.extend(functions::check(nodes));
     problems.sort_by_key(|problem| problem.severity);
     problems
-}
-
-/// The problem that a server could not be asked at all.
-pub fn unreachable(node: &NodeName, target: &str, error: &WireError) -> Problem {
-    let what = format!("cannot connect to {target}: {error}");
-    let fix = match error.sqlstate() {
-        Some("28P01") => {
-            "set the right password in the dsn, in $PGPASSWORD or in the password file"
-        }
-        Some("28000") => {
-            "allow the role in pg_hba.conf, for the database itself and, for streaming, with the same rights; then: select pg_reload_conf()"
-        }
-        Some("3D000") => "create the database, or set the right dbname in the dsn",
-        Some("53300") => "raise max_connections or close connections",
-        _ => {
-            "start the server, or set the right host and port in the dsn; listen_addresses, firewalls and pg_hba.conf can also be the cause"
-        }
-    };
-    Problem::error(node, what).fix(fix)
 }
 
 /// The problem that a server answered, but refused a question.

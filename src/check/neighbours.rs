@@ -126,7 +126,7 @@ pub(super) fn check(config: &Config, facts: &NodeFacts) -> Vec<Problem> {
             "the replication slot {} belongs to database {} of the same server, where a cluster of the name {} is set up; this one is for database {}",
             slot.name, slot.database, config.cluster, facts.server.database
         );
-        Problem::error(&facts.name, what).fix(format!(
+        Problem::error(&facts.name, what).note(format!(
             "give this cluster another name in [cluster], or drop the other one with its own file: mmrepl drop (its daemons stopped, dbname={})",
             slot.database
         ))
@@ -141,7 +141,7 @@ pub(super) fn check(config: &Config, facts: &NodeFacts) -> Vec<Problem> {
         let what = format!(
             "the configuration does not name node {gone}, and this server still has its position and origins{holds}"
         );
-        Problem::warning(&facts.name, what).fix(format!("mmrepl drop --node {gone}"))
+        Problem::warning(&facts.name, what).note(format!("mmrepl drop --node {gone}"))
     });
     taken.chain(gone).collect()
 }

@@ -2,13 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::Problem;
 use super::facts::{NodeFacts, TableRights};
+use super::{Problem, Severity};
 use crate::catalog::names::{ident, qualified, readable};
 use crate::catalog::parameter::{DEADLOCK_TIMEOUT, REPLICATION_ROLE};
-
-/// How many table names a sentence lists before it only counts.
-const NAMES_MAX: usize = 5;
 
 pub(super) fn check(facts: &NodeFacts) -> Vec<Problem> {
     let mut problems = role(facts);
@@ -26,7 +23,7 @@ fn role(facts: &NodeFacts) -> Vec<Problem> {
     if !rights.replication {
         let what = format!("role {user} may not replicate");
         let fix = format!("alter role {user} replication");
-        problems.push(Problem::error(&facts.name, what).fix(fix));
+        problems.push(Problem::error(&facts.name, what).sql(fix));
     }
     if !rights.create_on_database {
         let database = ident(&facts.server.database);
@@ -34,18 +31,22 @@ fn role(facts: &NodeFacts) -> Vec<Problem> {
             "role {user} may not create schema mmrepl and publications in database {database}"
         );
         let fix = format!("grant create on database {database} to {user}");
-        problems.push(Problem::error(&facts.name, what).fix(fix));
+        problems.push(Problem::error(&facts.name, what).sql(fix));
     }
     if rights.parameters_refused.contains(&REPLICATION_ROLE) {
         let what = format!(
             "role {user} may not set session_replication_role, so triggers and foreign keys would fire for applied rows"
         );
-        let fix = if facts.server.major() >= 15 {
-            format!("grant set on parameter session_replication_role to {user}")
+        let problem = Problem::error(&facts.name, what);
+        problems.push(if facts.server.major() >= 15 {
+            problem.sql(format!(
+                "grant set on parameter session_replication_role to {user}"
+            ))
         } else {
-            format!("alter role {user} superuser (on PostgreSQL 14 there is no finer grant)")
-        };
-        problems.push(Problem::error(&facts.name, what).fix(fix));
+            problem
+                .note("on PostgreSQL 14 there is no finer grant")
+                .sql(format!("alter role {user} superuser"))
+        });
     }
     problems.extend(giving_way(facts));
     problems
@@ -61,7 +62,7 @@ fn giving_way(facts: &NodeFacts) -> Option<Problem> {
             "role {user} may not set deadlock_timeout, so where local writers and replication wait for each other's rows in a circle the server may end either"
         );
         Problem::warning(&facts.name, what)
-            .fix(format!("grant set on parameter deadlock_timeout to {user}"))
+            .sql(format!("grant set on parameter deadlock_timeout to {user}"))
     })
 }
 
@@ -77,7 +78,7 @@ fn functions(facts: &NodeFacts) -> Option<Problem> {
             &facts.name,
             format!("role {user} may not use replication origins"),
         )
-        .fix(format!(
+        .sql(format!(
             "grant execute on function {} to {user}",
             list.join(", ")
         ))
@@ -97,7 +98,7 @@ fn schemas(facts: &NodeFacts) -> Option<Problem> {
             &facts.name,
             format!("role {user} may not use schema {list}"),
         )
-        .fix(format!("grant usage on schema {list} to {user}"))
+        .sql(format!("grant usage on schema {list} to {user}"))
     })
 }
 
@@ -113,7 +114,7 @@ fn grants(facts: &NodeFacts) -> Vec<Problem> {
     {
         schemas.entry(&table.schema).or_default().push(table);
     }
-    let problem = |(schema, tables): (&str, Vec<&TableRights>)| {
+    let problem = |tables: Vec<&TableRights>| {
         let mut missing: Vec<&str> = tables
             .iter()
             .flat_map(|table| &table.missing)
@@ -122,22 +123,15 @@ fn grants(facts: &NodeFacts) -> Vec<Problem> {
         missing.sort_unstable();
         missing.dedup();
         let missing = missing.join(", ");
-        let on = if tables.len() > NAMES_MAX {
-            format!("all tables in schema {}", ident(schema))
-        } else {
-            let names: Vec<String> = tables
-                .iter()
-                .map(|table| qualified(&table.schema, &table.name))
-                .collect();
-            names.join(", ")
-        };
-        Problem::error(
-            &facts.name,
-            format!("role {user} may not {missing} on {}", name_list(&tables)),
-        )
-        .fix(format!("grant {missing} on {on} to {user}"))
+        let problem = Problem::of_many(&facts.name, Severity::Error, &names(&tables), |list| {
+            format!("role {user} may not {missing} on {list}")
+        });
+        tables.iter().fold(problem, |problem, table| {
+            let (missing, table) = (&table.missing, qualified(&table.schema, &table.name));
+            problem.sql(format!("grant {} on {table} to {user}", missing.join(", ")))
+        })
     };
-    schemas.into_iter().map(problem).collect()
+    schemas.into_values().map(problem).collect()
 }
 
 /// Publications, replica identities and `enable always trigger` need the owner's rights.
@@ -150,12 +144,13 @@ fn ownership(facts: &NodeFacts) -> Vec<Problem> {
         }
     }
     let problem = |(owner, tables): (&str, Vec<&TableRights>)| {
-        let what = format!(
-            "role {user} does not have the rights of {}, the owner of {}; publishing a table needs them",
-            ident(owner),
-            name_list(&tables)
-        );
-        Problem::error(&facts.name, what).fix(format!("grant {} to {user}", ident(owner)))
+        let owner = ident(owner);
+        Problem::of_many(&facts.name, Severity::Error, &names(&tables), |list| {
+            format!(
+                "role {user} does not have the rights of {owner}, the owner of {list}; publishing a table needs them"
+            )
+        })
+        .sql(format!("grant {owner} to {user}"))
     };
     owners.into_iter().map(problem).collect()
 }
@@ -169,17 +164,14 @@ fn row_security(facts: &NodeFacts) -> Option<Problem> {
         .collect();
     let user = ident(&facts.server.user);
     (!hidden.is_empty()).then(|| {
-        let what = format!(
-            "row level security hides rows of {} from role {user}",
-            name_list(&hidden)
-        );
-        Problem::error(&facts.name, what).fix(format!("alter role {user} bypassrls"))
+        Problem::of_many(&facts.name, Severity::Error, &names(&hidden), |list| {
+            format!("row level security hides rows of {list} from role {user}")
+        })
+        .sql(format!("alter role {user} bypassrls"))
     })
 }
 
-fn name_list(tables: &[&TableRights]) -> String {
-    let names = tables
-        .iter()
-        .map(|table| readable(&table.schema, &table.name));
-    super::tables::short_list(&names.collect::<Vec<_>>())
+fn names(tables: &[&TableRights]) -> Vec<String> {
+    let name = |table: &&TableRights| readable(&table.schema, &table.name);
+    tables.iter().map(name).collect()
 }

@@ -2,6 +2,7 @@
 
 use super::Problem;
 use super::facts::NodeFacts;
+use super::tables::add_key;
 use crate::catalog::table::{Column, Table};
 use crate::config::Config;
 use crate::conflict::Rule;
@@ -41,16 +42,15 @@ fn unsent(facts: &NodeFacts, table: &Table, rule: &Rule) -> Option<Problem> {
         let what = format!(
             "{label} must send whole old rows, and PostgreSQL 18 refuses every update and delete then, because column {column} is generated and not stored"
         );
-        let fix = format!("make {column} stored, drop it, or exclude {label}");
-        Problem::error(&facts.name, what).fix(fix)
+        let note = format!("make {column} stored, drop it, or exclude {label}");
+        Problem::error(&facts.name, what).note(note)
     })
 }
 
 fn without_key(facts: &NodeFacts, table: &Table, rule: &Rule) -> Problem {
     let (name, rule) = (table.readable(), rule.name());
     let what = format!("{name} has no key, so {rule} cannot tell which rows compete");
-    let fix = format!("alter table {name} add primary key (…), on every node");
-    Problem::error(&facts.name, what).fix(fix)
+    Problem::error(&facts.name, what).note(add_key(&name))
 }
 
 /// A row without an order of versions is newer or older than none: it cannot be kept aside.
@@ -65,9 +65,8 @@ fn unique(facts: &NodeFacts, table: &Table, rule: &Rule) -> Option<Problem> {
         let what = format!(
             "{who} decides about the rows of {label}, and {index} makes values unique beside the key: a value taken on two nodes at once stops the link there until one of the rows is changed"
         );
-        let index = crate::catalog::names::ident(index);
-        let fix = format!("drop index {index}, or give {label} another strategy");
-        Problem::warning(&facts.name, what).fix(fix)
+        let note = format!("let {index} not be unique, or give {label} another strategy");
+        Problem::warning(&facts.name, what).note(note)
     })
 }
 
@@ -78,8 +77,8 @@ fn column(facts: &NodeFacts, table: &Table, rule: &Rule) -> Option<Problem> {
         (None, Some(_)) => None,
         (None, None) => {
             let what = format!("{label} has no column {name}, which version_column decides by");
-            let fix = format!("alter table {label} add column {quoted} bigint, on every node");
-            Some(Problem::error(&facts.name, what).fix(fix))
+            let add = format!("alter table {label} add column {quoted} bigint");
+            Some(Problem::error(&facts.name, what).sql(add))
         }
         (Some(column), Some(added)) => {
             let right = ADDED_TYPES.contains(&(added, column.type_oid));
@@ -89,14 +88,14 @@ fn column(facts: &NodeFacts, table: &Table, rule: &Rule) -> Option<Problem> {
                     "column {name} of {label} is {there}; {} needs {added}",
                     rule.name()
                 );
-                let fix = format!("alter table {label} drop column {quoted}, on every node");
-                Problem::error(&facts.name, what).fix(fix)
+                let drop = format!("alter table {label} drop column {quoted}");
+                Problem::error(&facts.name, what).sql(drop)
             })
         }
         (Some(column), None) => unfit(table, column).map(|(why, mend)| {
             let what =
                 format!("column {name} of {label} {why}, so version_column cannot decide by it");
-            Problem::error(&facts.name, what).fix(format!("{mend}, on every node"))
+            Problem::error(&facts.name, what).note(mend)
         }),
     }
 }
@@ -117,7 +116,9 @@ fn unfit(table: &Table, column: &Column) -> Option<(String, String)> {
         );
         return Some((
             why,
-            format!("alter table {label} alter column {quoted} type bigint"),
+            format!(
+                "on every node, or name another column: alter table {label} alter column {quoted} type bigint using {quoted}::bigint;"
+            ),
         ));
     }
     if column.generated || column.identity_always {

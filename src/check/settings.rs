@@ -15,11 +15,13 @@ pub(super) fn check(config: &Config, facts: &NodeFacts) -> Vec<Problem> {
     problems
 }
 
+const RESTART: &str = "then restart the server";
+
 fn version(facts: &NodeFacts) -> Option<Problem> {
     let major = facts.server.major();
     if major < *MAJORS.start() {
         let what = format!("the server is PostgreSQL {major}; mmrepl needs 14 or newer");
-        return Some(Problem::error(&facts.name, what).fix("upgrade the server (pg_upgrade)"));
+        return Some(Problem::error(&facts.name, what).note("upgrade the server (pg_upgrade)"));
     }
     let newer = major > *MAJORS.end();
     newer.then(|| {
@@ -36,8 +38,9 @@ fn server_settings(facts: &NodeFacts) -> Vec<Problem> {
     if server.in_recovery {
         let what = "the server is a hot standby, which takes no writes";
         problems.push(
-            Problem::error(&facts.name, what)
-                .fix("point the dsn at the primary, or: select pg_promote()"),
+            Problem::error(&facts.name, what).note(
+                "point the dsn at the primary, or make this server one: select pg_promote();",
+            ),
         );
     }
     problems.extend(wal_level(facts));
@@ -45,7 +48,8 @@ fn server_settings(facts: &NodeFacts) -> Vec<Problem> {
         let what = "track_commit_timestamp is off; the time of a write decides conflicts";
         problems.push(
             Problem::error(&facts.name, what)
-                .fix("alter system set track_commit_timestamp = on; then restart the server"),
+                .sql("alter system set track_commit_timestamp = on")
+                .note(RESTART),
         );
     }
     problems
@@ -65,8 +69,8 @@ fn wal_level(facts: &NodeFacts) -> Option<Problem> {
         "logical"
     };
     let what = format!("wal_level is {level}; it must be {wanted}");
-    let fix = "alter system set wal_level = 'logical'; then restart the server";
-    Some(Problem::error(&facts.name, what).fix(fix))
+    let set = "alter system set wal_level = 'logical'";
+    Some(Problem::error(&facts.name, what).sql(set).note(RESTART))
 }
 
 /// Whether what this node still needs fits under the server's limits.
@@ -104,19 +108,22 @@ fn room(config: &Config, facts: &NodeFacts) -> Vec<Problem> {
             workers * peers + peers + 1 + i64::from(peers == 1) - facts.ours.origins,
         ),
     ];
+    // Up to 17 one setting limits two things.
+    let enough = |setting: &str| {
+        let same = limits.iter().filter(|(name, ..)| *name == setting);
+        same.map(|(_, _, _, used, needed)| used + needed)
+            .fold(10, i64::max)
+    };
     let short = limits
-        .into_iter()
+        .iter()
         .filter(|(_, _, max, used, needed)| used + needed > *max);
     short
         .map(|(setting, noun, max, used, needed)| {
             let what = format!(
                 "{setting} is {max} and {used} {noun} are taken; mmrepl needs {needed} more"
             );
-            let fix = format!(
-                "alter system set {setting} = {}; then restart the server",
-                (used + needed).max(10)
-            );
-            Problem::error(&facts.name, what).fix(fix)
+            let set = format!("alter system set {setting} = {}", enough(setting));
+            Problem::error(&facts.name, what).sql(set).note(RESTART)
         })
         .collect()
 }
@@ -136,9 +143,9 @@ fn slot_limits(facts: &NodeFacts) -> Vec<Problem> {
             facts.server.idle_slot_timeout_s
         );
         problems.push(
-            Problem::warning(&facts.name, what).fix(
-                "alter system set idle_replication_slot_timeout = 0; select pg_reload_conf();",
-            ),
+            Problem::warning(&facts.name, what)
+                .sql("alter system set idle_replication_slot_timeout = 0")
+                .sql("select pg_reload_conf()"),
         );
     }
     problems
@@ -150,9 +157,9 @@ fn wrong_server(facts: &NodeFacts) -> Option<Problem> {
         .as_deref()
         .filter(|here| *here != facts.name.as_str())?;
     let what = format!("the database at {} was set up as node {here}", facts.target);
-    let fix = "mend the dsn in the configuration; a database that was copied from another node \
-               needs: drop schema mmrepl cascade";
-    Some(Problem::error(&facts.name, what).fix(fix))
+    let copied = "where the database was copied from another node's: drop schema mmrepl cascade;";
+    let problem = Problem::error(&facts.name, what).note("mend the dsn in the configuration");
+    Some(problem.note(copied))
 }
 
 /// Two names for one database would replicate into itself.
@@ -169,7 +176,7 @@ pub(super) fn check_identities(nodes: &[NodeFacts]) -> Vec<Problem> {
                 "{} and {} are the same database ({})",
                 twin.name, facts.name, facts.target
             );
-            problems.push(Problem::error(&facts.name, what).fix(
+            problems.push(Problem::error(&facts.name, what).note(
                 "give each node its own dsn; a server made by copying another's files needs a new one (initdb)",
             ));
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Problem;
 use super::facts::NodeFacts;
+use crate::catalog::names::ident;
 use crate::catalog::table::{Column, Table};
 use crate::conflict::{COUNT_COLUMN, KNOWN_COLUMN, STATE_COLUMN, VECTOR_COLUMN};
 
@@ -58,11 +59,14 @@ fn missing_tables(nodes: &[NodeFacts]) -> Vec<Problem> {
         for (id, owner) in owners.iter().filter(|(id, _)| !here.contains(*id)) {
             let name = crate::catalog::names::readable(id.0, id.1);
             let what = format!("table {name} is on {} but not here", owner.name);
-            let fix = format!(
-                "pg_dump --schema-only --no-publications --table='{name}' --dbname='{}' and run the output on {}; or exclude the table",
-                owner.server.database, facts.name
+            let quoted = |text: &str| text.replace('\'', r"'\''");
+            let note = format!(
+                "unless it is excluded, run here what this prints on {}: pg_dump --schema-only --no-publications --table='{}' --dbname='{}'",
+                owner.name,
+                quoted(&name),
+                quoted(&owner.server.database)
             );
-            problems.push(Problem::error(&facts.name, what).fix(fix));
+            problems.push(Problem::error(&facts.name, what).note(note));
         }
     }
     problems
@@ -84,16 +88,32 @@ fn columns(source: &NodeFacts, table: &Table, target: &NodeFacts, there: &Table)
             Some(other) => differs(source, &name, column, target, other),
         });
     }
+    problems.extend(unfilled(source, table, target, there));
+    problems
+}
+
+/// Columns of the target that rows of the source leave without a value.
+fn unfilled(source: &NodeFacts, table: &Table, target: &NodeFacts, there: &Table) -> Vec<Problem> {
+    let name = table.readable();
+    let mut problems = Vec::new();
+    let keyed = |column: &Column| {
+        let mut columns = there.key.iter().flat_map(|key| &key.columns);
+        columns.any(|key| key.name == column.name)
+    };
     for column in &there.columns {
         let needed = column.not_null && !column.has_default && !column.generated;
         if needed && table.column(&column.name).is_none() {
-            let column = &column.name;
             let what = format!(
-                "column {column} of {name} is NOT NULL without a default and does not exist on {}, so rows from there cannot be inserted",
-                source.name
+                "column {} of {name} is NOT NULL without a default and does not exist on {}, so rows from there cannot be inserted",
+                column.name, source.name
             );
-            let fix = format!("alter table {name} alter column {column} drop not null");
-            problems.push(Problem::error(&target.name, what).fix(fix));
+            let problem = Problem::error(&target.name, what);
+            let alter = format!("alter table {name} alter column {}", ident(&column.name));
+            problems.push(if keyed(column) {
+                problem.note("the key needs it: add it to the table on every node")
+            } else {
+                problem.sql(format!("{alter} drop not null"))
+            });
         }
     }
     problems
@@ -101,9 +121,13 @@ fn columns(source: &NodeFacts, table: &Table, target: &NodeFacts, there: &Table)
 
 /// Whether the values of a generated column are sent: from 18 on, where they are stored.
 fn is_published(source: &NodeFacts, table: &str, column: &Column) -> bool {
-    let mut unstored = source.oddities.virtual_columns.iter();
-    let stored = !unstored.any(|(of, name)| of == table && *name == column.name);
-    stored && source.server.major() >= 18
+    !is_virtual(source, table, column) && source.server.major() >= 18
+}
+
+/// Whether a generated column is not stored.
+fn is_virtual(facts: &NodeFacts, table: &str, column: &Column) -> bool {
+    let mut unstored = facts.oddities.virtual_columns.iter();
+    unstored.any(|(of, name)| of == table && *name == column.name)
 }
 
 /// Only a warning: rows from the other side fit, and the link that carries the column waits for it.
@@ -112,12 +136,12 @@ fn missing(source: &NodeFacts, table: &str, column: &Column, target: &NodeFacts)
         "column {} of {table} is on {} but not here: rows written there block {}->{} until it exists",
         column.name, source.name, source.name, target.name
     );
-    let quoted = crate::catalog::names::ident(&column.name);
-    let fix = format!(
+    let quoted = ident(&column.name);
+    let add = format!(
         "alter table {table} add column {quoted} {}",
         column.type_name
     );
-    Problem::warning(&target.name, what).fix(fix)
+    Problem::warning(&target.name, what).sql(add)
 }
 
 fn differs(
@@ -127,29 +151,70 @@ fn differs(
     target: &NodeFacts,
     other: &Column,
 ) -> Option<Problem> {
-    let quoted = crate::catalog::names::ident(&column.name);
     if column.generated && other.generated {
         return None;
     }
+    let quoted = ident(&column.name);
     if other.generated {
         let what = format!(
             "column {} of {table} is generated here but written on {}",
             column.name, source.name
         );
-        let fix = format!("alter table {table} alter column {quoted} drop expression");
-        return Some(Problem::error(&target.name, what).fix(fix));
+        let problem = Problem::error(&target.name, what);
+        return Some(if is_virtual(target, table, other) {
+            problem.note(format!(
+                "its values are computed when they are read, and are lost: alter table {table} drop column {quoted}, add column {quoted} {};",
+                column.type_name
+            ))
+        } else {
+            problem.sql(format!(
+                "alter table {table} alter column {quoted} drop expression"
+            ))
+        });
     }
-    (column.type_name != other.type_name && source.name < target.name).then(|| {
+    let first = source.name < target.name;
+    let widens = is_wider(&column.type_name, &other.type_name);
+    // Said once, and where it can be mended.
+    (column.type_name != other.type_name && (first || widens)).then(|| {
         let what = format!(
             "column {} of {table} is {} here and {} on {}",
             column.name, other.type_name, column.type_name, source.name
         );
-        let fix = format!(
-            "alter table {table} alter column {quoted} type {}",
-            column.type_name
-        );
-        Problem::error(&target.name, what).fix(fix)
+        let problem = Problem::error(&target.name, what);
+        let wanted = &column.type_name;
+        let alter = format!("alter table {table} alter column {quoted} type {wanted}");
+        if widens {
+            problem.sql(alter)
+        } else if is_wider(&other.type_name, wanted) {
+            problem.note(format!(
+                "mend it on {}, where the type is narrower",
+                source.name
+            ))
+        } else {
+            problem.note(format!(
+                "here or there, where the values fit: {alter} using {quoted}::{wanted};"
+            ))
+        }
     })
+}
+
+/// Whether every value of the type `narrow` is one of the type `wide`, so that a column can be
+/// changed without looking at its values.
+fn is_wider(wide: &str, narrow: &str) -> bool {
+    const NUMBERS: [&str; 4] = ["smallint", "integer", "bigint", "numeric"];
+    let place = |name: &str| NUMBERS.iter().position(|number| *number == name);
+    if let (Some(wide), Some(narrow)) = (place(wide), place(narrow)) {
+        return wide > narrow;
+    }
+    let length = |name: &str| -> Option<u32> {
+        if ["text", "character varying"].contains(&name) {
+            return Some(u32::MAX);
+        }
+        let inner = name.strip_prefix("character varying(")?;
+        inner.strip_suffix(')')?.parse().ok()
+    };
+    matches!((length(wide), length(narrow)), (Some(wide), Some(narrow)) if wide > narrow)
+        || wide == "text" && narrow == "character varying"
 }
 
 fn key(source: &NodeFacts, table: &Table, target: &NodeFacts, there: &Table) -> Option<Problem> {
@@ -174,10 +239,39 @@ fn key(source: &NodeFacts, table: &Table, target: &NodeFacts, there: &Table) -> 
             show(&ours),
             source.name
         );
-        let fix = format!(
+        let note = format!(
             "give {} the same primary key on every node",
             table.readable()
         );
-        Problem::error(&target.name, what).fix(fix)
+        Problem::error(&target.name, what).note(note)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_is_wider_where_every_value_fits() {
+        for (wide, narrow) in [
+            ("bigint", "integer"),
+            ("numeric", "bigint"),
+            ("text", "character varying(5)"),
+            ("text", "character varying"),
+            ("character varying(10)", "character varying(9)"),
+        ] {
+            assert!(is_wider(wide, narrow), "{wide} {narrow}");
+            assert!(!is_wider(narrow, wide), "{narrow} {wide}");
+        }
+        for (one, other) in [
+            ("numeric(10,1)", "numeric"),
+            ("date", "text"),
+            ("uuid", "uuid"),
+        ] {
+            assert!(
+                !is_wider(one, other) && !is_wider(other, one),
+                "{one} {other}"
+            );
+        }
+    }
 }

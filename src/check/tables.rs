@@ -1,23 +1,15 @@
 //! What a node's own tables are like: keys, indexes, triggers, unlogged ones.
 
-use super::Problem;
 use super::facts::NodeFacts;
+use super::{Problem, Severity};
+use crate::catalog::names::ident;
+use crate::catalog::table::Table;
 
-/// How many names a sentence lists before it only counts the rest.
-const NAMES_MAX: usize = 5;
-
-/// `a, b, c and 17 more`.
-pub(super) fn short_list(names: &[String]) -> String {
-    let shown = names
-        .iter()
-        .take(NAMES_MAX)
-        .cloned()
-        .collect::<Vec<_>>()
-        .join(", ");
-    match names.len().saturating_sub(NAMES_MAX) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
+/// What a person must do: nobody else knows the columns.
+pub(super) fn add_key(table: &str) -> String {
+    format!(
+        "on every node, with the columns that tell rows apart: alter table {table} add primary key (…);"
+    )
 }
 
 pub(super) fn check(facts: &NodeFacts) -> Vec<Problem> {
@@ -33,55 +25,53 @@ pub(super) fn check(facts: &NodeFacts) -> Vec<Problem> {
 }
 
 fn without_key(facts: &NodeFacts) -> Option<Problem> {
-    let names: Vec<String> = facts
-        .tables
-        .iter()
-        .filter(|t| t.key.is_none())
-        .map(crate::catalog::table::Table::readable)
-        .collect();
-    (!names.is_empty()).then(|| {
-        let what = format!(
-            "{} have neither a primary key nor a unique index on NOT NULL columns: rows are matched whole, slowly, and conflicts cannot be settled",
-            short_list(&names)
-        );
-        let first = names.first().map_or("", String::as_str);
-        let fix = format!("alter table {first} add primary key (…), on every node");
-        Problem::warning(&facts.name, what).fix(fix)
-    })
+    let tables = facts.tables.iter().filter(|table| table.key.is_none());
+    let names: Vec<String> = tables.map(Table::readable).collect();
+    let problem = Problem::of_many(&facts.name, Severity::Warning, &names, |list| {
+        format!(
+            "{list} have neither a primary key nor a unique index on NOT NULL columns: rows are matched whole, slowly, and conflicts cannot be settled"
+        )
+    });
+    some_of(&names, noted(problem, &names, add_key))
+}
+
+/// Each name with its own sentence for a person.
+fn noted(problem: Problem, names: &[String], say: impl Fn(&str) -> String) -> Problem {
+    let note = |problem: Problem, name: &String| problem.note(say(name));
+    names.iter().fold(problem, note)
+}
+
+/// The problem, where anything has it.
+fn some_of(names: &[String], problem: Problem) -> Option<Problem> {
+    (!names.is_empty()).then_some(problem)
+}
+
+/// `index on table`.
+fn on_tables(pairs: &[(String, String)]) -> Vec<String> {
+    let text = |(table, thing): &(String, String)| format!("{thing} on {table}");
+    pairs.iter().map(text).collect()
 }
 
 fn extra_unique(facts: &NodeFacts) -> Option<Problem> {
-    let names: Vec<String> = facts
-        .oddities
-        .extra_unique
-        .iter()
-        .map(|(table, index)| format!("{index} on {table}"))
-        .collect();
-    (!names.is_empty()).then(|| {
-        let what = format!(
-            "unique beside the key: {}; where nodes give one value to several rows the newest has it, and the others are kept aside in mmrepl.shadow until it comes free",
-            short_list(&names)
-        );
-        Problem::info(&facts.name, what)
-    })
+    let names = on_tables(&facts.oddities.extra_unique);
+    let problem = Problem::of_many(&facts.name, Severity::Info, &names, |list| {
+        format!(
+            "unique beside the key: {list}; where nodes give one value to several rows the newest has it, and the others are kept aside in mmrepl.shadow until it comes free"
+        )
+    });
+    some_of(&names, problem)
 }
 
 /// Where rows cannot be kept aside, a duplicate can only wait for a person.
 fn blocking_unique(facts: &NodeFacts) -> Option<Problem> {
-    let names: Vec<String> = facts
-        .oddities
-        .blocking_unique
-        .iter()
-        .map(|(table, index)| format!("{index} on {table}"))
-        .collect();
-    (!names.is_empty()).then(|| {
-        let what = format!(
-            "unique in a table without a key, or in one partition only: {}; a link is blocked while a row arrives whose value another row holds, until one of them is changed",
-            short_list(&names)
-        );
-        Problem::warning(&facts.name, what)
-            .fix("give the table a primary key, and make the index one of the whole table")
-    })
+    let names = on_tables(&facts.oddities.blocking_unique);
+    let problem = Problem::of_many(&facts.name, Severity::Warning, &names, |list| {
+        format!(
+            "unique in a table without a key, or in one partition only: {list}; where two nodes give one value to different rows both links are blocked, until a row with it has been changed on each node"
+        )
+    });
+    let advice = "give the table a primary key, and make the index one of the whole table";
+    some_of(&names, problem.note(advice))
 }
 
 fn kept_aside(facts: &NodeFacts) -> Option<Problem> {
@@ -96,38 +86,36 @@ fn kept_aside(facts: &NodeFacts) -> Option<Problem> {
 
 fn always_triggers(facts: &NodeFacts) -> Option<Problem> {
     let triggers = &facts.oddities.always_triggers;
-    let names: Vec<String> = triggers
-        .iter()
-        .map(|(table, trigger)| format!("{trigger} on {table}"))
-        .collect();
-    let (table, trigger) = triggers.first()?;
-    let what = format!(
-        "triggers that fire for applied rows too (enable always or replica): {}; what they write is replicated a second time",
-        short_list(&names)
-    );
-    let fix = format!("alter table {table} enable trigger {trigger}; the others alike");
-    Some(Problem::warning(&facts.name, what).fix(fix))
+    let names = on_tables(triggers);
+    let problem = Problem::of_many(&facts.name, Severity::Warning, &names, |list| {
+        format!(
+            "triggers that fire for applied rows too (enable always or replica): {list}; what they write is replicated a second time"
+        )
+    });
+    let enable = |problem: Problem, (table, trigger): &(String, String)| {
+        problem.sql(format!(
+            "alter table {table} enable trigger {}",
+            ident(trigger)
+        ))
+    };
+    some_of(&names, triggers.iter().fold(problem, enable))
 }
 
 fn unlogged(facts: &NodeFacts) -> Option<Problem> {
     let names = &facts.oddities.unlogged;
-    (!names.is_empty()).then(|| {
-        let what = format!("unlogged tables are not replicated: {}", short_list(names));
-        let first = names.first().map_or("", String::as_str);
-        Problem::info(&facts.name, what)
-            .fix(format!("alter table {first} set logged, or exclude it"))
-    })
+    let problem = Problem::of_many(&facts.name, Severity::Info, names, |list| {
+        format!("unlogged tables are not replicated: {list}")
+    });
+    let log = |name: &str| format!("unless it is excluded: alter table {name} set logged;");
+    some_of(names, noted(problem, names, log))
 }
 
 fn partitions_unkeyed(facts: &NodeFacts) -> Option<Problem> {
     let names = &facts.oddities.partitions_unkeyed;
-    (!names.is_empty()).then(|| {
-        let what = format!(
-            "partitioned tables without an immediate primary key: {}; on a partition made later, UPDATE and DELETE fail until `mmrepl init` is run again",
-            short_list(names)
-        );
-        let first = names.first().map_or("", String::as_str);
-        let fix = format!("alter table {first} add primary key (…), on every node");
-        Problem::warning(&facts.name, what).fix(fix)
-    })
+    let problem = Problem::of_many(&facts.name, Severity::Warning, names, |list| {
+        format!(
+            "partitioned tables without an immediate primary key: {list}; on a partition made later, UPDATE and DELETE fail until `mmrepl init` is run again"
+        )
+    });
+    some_of(names, noted(problem, names, add_key))
 }

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use super::{ConfigArg, FAILED, output};
-use crate::check::{Problem, Severity, has_errors};
+use crate::check::{Problem, Severity, has_errors, mend};
+use crate::ids::NodeName;
 
 /// The command line of `mmrepl check`.
 #[derive(Clone, Debug, clap::Args)]
@@ -14,6 +15,9 @@ pub struct CheckArgs {
     /// Print one JSON object for programs
     #[arg(long)]
     pub json: bool,
+    /// Print everything that mends one node, as a file that psql runs
+    #[arg(long, value_name = "NODE")]
+    pub script: Option<NodeName>,
 }
 
 /// Prints every finding. Exit code 0 when none is an error, 1 when one is, 2 when the configuration
@@ -26,8 +30,15 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
+    let node = args.script.as_ref();
+    if let Some(Err(error)) = node.map(|name| config.node(name)) {
+        output::error(&error);
+        return ExitCode::from(FAILED);
+    }
     let problems = crate::init::preflight(&config).await;
-    if args.json {
+    if let Some(node) = node {
+        print_script(node, &problems, args.json);
+    } else if args.json {
         output::json(&serde_json::json!({ "ok": !has_errors(&problems), "problems": problems }));
     } else {
         print(&problems);
@@ -36,6 +47,16 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
+    }
+}
+
+fn print_script(node: &NodeName, problems: &[Problem], json: bool) {
+    let script = mend::script(node, problems);
+    if json {
+        let ok = !has_errors(problems);
+        output::json(&serde_json::json!({ "ok": ok, "node": node, "script": script }));
+    } else {
+        output::line(&script);
     }
 }
 

@@ -73,11 +73,12 @@ pub(super) fn problem(problem: &Problem, colour: bool) -> String {
     } else {
         padded
     };
-    let fix = problem
-        .fix
-        .as_ref()
-        .map_or_else(String::new, |fix| format!("\n         fix: {fix}"));
-    format!("{word} {}: {}{fix}", problem.node, problem.what)
+    let lines = problem.mend.shortened(&problem.node);
+    let fix = match lines.join("\n              ") {
+        fix if fix.is_empty() => fix,
+        fix => format!("\n         fix: {fix}"),
+    };
+    format!("{word} {}: {}{fix}", problem.node, problem.brief)
 }
 
 /// Whether standard output is a terminal that wants colour (`NO_COLOR` is respected).
@@ -88,18 +89,20 @@ pub(super) fn colour() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::mend::Mend;
 
     #[test]
-    fn a_problem_shows_its_fix_below() {
+    fn a_problem_shows_what_mends_it_below() {
         let found = Problem {
             node: "west".parse().unwrap(),
             severity: Severity::Error,
             what: "wal_level is replica".to_owned(),
-            fix: Some("alter system …".to_owned()),
+            brief: "wal_level is replica".to_owned(),
+            mend: Mend::of(&["alter system …", "select 1"]),
         };
         assert_eq!(
             problem(&found, false),
-            "error    west: wal_level is replica\n         fix: alter system …"
+            "error    west: wal_level is replica\n         fix: alter system …;\n              select 1;"
         );
         assert!(problem(&found, true).starts_with("\x1b[31;1merror"));
     }

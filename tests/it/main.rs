@@ -39,6 +39,7 @@ mod pgbench;
 mod replica_role;
 mod replication;
 mod row_security;
+mod sequences;
 mod settings;
 mod shapes;
 mod status_truth;
