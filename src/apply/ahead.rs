@@ -269,9 +269,11 @@ pub(super) fn rows_only(segments: &[Segment]) -> Option<Vec<&[Entry]>> {
 
 /// Every row has a statement that tells whether it took it.
 fn can_be_sent(plan: &Plan<'_>) -> bool {
-    let tells = |kind: &Kind| !matches!(kind, Kind::Update(columns, _) if columns.is_empty());
-    let kinds = plan.singles.iter().filter_map(|(_, kind)| kind.as_ref());
-    plan.settle.is_empty() && kinds.into_iter().all(tells)
+    let tells = |(entry, kind): &(&Entry, Option<Kind>)| match (entry, kind) {
+        (Entry::Row(row), Some(Kind::Update(columns, _))) => row.target.map.sets_any(columns),
+        _ => true,
+    };
+    plan.settle.is_empty() && plan.singles.iter().all(tells)
 }
 
 fn inserts(entries: &[Entry], table: u32) -> Vec<&RowChange> {

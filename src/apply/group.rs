@@ -11,7 +11,7 @@
 //! on what happened to be applied together (`settle`).
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::error::ApplyError;
@@ -256,7 +256,7 @@ pub fn entries_of(
             let new = &filled(new, gone.as_ref());
             let rank = versions.of_row(new);
             match target.map.key_of(new) {
-                Some(after) if after != before => {
+                Some(after) if target.map.one_form(&after) != target.map.one_form(&before) => {
                     let left = versions.of_move(gone.as_ref(), rank.as_ref());
                     let gone = RowOp::Delete(gone);
                     vec![
@@ -327,6 +327,8 @@ pub struct GroupBuilder {
     done: Vec<Segment>,
     rows: Vec<Entry>,
     by_key: HashMap<(u32, KeyValues), usize>,
+    /// Tables of which rows are deleted, where texts do not tell which keys are one.
+    deleted: HashSet<u32>,
 }
 
 impl GroupBuilder {
@@ -344,6 +346,11 @@ impl GroupBuilder {
             }
         }
         Ok(())
+    }
+
+    /// What follows spells keys as nothing before does: it comes after all of that.
+    pub fn respells(&mut self) {
+        self.close_segment();
     }
 
     /// Adds a truncate: what came before is written first, what follows after.
@@ -364,10 +371,22 @@ impl GroupBuilder {
                 .push(Segment::Rows(std::mem::take(&mut self.rows)));
         }
         self.by_key.clear();
+        self.deleted.clear();
     }
 
     fn merge(&mut self, row: RowChange) {
-        let slot = (row.target.map.table.oid, row.key.clone());
+        let (map, oid) = (&row.target.map, row.target.map.table.oid);
+        let slot = (oid, map.one_form(&row.key));
+        if map.has_open_key() {
+            // A key that is new may be one that was deleted in another spelling. Nothing else
+            // brings two spellings of one key together (`respells`).
+            if row.is_insert() && self.deleted.contains(&oid) && !self.by_key.contains_key(&slot) {
+                self.close_segment();
+            }
+            if matches!(row.op, RowOp::Delete(_)) {
+                self.deleted.insert(oid);
+            }
+        }
         let Some(&place) = self.by_key.get(&slot) else {
             self.by_key.insert(slot, self.rows.len());
             self.rows.push(Entry::Row(row));

@@ -9,6 +9,7 @@ use crate::assemble::{Change, Piece};
 impl Applier {
     /// Writes the changes of a piece one by one, each under its row's lock.
     pub(super) async fn write_in_order(&mut self, piece: &Piece) -> Result<(), ApplyError> {
+        let respelled = self.respelled(std::slice::from_ref(piece)).await?;
         self.open().await?;
         for (index, change) in piece.changes.iter().enumerate() {
             let stamp = self.stamp_of(piece, index);
@@ -17,7 +18,8 @@ impl Applier {
                 self.truncate(&targets, &stamp).await?;
             } else if let Some(relation) = change.relation() {
                 let target = self.target(relation).await?;
-                for entry in entries_of(change, &target, &stamp)? {
+                let in_place = respelled.in_place(change, &target);
+                for entry in entries_of(in_place.as_ref().unwrap_or(change), &target, &stamp)? {
                     self.write_entry(&entry).await?;
                 }
             }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::catalog::table::Table;
+use crate::catalog::key_text::Spelling;
+use crate::catalog::table::{Key, Table};
 use crate::pgoutput::{OldImage, Tuple, Value};
 use crate::relation::{Relation, ReplicaIdentity};
 
@@ -71,6 +72,10 @@ pub enum MapError {
 }
 
 /// One source column on the target.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts of the catalog"
+)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetColumn {
     /// Name, the same on both sides.
@@ -79,9 +84,12 @@ pub struct TargetColumn {
     pub type_name: String,
     /// `pg_attribute.atttypid`; 0 where the target lacks the column.
     pub type_oid: u32,
-    /// Part of the key: identifies the row and never changes in place.
+    /// Part of the key: identifies the row.
     pub in_key: bool,
-    /// `GENERATED ALWAYS AS IDENTITY`: may be inserted (overriding) but not updated.
+    /// Of the key, and equal values may be spelled differently: the newest write's spelling stays.
+    pub respelled: bool,
+    /// `GENERATED ALWAYS AS IDENTITY`: may be inserted (overriding) but not updated, so that a row
+    /// with another value is replaced.
     pub identity_always: bool,
     /// Whether it is written: not where the target computes it, or does not have it.
     pub written: bool,
@@ -101,6 +109,8 @@ pub struct TableMap {
     node: String,
     /// Which source columns form the target's key, in key order; `None` for a table without one.
     pub key: Option<Vec<usize>>,
+    /// What the texts of the key's columns tell, where not all are exact.
+    spellings: Option<Vec<Spelling>>,
 }
 
 impl TableMap {
@@ -123,9 +133,11 @@ impl TableMap {
             .clone()
             .map(|index| target_column(&relation, &table, key.as_deref(), index))
             .collect();
+        let spellings = table.key.as_ref().and_then(spellings);
         let lacks = |index: &usize| table.column(&relation.columns[*index].name).is_none();
         Ok(Self {
             missing: indexes.filter(lacks).collect(),
+            spellings,
             node: node.to_owned(),
             columns,
             relation,
@@ -162,6 +174,12 @@ impl TableMap {
         indexes.filter(|index| self.columns[*index].written)
     }
 
+    /// Whether an update of these columns sets any of them.
+    pub(super) fn sets_any(&self, columns: &[usize]) -> bool {
+        let mut columns = columns.iter();
+        columns.any(|index| !self.columns[*index].identity_always)
+    }
+
     /// The error that a column which the table's rule needs is not there.
     pub fn no_version(&self, column: &str, rule: &'static str) -> MapError {
         MapError::NoVersion {
@@ -186,6 +204,44 @@ impl TableMap {
         self.key.as_ref()?.iter().map(text).collect()
     }
 
+    /// The key as all its spellings have it, as far as their texts tell.
+    pub fn one_form(&self, key: &KeyValues) -> KeyValues {
+        let Some(spellings) = &self.spellings else {
+            return key.clone();
+        };
+        let one_form = |(text, spelling): (&bytes::Bytes, &Spelling)| {
+            let form = spelling.one_form(text);
+            if form.len() == text.len() {
+                text.clone()
+            } else {
+                bytes::Bytes::copy_from_slice(form)
+            }
+        };
+        key.iter().zip(spellings).map(one_form).collect()
+    }
+
+    /// Whether different texts may be one key without anything here telling so.
+    pub fn has_open_key(&self) -> bool {
+        let spellings = self.spellings.as_deref().unwrap_or_default();
+        spellings.contains(&Spelling::Open)
+    }
+
+    /// Whether only the server can tell if two keys of different texts are one.
+    pub(super) fn is_open_between(&self, one: &KeyValues, other: &KeyValues) -> bool {
+        let (one, other) = (self.one_form(one), self.one_form(other));
+        let spellings = self.spellings.as_deref().unwrap_or_default();
+        let open = |(place, (a, b))| a == b || spellings.get(place) == Some(&Spelling::Open);
+        one != other && one.iter().zip(&other).enumerate().all(open)
+    }
+
+    /// `old` with the key that `new` has.
+    pub(super) fn spelled_as(&self, old: &Tuple, new: &Tuple) -> Tuple {
+        let is_key = |index: &usize| self.key.iter().flatten().any(|key| key == index);
+        let indexes = 0..old.0.len();
+        let values = indexes.map(|index| if is_key(&index) { new } else { old }.0[index].clone());
+        Tuple(values.collect())
+    }
+
     /// The key of a row before an update: from its old image, else (key not changed) the new row.
     pub fn old_key(&self, old: Option<&OldImage>, new: &Tuple) -> Option<KeyValues> {
         match old {
@@ -196,6 +252,14 @@ impl TableMap {
             None => self.key_of(new),
         }
     }
+}
+
+/// What the texts of a key tell; nothing where equal keys have equal texts.
+fn spellings(key: &Key) -> Option<Vec<Spelling>> {
+    let columns = key.columns.iter();
+    let spellings: Vec<Spelling> = columns.map(|column| column.form.spelling()).collect();
+    let is_exact = |spelling: &Spelling| *spelling == Spelling::Exact;
+    (!spellings.iter().all(is_exact)).then_some(spellings)
 }
 
 fn key_columns(
@@ -236,6 +300,11 @@ fn target_column(
 ) -> TargetColumn {
     let name = &relation.columns[index].name;
     let column = table.column(name);
+    let of_key = |key: &Key| {
+        let mut columns = key.columns.iter();
+        let of_name = columns.find(|column| column.name == *name);
+        of_name.is_some_and(|column| column.form.spelling() != Spelling::Exact)
+    };
     TargetColumn {
         name: name.clone(),
         type_name: column
@@ -243,6 +312,7 @@ fn target_column(
             .unwrap_or_default(),
         type_oid: column.map_or(0, |column| column.type_oid),
         in_key: key.is_some_and(|key| key.contains(&index)),
+        respelled: table.key.as_ref().is_some_and(of_key),
         identity_always: column.is_some_and(|column| column.identity_always),
         written: column.is_some_and(|column| !column.generated),
     }

@@ -54,6 +54,7 @@ mod plan;
 mod plan_tests;
 mod push;
 mod record;
+mod respelled;
 mod returner;
 mod rows;
 mod running;

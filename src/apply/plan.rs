@@ -147,7 +147,7 @@ fn edited(entries: &[Entry]) -> HashSet<u32> {
 fn can_batch(row: &RowChange, kind: &Kind) -> bool {
     match kind {
         Kind::Insert | Kind::Copy => true,
-        Kind::Update(columns, _) if columns.is_empty() => false,
+        Kind::Update(columns, _) if !row.target.map.sets_any(columns) => false,
         Kind::Update(..) | Kind::Delete | Kind::DeleteListed => set_sql::can_batch(&row.target.map),
     }
 }

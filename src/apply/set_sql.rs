@@ -9,7 +9,7 @@ use postgres_protocol::escape::{escape_identifier as quote, escape_literal};
 
 use super::guard::{Guard, also_below};
 use super::mapping::TableMap;
-use super::sql::UpdateGuard;
+use super::sql::{UpdateGuard, same_identity};
 use super::versions::Versions;
 use crate::catalog::table::KeyColumn;
 
@@ -137,11 +137,16 @@ pub(super) fn update(
 ) -> String {
     let (guard, versions) = guards;
     let keys = key_of(map).len();
-    let set = columns.iter().enumerate().map(|(position, index)| {
-        let name = &map.columns[*index].name;
-        let element = value(map, name, &format!("e{}", keys + position));
-        format!("{} = {element}", quote(name))
-    });
+    let (mut set, mut same) = (Vec::new(), String::new());
+    for (position, index) in columns.iter().enumerate() {
+        let column = &map.columns[*index];
+        let element = value(map, &column.name, &format!("e{}", keys + position));
+        if column.identity_always {
+            same += &same_identity(&column.name, &element);
+        } else {
+            set.push(format!("{} = {element}", quote(&column.name)));
+        }
+    }
     let (floors, condition) = match how {
         UpdateGuard::SameWriter => (0, guard.same_writer("t")),
         UpdateGuard::Older | UpdateGuard::Decided => {
@@ -152,9 +157,9 @@ pub(super) fn update(
         }
     };
     format!(
-        "update {} t set {} from {} where {} and {condition}",
+        "update {} t set {} from {} where {} and {condition}{same}",
         map.table.only(),
-        set.collect::<Vec<_>>().join(", "),
+        set.join(", "),
         elements(floors, keys + columns.len()),
         key_matches(map)
     )

@@ -294,8 +294,12 @@ impl Applier {
                 };
                 Ok(Some(Act::LeaveTombstone(statement)))
             }
-            (Decision::Overwrite, RowOp::Put(put)) => Ok(Some(Act::Overwrite(put.clone()))),
-            (Decision::Complete, RowOp::Put(put)) => self.complete(row, put, local).await,
+            (Decision::Overwrite, RowOp::Put(put)) if !sets_identity(row) => {
+                Ok(Some(Act::Overwrite(put.clone())))
+            }
+            (Decision::Overwrite | Decision::Complete, RowOp::Put(put)) => {
+                self.complete(row, put, local).await
+            }
             (Decision::JoinDeletes(known), _) => Ok(Some(Act::JoinDeletes(known))),
             (Decision::Overtaken, _) => Err(ApplyError::Overtaken),
             _ => Ok(None),

@@ -91,11 +91,35 @@ pub(super) fn insert(map: &TableMap) -> String {
     )
 }
 
-/// Which columns an update writes: those sent, without the key and what only the server may set.
+/// "Two keys are one", by the key index's own equality. Parameters: the one, then the other, each a
+/// text array per column of the key. Columns: one boolean for each pair.
+pub(super) fn same_keys(map: &TableMap) -> String {
+    let keys = key_of(map);
+    let arrays = (1..=2 * keys.len()).map(|number| format!("${number}::text[]"));
+    let names = (1..=2 * keys.len()).map(|number| format!("k{number}"));
+    let terms = (1..).zip(keys).map(|(number, column)| {
+        let (kind, other) = (&column.type_name, number + keys.len());
+        let collate = column.form.collate();
+        format!(
+            "k.k{number}::{kind}{collate} {} k.k{other}::{kind}{collate}",
+            column.equality
+        )
+    });
+    format!(
+        "select {} from unnest({}) with ordinality k({}, n) order by k.n",
+        terms.collect::<Vec<_>>().join(" and "),
+        arrays.collect::<Vec<_>>().join(", "),
+        names.collect::<Vec<_>>().join(", ")
+    )
+}
+
+/// Which columns an update writes, or compares where only the server may set them: those sent,
+/// without the key unless it may come in another spelling.
 pub(super) fn updated_columns(map: &TableMap, sent: impl Fn(usize) -> bool) -> Vec<usize> {
     let writable = |index: &usize| {
         let column = &map.columns[*index];
-        !column.in_key && column.written && !column.identity_always && sent(*index)
+        let may_differ = !column.in_key || column.respelled;
+        may_differ && column.written && sent(*index)
     };
     (0..map.columns.len()).filter(writable).collect()
 }
@@ -135,21 +159,30 @@ pub(super) fn update(
         UpdateGuard::SameWriter => format!(" and {}", guard.same_writer("t")),
         UpdateGuard::Decided => String::new(),
     };
-    let set = columns.iter().enumerate().map(|(position, index)| {
-        format!(
-            "{} = ${}",
-            quote(&map.columns[*index].name),
-            first_value + position
-        )
-    });
+    let values = columns.iter().zip(first_value..);
+    let (identities, set): (Vec<_>, Vec<_>) =
+        values.partition(|(index, _)| map.columns[**index].identity_always);
+    let set = set
+        .iter()
+        .map(|(index, number)| format!("{} = ${number}", quote(&map.columns[**index].name)));
     let set = set.collect::<Vec<_>>().join(", ");
-    let matches = key_matches(map, "t", first_key);
-    let table = rows_of(map);
-    if columns.is_empty() {
-        // Nothing but the key: the row is written with what it has, so that its version moves on.
-        return touch(map, &format!("{matches}{condition}"));
+    let mut matches = key_matches(map, "t", first_key) + &condition;
+    for (index, number) in identities {
+        let column = &map.columns[*index];
+        let value = format!("${number}::{}", column.type_name);
+        matches += &same_identity(&column.name, &value);
     }
-    format!("update {table} t set {set} where {matches}{condition}")
+    let table = rows_of(map);
+    if set.is_empty() {
+        // Nothing but the key: the row is written with what it has, so that its version moves on.
+        return touch(map, &matches);
+    }
+    format!("update {table} t set {set} where {matches}")
+}
+
+/// The condition that a row has this value of a column which no update may set.
+pub(super) fn same_identity(column: &str, value: &str) -> String {
+    format!(" and t.{} is not distinct from {value}", quote(column))
 }
 
 /// Writes a row without changing it; a table that only has columns the server sets is locked only.

@@ -5,8 +5,8 @@
 //! merge, a truncate), a group stands for everything.
 //!
 //! Keys are compared by a hash of their texts. Equal hashes of different keys cost a little time.
-//! Different texts of equal keys (`1.0` and `1.00`) are told apart by the server: the later group
-//! finds or misses a row, which refuses it, or waits for the earlier one's lock.
+//! Where only the server can tell which texts are one key (`mapping`), a group stands for
+//! everything as well.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -63,12 +63,12 @@ fn is_told_by_key(row: &RowChange) -> bool {
     let table = &row.target.map.table;
     let by_time = *row.target.versions().rule() == Rule::LastWriteWins;
     let plain = table.key.as_ref().is_some_and(|key| !key.deferrable);
-    by_time && plain && table.uniques.is_empty()
+    by_time && plain && table.uniques.is_empty() && !row.target.map.has_open_key()
 }
 
 fn hash(row: &RowChange) -> u64 {
     let mut hasher = DefaultHasher::new();
     row.target.map.table.oid.hash(&mut hasher);
-    row.key.hash(&mut hasher);
+    row.target.map.one_form(&row.key).hash(&mut hasher);
     hasher.finish()
 }

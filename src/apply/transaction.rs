@@ -300,6 +300,7 @@ impl Applier {
         if let Some(last) = pieces.last() {
             self.copies.begin(last.header.final_lsn);
         }
+        let respelled = self.respelled(pieces).await?;
         for piece in pieces {
             for (index, change) in piece.changes.iter().enumerate() {
                 let stamp = self.stamp_of(piece, index);
@@ -307,7 +308,13 @@ impl Applier {
                     group.truncate(self.targets(relations).await?, stamp);
                 } else if let Some(relation) = change.relation() {
                     let target = self.target(relation).await?;
-                    group.row(change, &target, &stamp)?;
+                    match respelled.in_place(change, &target) {
+                        None => group.row(change, &target, &stamp)?,
+                        Some(change) => {
+                            group.respells();
+                            group.row(&change, &target, &stamp)?;
+                        }
+                    }
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tokio_postgres::{Client, Row};
 
 use super::CatalogError;
-use super::key_text::KeyForm;
+use super::key_text::{KeyForm, KeyType};
 use super::table::{Column, Key, KeyColumn, Table};
 use super::unique::Uniques;
 
@@ -38,7 +38,9 @@ order by a.attrelid, a.attnum";
 /// The best usable index of each table with its columns. Usable: unique, valid, a btree (a temporal
 /// primary key of PostgreSQL 18 is `GiST` and does not mean equality), without predicate or
 /// expressions, on NOT NULL columns. Best: the primary key, then the immediate ones, then by name.
-/// The form of a key column follows its type under all domains; see `key_text`.
+/// The form of a key column follows its type under all domains; see `key_text`. `hashes`: what the
+/// type hashes by (support function 2) where that agrees with the index's own equality, and where
+/// elements, bounds and columns of the type have such a function too.
 const KEYS: &str = "
 with usable as (
     select distinct on (i.indrelid)
@@ -54,13 +56,29 @@ with usable as (
           join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[g.k]
           where not a.attnotnull)
     order by i.indrelid, i.indisprimary desc, i.indimmediate desc, ic.relname
+), hashes as (
+    select ho.opcintype as type, eq.amopopr as equality,
+           pg_catalog.format('%I.%I', pn.nspname, p.proname) as function
+    from pg_catalog.pg_opclass ho
+    join pg_catalog.pg_am hm on hm.oid = ho.opcmethod and hm.amname = 'hash'
+    join pg_catalog.pg_amproc hp on hp.amprocfamily = ho.opcfamily and hp.amprocnum = 2
+         and hp.amproclefttype = ho.opcintype and hp.amprocrighttype = ho.opcintype
+    join pg_catalog.pg_proc p on p.oid = hp.amproc
+    join pg_catalog.pg_namespace pn on pn.oid = p.pronamespace
+    join pg_catalog.pg_amop eq on eq.amopfamily = ho.opcfamily and eq.amopstrategy = 1
+         and eq.amoplefttype = ho.opcintype and eq.amoprighttype = ho.opcintype
+    where ho.opcdefault
 )
 select u.indrelid, u.index_name, u.indisprimary, u.deferrable, a.attname::text,
        pg_catalog.format_type(a.atttypid, a.atttypmod),
        pg_catalog.format('OPERATOR(%I.%s)', opn.nspname, op.oprname),
-       base.typname::text, basens.nspname = 'pg_catalog', base.typtype::text, elem.typname::text,
+       base.typname::text, basens.nspname = 'pg_catalog', base.typtype::text,
+       case when elem.typnamespace = 'pg_catalog'::pg_catalog.regnamespace
+                 and elem.typtype = 'b' and elem.typelem = 0 then elem.typname::text
+            when elem.oid is not null then '' end,
        case when not coll.collisdeterministic
-            then pg_catalog.format('%I.%I', colln.nspname, coll.collname) end
+            then pg_catalog.format('%I.%I', colln.nspname, coll.collname) end,
+       hash.function
 from usable u
 cross join lateral pg_catalog.generate_series(0, u.indnkeyatts - 1) g(k)
 join pg_catalog.pg_attribute a on a.attrelid = u.indrelid and a.attnum = u.indkey[g.k]
@@ -82,6 +100,26 @@ join pg_catalog.pg_type base on base.oid = b.oid
 join pg_catalog.pg_namespace basens on basens.oid = base.typnamespace
 left join pg_catalog.pg_range r on r.rngtypid = base.oid or r.rngmultitypid = base.oid
 left join pg_catalog.pg_type elem on elem.oid = coalesce(r.rngsubtype, nullif(base.typelem, 0))
+left join hashes hash
+     on hash.equality = op.oid
+     and hash.type = case when base.typtype = 'c' then 'pg_catalog.record'::pg_catalog.regtype
+                          when base.typtype = 'r' then 'pg_catalog.anyrange'::pg_catalog.regtype
+                          when base.typtype = 'm'
+                          then 'pg_catalog.anymultirange'::pg_catalog.regtype
+                          when base.typelem <> 0 and base.typlen = -1
+                          then 'pg_catalog.anyarray'::pg_catalog.regtype
+                          else base.oid end
+     and not exists (
+         select from (
+             select elem.oid where elem.oid is not null
+             union all
+             select f.atttypid from pg_catalog.pg_attribute f
+             where f.attrelid = base.typrelid and f.attnum > 0 and not f.attisdropped) part (oid)
+         join pg_catalog.pg_type p on p.oid = part.oid
+         join pg_catalog.pg_type pb
+              on pb.oid = case when p.typtype = 'd' then p.typbasetype else p.oid end
+         where pb.typtype <> 'e' and pb.oid <> 'pg_catalog.varchar'::pg_catalog.regtype
+           and not exists (select from hashes h where h.type = pb.oid))
 order by u.indrelid, g.k";
 
 /// Every permanent table of the database that is not a partition.
@@ -174,11 +212,14 @@ pub(super) async fn keys(client: &Client, oids: &[u32]) -> Result<HashMap<u32, K
 }
 
 fn key_column(row: &Row) -> KeyColumn {
-    let collation: Option<String> = row.get(11);
-    let form = match collation {
-        Some(collation) => KeyForm::Collated(collation),
-        None => KeyForm::of_type(row.get(7), row.get(8), row.get(9), row.get(10)),
-    };
+    let form = KeyForm::of_type(KeyType {
+        name: row.get(7),
+        builtin: row.get(8),
+        kind: row.get(9),
+        element: row.get(10),
+        collation: row.get(11),
+        hash: row.get(12),
+    });
     KeyColumn {
         name: row.get(4),
         type_name: row.get(5),

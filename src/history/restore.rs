@@ -6,6 +6,7 @@ use tokio_postgres::Client;
 use super::lost::lost_values;
 use super::model::{Column, Conflict, ConflictId};
 use super::{HistoryError, one};
+use crate::catalog::key_text::Spelling;
 use crate::catalog::table::{Table, load_table};
 use crate::wire::from_tokio_postgres;
 
@@ -146,7 +147,13 @@ pub(super) fn update(
     table: &Table,
     row: &[Column],
 ) -> Result<Option<String>, HistoryError> {
-    let in_key = |name: &str| conflict.key.iter().any(|column| column.name == name);
+    // An equal key may be spelled differently.
+    let in_key = |name: &str| {
+        let mut columns = table.key.iter().flat_map(|key| &key.columns);
+        let of_name = columns.find(|column| column.name == name);
+        let respelled = of_name.is_some_and(|column| column.form.spelling() != Spelling::Exact);
+        !respelled && conflict.key.iter().any(|column| column.name == name)
+    };
     let settable = |name: &str| {
         let column = table.column(name);
         !column.is_some_and(|column| column.identity_always || column.generated)

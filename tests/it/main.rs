@@ -25,6 +25,7 @@ mod histories;
 #[path = "../model/history.rs"]
 mod history;
 mod housekeeping;
+mod identities;
 mod init;
 mod init_rows;
 mod large;
@@ -42,6 +43,7 @@ mod row_security;
 mod sequences;
 mod settings;
 mod shapes;
+mod spelled_keys;
 mod status_truth;
 mod streaming;
 #[path = "../support/mod.rs"]

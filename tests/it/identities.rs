@@ -1,0 +1,101 @@
+//! Identity columns beside the key that only an insert may set (`generated always`).
+
+use crate::on_usual_majors;
+use crate::support::{Cluster, ClusterOptions, pool};
+
+const SCHEMA: &str = "
+    create function large(text) returns text language sql immutable
+        as $$ select repeat('.', 2500) || $1 $$;
+    create table t (id int primary key, v text,
+        w bigint generated always as identity,
+        twice bigint generated always as (length(v) * 2) stored, large text);
+    alter table t alter column large set storage external;
+    create table only_numbers (id int primary key, w int generated always as identity);
+    create table both (id int generated always as identity primary key,
+        w smallint generated always as identity);
+    create table merged (id int primary key, w bigint generated always as identity, v text,
+        u text unique)";
+
+const TABLES: [&str; 4] = ["t", "only_numbers", "both", "merged"];
+
+/// What every node must have of each table.
+async fn contents(cluster: &Cluster, node: usize) -> Vec<String> {
+    let mut all = Vec::new();
+    for table in TABLES {
+        let sql = format!(
+            "select coalesce(string_agg(replace(x::text, repeat('.', 2500), ''), ' '
+             order by id), '') from {table} x"
+        );
+        all.push(cluster.nodes[node].value(&sql).await);
+    }
+    all
+}
+
+async fn play(majors: &[u32]) {
+    let cluster = Cluster::running_with(ClusterOptions::majors(majors), SCHEMA).await;
+    cluster.wait_streaming().await;
+    let (east, west) = (cluster.east(), cluster.west());
+    west.sql("alter table t alter column w restart with 1000; alter table only_numbers alter column w restart with 1000;
+              alter table both alter column w restart with 1000; alter table both alter column id restart with 1000;
+              alter table merged alter column w restart with 1000").await;
+    east.sql(
+        "insert into t (id, v, large) select n, 'a', large('A') from generate_series(1, 20) n",
+    )
+    .await;
+    east.sql("insert into only_numbers values (1), (2); insert into both default values")
+        .await;
+    east.sql("insert into merged (id, v, u) values (1, 'a', 'a'), (2, 'b', 'b')")
+        .await;
+    cluster.settle().await;
+    // Nothing crosses: single rows, many rows, and a value that only an insert may set.
+    east.sql("update t set v = 'bb' where id = 1; update t set w = default where id = 2")
+        .await;
+    east.sql("update t set v = 'ccc', w = default where id > 10")
+        .await;
+    west.sql("update only_numbers set w = default; update both set w = default")
+        .await;
+    cluster.settle().await;
+    let wanted = contents(&cluster, 0).await;
+    assert_eq!(contents(&cluster, 1).await, wanted);
+    cluster.pause_all().await;
+    east.sql("insert into t (id, v) values (100, 'e'); update t set w = default where id = 3")
+        .await;
+    west.sql("insert into t (id, v) values (100, 'w'); update t set w = default where id = 3")
+        .await;
+    west.sql("insert into t (id, v) values (101, 'w'); update t set v = 'w' where id = 4")
+        .await;
+    east.sql("insert into t (id, v) values (101, 'e'); update t set w = default where id = 4")
+        .await;
+    east.sql("update only_numbers set w = default; update both set w = default; delete from t where id = 5")
+        .await;
+    west.sql("update only_numbers set w = default; update both set w = default; update t set w = default where id = 5")
+        .await;
+    east.sql("update merged set w = default, u = 'c' where id = 1")
+        .await;
+    west.sql("update merged set w = default, u = 'c' where id = 2")
+        .await;
+    cluster.resume_all().await;
+    cluster.settle().await;
+    let wanted = contents(&cluster, 1).await;
+    for node in 0..cluster.nodes.len() {
+        assert_eq!(contents(&cluster, node).await, wanted);
+    }
+    // The last writer's value.
+    let query = "select string_agg((w >= 1000)::text, ' ' order by id) from t where id in (3, 4, 5, 100, 101)";
+    let last = "true false true true false";
+    assert_eq!(east.value(query).await, last);
+    for table in ["only_numbers", "both"] {
+        let least = format!("select min(w) >= 1000 from {table}");
+        assert_eq!(east.value(&least).await, "true", "{table}");
+    }
+}
+
+async fn a_pair(majors: &[u32]) {
+    play(majors).await;
+}
+on_usual_majors!(two_nodes, super::a_pair);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes() {
+    play(&[pool::usual_major(); 3]).await;
+}
