@@ -28,8 +28,9 @@
 //!
 //! Around it: [`config`], [`wire`] (our own protocol client), [`catalog`] (what servers say about
 //! themselves), [`checkpoint`] (sled), [`status`], [`admin`] (HTTP), [`init`] and [`check`]
-//! (set-up), [`history`] (of conflicts), [`housekeeping`] (tombstones), [`supervisor`] (the
-//! daemon), [`cli`], [`local`] and [`demo`] (real servers on this machine).
+//! (set-up), [`damage`] (to what was set up), [`history`] (of conflicts), [`housekeeping`]
+//! (tombstones, looking for damage), [`supervisor`] (the daemon), [`cli`], [`local`] and [`demo`]
+//! (real servers on this machine).
 #![forbid(unsafe_code)]
 
 pub mod admin;
@@ -43,6 +44,7 @@ pub mod cli;
 pub mod commit_time;
 pub mod config;
 pub mod conflict;
+pub mod damage;
 pub mod demo;
 pub mod error;
 pub mod failpoint;

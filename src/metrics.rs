@@ -50,6 +50,10 @@ pub const CLOCK_UNCERTAINTY_SECONDS: &str = "clock_uncertainty_seconds";
 pub const TOMBSTONES: &str = "tombstones";
 /// Rows kept aside on the node's server; label `node`.
 pub const SHADOWS: &str = "shadows";
+/// Things on the node's server that are not as `init` made them; label `node`.
+pub const DAMAGE: &str = "damage";
+/// Those of them by which rows get lost; label `node`.
+pub const DAMAGE_LOSING_ROWS: &str = "damage_losing_rows";
 /// Tombstones pruned.
 pub const TOMBSTONES_PRUNED: &str = "tombstones_pruned";
 
@@ -77,6 +81,7 @@ pub fn encode(links: &[LinkStatus], node: &NodeStatus) -> String {
     counters(&mut registry, links);
     tombstones(&mut registry, node);
     shadows(&mut registry, node);
+    damage(&mut registry, node);
     let mut out = String::new();
     // Writing to a String cannot fail.
     let _ = text::encode(&mut out, &registry);
@@ -200,6 +205,27 @@ fn shadows(registry: &mut Registry, node: &NodeStatus) {
         "Rows that lost a unique value and are kept aside",
         kept,
     );
+}
+
+fn damage(registry: &mut Registry, node: &NodeStatus) {
+    let losing = node.damage.iter().filter(|damage| damage.loses_rows);
+    for (name, help, count) in [
+        (
+            DAMAGE,
+            "Things on the node's server that are not as init made them",
+            node.damage.len(),
+        ),
+        (
+            DAMAGE_LOSING_ROWS,
+            "Those of them by which rows get lost",
+            losing.count(),
+        ),
+    ] {
+        let labels = [("node", node.node.to_string())];
+        let family = Family::<[(&str, String); 1], FloatGauge>::default();
+        family.get_or_create(&labels).set(float(count as u64));
+        registry.register(name, help, family);
+    }
 }
 
 fn tombstones(registry: &mut Registry, node: &NodeStatus) {

@@ -94,6 +94,10 @@ fn keep_house(
     tasks.spawn(fault::forever(move || {
         housekeeping::returns::run(config.clone(), own.clone(), about.clone(), stop.clone())
     }));
+    let (config, own, about, stop) = all.clone();
+    tasks.spawn(fault::forever(move || {
+        housekeeping::inspection::run(config.clone(), own.clone(), about.clone(), stop.clone())
+    }));
     let (config, own, about, stop) = all;
     tasks.spawn(fault::forever(move || {
         housekeeping::run(config.clone(), own.clone(), about.clone(), stop.clone())

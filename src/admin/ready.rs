@@ -7,6 +7,7 @@ use futures_util::future::{BoxFuture, FutureExt, join_all};
 use super::client::{Peer, ask};
 use super::{Incoming, IncomingLinks};
 use crate::config::Node;
+use crate::damage::Damage;
 use crate::ids::{ClusterName, LinkName, NodeName};
 use crate::status::model::LinkStatus;
 
@@ -17,12 +18,18 @@ pub const READY_LAG_SECONDS: f64 = 30.0;
 const PEER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the node may not take traffic, or `None` when it may.
-pub(super) fn reason(outgoing: &[LinkStatus], incoming: &[Incoming]) -> Option<String> {
+pub(super) fn reason(
+    outgoing: &[LinkStatus],
+    incoming: &[Incoming],
+    damage: &[Damage],
+) -> Option<String> {
     let told = incoming.iter().map(|incoming| match &incoming.status {
         Ok(status) => trouble(status),
         Err(sentence) => Some(format!("{}: {sentence}", incoming.link)),
     });
-    let reasons: Vec<_> = outgoing.iter().map(trouble).chain(told).flatten().collect();
+    let mut reasons: Vec<_> = outgoing.iter().map(trouble).chain(told).flatten().collect();
+    let losing = damage.iter().filter(|damage| damage.loses_rows);
+    reasons.extend(losing.map(ToString::to_string));
     (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 
@@ -107,7 +114,7 @@ mod tests {
     fn every_link_in_both_directions_must_move_in_time() {
         let good = link("east->west", LinkState::Streaming, 1.0);
         let back = |state, seconds| vec![incoming(Ok(link("west->east", state, seconds)))];
-        let told = |state, seconds| reason(std::slice::from_ref(&good), &back(state, seconds));
+        let told = |state, seconds| reason(std::slice::from_ref(&good), &back(state, seconds), &[]);
         assert_eq!(told(LinkState::Streaming, 30.0), None);
         assert_eq!(told(LinkState::CatchingUp, 3.0), None);
         let late = told(LinkState::CatchingUp, 31.0).unwrap();
@@ -124,6 +131,6 @@ mod tests {
         let silent = incoming(Err("nobody is at home".into()));
         let paused = link("east->west", LinkState::Paused, 0.0);
         let expected = "east->west is paused: because; west->east: nobody is at home";
-        assert_eq!(reason(&[paused], &[silent]).as_deref(), Some(expected));
+        assert_eq!(reason(&[paused], &[silent], &[]).as_deref(), Some(expected));
     }
 }

@@ -118,7 +118,8 @@ impl Door {
     async fn ready(&self) -> Answer {
         let outgoing = self.state.snapshots(CommitTime::now());
         let incoming = self.state.incoming.incoming().await;
-        match ready::reason(&outgoing, &incoming) {
+        let own = self.state.about_node.snapshot();
+        match ready::reason(&outgoing, &incoming, &own.damage) {
             None => text(StatusCode::OK, "ready\n"),
             Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{reason}\n")),
         }

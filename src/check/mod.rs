@@ -23,6 +23,7 @@ mod unreachable;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use crate::config::Config;
+use crate::damage::Damage;
 use crate::ids::NodeName;
 use facts::NodeFacts;
 use mend::Mend;
@@ -160,6 +161,11 @@ pub fn judge(config: &Config, nodes: &[NodeFacts]) -> Vec<Problem> {
 }
 
 /// The problem that a server answered, but refused a question.
-pub fn unreadable(node: &NodeName, error: &crate::catalog::CatalogError) -> Problem {
+pub fn unreadable(node: &NodeName, error: &dyn std::error::Error) -> Problem {
     Problem::error(node, error.to_string())
+}
+
+/// The problem that something `init` made is not as it was.
+pub fn damaged(node: &NodeName, damage: &Damage) -> Problem {
+    Problem::error(node, damage.what.clone()).note(format!("run {}", damage.mend))
 }

@@ -32,6 +32,7 @@
 //! before its mark, and the sweep is given up. Marks have to be ahead of all positions when they
 //! are made, so a position from a lost history cannot stand in for a new one.
 
+pub mod inspection;
 mod questions;
 pub mod returns;
 mod sweep;

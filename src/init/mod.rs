@@ -20,11 +20,13 @@
 mod columns;
 mod compare;
 mod copy;
+mod damage;
 mod drop_check;
 mod error;
 mod execute;
 mod identity;
 mod join;
+mod leftovers;
 mod links;
 mod merging;
 mod observe;
@@ -46,6 +48,7 @@ pub use remove::{DropOptions, DropReport, Dropped, Left, Records, drop_nodes};
 
 use crate::check::{self, Problem};
 use crate::config::Config;
+use crate::damage::Damage;
 use crate::ids::NodeName;
 use session::Session;
 
@@ -154,7 +157,53 @@ async fn examine(config: &Config) -> (Vec<Session>, Vec<check::facts::NodeFacts>
     (sessions, facts, problems)
 }
 
-/// The preflight alone, for `mmrepl check`.
+/// The preflight alone, for `mmrepl check`, with what is damaged on servers that were set up.
 pub async fn preflight(config: &Config) -> Vec<Problem> {
-    examine(config).await.2
+    let (sessions, facts, mut problems) = examine(config).await;
+    for facts in &facts {
+        let session = session::of(&sessions, &facts.name);
+        match observe::observe(config, session, &facts.server, &facts.tables).await {
+            Ok(state) if state.was_set_up() => {
+                let damages = damage::damages(config, &state);
+                problems.extend(
+                    damages
+                        .iter()
+                        .map(|damage| check::damaged(&facts.name, damage)),
+                );
+            }
+            Ok(_) => {}
+            Err(error) => problems.push(check::unreadable(&facts.name, &error)),
+        }
+    }
+    problems.sort_by_key(|problem| problem.severity);
+    problems
+}
+
+/// A daemon's look at its own server.
+pub struct Inspector {
+    config: Config,
+    session: Session,
+}
+
+impl Inspector {
+    /// Connects to `node`.
+    pub async fn connect(config: &Config, node: &crate::config::Node) -> Result<Self, InitError> {
+        let name = format!("mmrepl {} {} inspection", config.cluster, node.name);
+        let session = Session::open_as(&name, node).await;
+        Ok(Self {
+            config: config.clone(),
+            session: session.map_err(InitError::wire(&node.name, "connect"))?,
+        })
+    }
+
+    /// Everything that is not as `init` made it.
+    pub async fn damages(&self) -> Result<Vec<Damage>, InitError> {
+        let state = observe::observe_own(&self.config, &self.session).await?;
+        Ok(damage::damages(&self.config, &state))
+    }
+
+    /// A text that changes with what matters most, at next to no cost: whether anything is sent.
+    pub async fn glance(&self) -> Result<String, InitError> {
+        observe::glance(&self.session).await
+    }
 }

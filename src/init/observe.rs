@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 
+use super::leftovers::{Leftover, leftovers};
 use super::observe_query as query;
 use super::session::{self, Session};
 use super::triggers::Trigger;
 use super::{InitError, PUBLICATION};
+use crate::catalog::CatalogError;
 use crate::catalog::position::{Position, read_positions};
-use crate::catalog::server::Server;
+use crate::catalog::server::{Server, read_server};
 use crate::catalog::slots::{SlotState, slot_state};
-use crate::catalog::table::Table;
+use crate::catalog::table::{Table, load_tables};
 use crate::check::facts::NodeFacts;
 use crate::config::Config;
 use crate::ids::{NodeName, slot_name};
@@ -21,10 +23,14 @@ pub struct NodeState {
     /// The node.
     pub name: NodeName,
     pub(super) server: Server,
+    /// Whether schema `mmrepl` is there, in whatever state.
+    pub(super) has_schema: bool,
     /// Migrations that have not run.
     pub(super) pending: Vec<&'static str>,
     pub(super) tables: Vec<TableState>,
     pub(super) publication: Option<PublicationState>,
+    /// What is left on tables that take part no longer.
+    pub(super) leftovers: Vec<Leftover>,
     /// Rows of `mmrepl.node`: name, whether it is this server, system id, origin.
     pub(super) nodes: Vec<NodeRow>,
     /// Origins of this cluster by name.
@@ -45,12 +51,29 @@ pub(super) struct NodeRow {
     pub(super) rules: Option<String>,
 }
 
+impl NodeState {
+    /// Whether `init` has been here: its schema, or what is left where that was dropped.
+    pub(super) fn was_set_up(&self) -> bool {
+        self.has_schema || !self.slots.is_empty() || !self.origins.is_empty()
+    }
+}
+
 /// The publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PublicationState {
-    /// Whether it publishes all four actions, through the partition root, of listed tables, and
-    /// (from 18 on) stored generated columns.
-    pub(super) as_wanted: bool,
+    /// What of its options is not as it must be, as words: `does not send deletes`.
+    pub(super) faults: Vec<String>,
+    /// It was made `for all tables`, which cannot be altered.
+    pub(super) all_tables: bool,
+    /// Whole schemas that it publishes beside the tables.
+    pub(super) schemas: Vec<String>,
+}
+
+/// A table's part in the publication.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Published {
+    /// Only some rows or columns are sent: there is a WHERE clause or a column list.
+    pub(super) restricted: bool,
 }
 
 /// A table that takes part.
@@ -59,9 +82,19 @@ pub(super) struct TableState {
     pub(super) table: Table,
     /// The index of `replica identity using index`.
     pub(super) identity_index: Option<String>,
-    pub(super) published: bool,
+    /// Nothing where it is not published.
+    pub(super) published: Option<Published>,
+    /// Whether it seems to hold rows; by statistics, which need no lock.
+    pub(super) seems_filled: bool,
     pub(super) triggers: Vec<Trigger>,
     pub(super) partitions: Vec<PartitionState>,
+}
+
+impl TableState {
+    /// Whether only some of its rows or columns are sent.
+    pub(super) fn is_restricted(&self) -> bool {
+        self.published.is_some_and(|published| published.restricted)
+    }
 }
 
 /// A partition, at any depth, of a table that takes part.
@@ -76,6 +109,18 @@ pub(super) struct PartitionState {
     pub(super) triggers: Vec<Trigger>,
 }
 
+/// Observes one node without the preflight: what its daemon does with its own server.
+pub(super) async fn observe_own(
+    config: &Config,
+    session: &Session,
+) -> Result<NodeState, InitError> {
+    let client = &session.client;
+    let failed = || InitError::catalog(session.name());
+    let server = read_server(client).await.map_err(failed())?;
+    let tables = load_tables(client, &config.tables).await;
+    observe(config, session, &server, &tables.map_err(failed())?).await
+}
+
 /// Observes every node.
 pub(super) async fn observe_all(
     config: &Config,
@@ -85,31 +130,32 @@ pub(super) async fn observe_all(
     let mut states = Vec::new();
     for facts in facts {
         let session = session::of(sessions, &facts.name);
-        states.push(observe(config, session, facts).await?);
+        states.push(observe(config, session, &facts.server, &facts.tables).await?);
     }
     Ok(states)
 }
 
-async fn observe(
+pub(super) async fn observe(
     config: &Config,
     session: &Session,
-    facts: &NodeFacts,
+    server: &Server,
+    tables: &[Table],
 ) -> Result<NodeState, InitError> {
-    let client = &session.client;
+    let (client, name) = (&session.client, session.name());
     let failed = || InitError::catalog(session.name());
     let pending = migrate::pending(client)
         .await
         .map_err(|source| InitError::Migrate {
-            node: facts.name.clone(),
+            node: name.clone(),
             source,
         })?;
     let set_up = migrate::is_set_up(client).await;
     let set_up = set_up.map_err(|source| InitError::Migrate {
-        node: facts.name.clone(),
+        node: name.clone(),
         source,
     })?;
     let mut slots = HashMap::new();
-    for peer in config.peers_of(&facts.name) {
+    for peer in config.peers_of(name) {
         let slot = slot_state(client, &slot_name(&config.cluster, &peer.name)).await;
         slots.extend(
             slot.map_err(failed())?
@@ -117,13 +163,15 @@ async fn observe(
         );
     }
     Ok(NodeState {
-        name: facts.name.clone(),
-        server: facts.server.clone(),
+        name: name.clone(),
+        server: server.clone(),
+        has_schema: set_up,
         pending: pending.iter().map(|file| file.name).collect(),
-        tables: query::tables(client, &facts.tables)
+        tables: query::tables(client, tables).await.map_err(failed())?,
+        publication: query::publication(client, PUBLICATION, server.major())
             .await
             .map_err(failed())?,
-        publication: query::publication(client, PUBLICATION)
+        leftovers: leftovers(client, &config.tables, set_up)
             .await
             .map_err(failed())?,
         nodes: if set_up {
@@ -139,4 +187,27 @@ async fn observe(
         },
         slots,
     })
+}
+
+/// Publication, tables, triggers, slots, origins and positions in a few numbers: a row of the
+/// catalog that is written anew has the number of another transaction.
+const GLANCE: &str = "
+select pg_catalog.concat_ws(' ', p.oid, p.xmin, r.*, t.*, c.*, s.*, o.*,
+           pg_catalog.to_regclass('mmrepl.apply_position')::pg_catalog.oid)
+from (select pg_catalog.count(*), pg_catalog.sum(xmin::text::int8)
+      from pg_catalog.pg_publication_rel) r,
+     (select pg_catalog.count(*), pg_catalog.sum(xmin::text::int8)
+      from pg_catalog.pg_trigger) t,
+     (select pg_catalog.count(*), pg_catalog.sum(xmin::text::int8)
+      from pg_catalog.pg_class where relkind in ('r', 'p') and relpersistence = 'p') c,
+     (select pg_catalog.count(*) from pg_catalog.pg_replication_slots
+      where database = pg_catalog.current_database()) s,
+     (select pg_catalog.count(*), pg_catalog.sum(roident::int8)
+      from pg_catalog.pg_replication_origin) o
+left join pg_catalog.pg_publication p on p.pubname = $1";
+
+pub(super) async fn glance(session: &Session) -> Result<String, InitError> {
+    let row = session.client.query_one(GLANCE, &[&PUBLICATION]).await;
+    let row = row.map_err(CatalogError::query("look at the publication"));
+    Ok(row.map_err(InitError::catalog(session.name()))?.get(0))
 }

@@ -1,11 +1,11 @@
 //! The queries behind [`super::observe`], set-based over all tables.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use tokio_postgres::Client;
 
 use super::PUBLICATION;
-use super::observe::{NodeRow, PartitionState, PublicationState, TableState};
+use super::observe::{NodeRow, PartitionState, PublicationState, Published, TableState};
 use super::triggers::Trigger;
 use crate::catalog::table::Table;
 use crate::catalog::{CatalogError, names, slots};
@@ -23,6 +23,7 @@ pub(super) async fn tables(
     oids.extend(partitions.values().flatten().map(|partition| partition.oid));
     let mut triggers = triggers(client, &oids).await?;
     let mut indexes = identity_indexes(client, &oids).await?;
+    let filled = seem_filled(client, &oids).await?;
     for partition in partitions.values_mut().flatten() {
         partition.triggers = triggers.remove(&partition.oid).unwrap_or_default();
         partition.identity_index = indexes.remove(&partition.oid);
@@ -30,26 +31,51 @@ pub(super) async fn tables(
     let state = |table: &Table| TableState {
         table: table.clone(),
         identity_index: indexes.remove(&table.oid),
-        published: published.contains(&table.oid),
+        published: published.get(&table.oid).copied(),
+        seems_filled: filled.get(&table.oid).copied().unwrap_or(false),
         triggers: triggers.remove(&table.oid).unwrap_or_default(),
         partitions: partitions.remove(&table.oid).unwrap_or_default(),
     };
     Ok(tables.iter().map(state).collect())
 }
 
-async fn published(client: &Client) -> Result<HashSet<u32>, CatalogError> {
-    let sql = "select r.prrelid from pg_catalog.pg_publication_rel r
+/// The publication's tables. `to_jsonb`: row filters and column lists came with 15.
+async fn published(client: &Client) -> Result<HashMap<u32, Published>, CatalogError> {
+    let sql = "select r.prrelid,
+                      pg_catalog.to_jsonb(r) ->> 'prqual' is not null
+                      or pg_catalog.to_jsonb(r) ->> 'prattrs' is not null
+               from pg_catalog.pg_publication_rel r
                join pg_catalog.pg_publication p on p.oid = r.prpubid where p.pubname = $1";
     let rows = client.query(sql, &[&PUBLICATION]).await;
     let rows = rows.map_err(CatalogError::query("read the publication"))?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    let published = |restricted: bool| Published { restricted };
+    Ok(rows
+        .iter()
+        .map(|row| (row.get(0), published(row.get(1))))
+        .collect())
+}
+
+/// Whether tables, partitions among them, have had rows: what the server counted, without a look
+/// at the table itself, which may be locked.
+async fn seem_filled(client: &Client, oids: &[u32]) -> Result<HashMap<u32, bool>, CatalogError> {
+    let sql = "select c.oid, c.relpages > 0
+                   or pg_catalog.pg_stat_get_live_tuples(c.oid) > 0
+                   or exists (
+                       select from pg_catalog.pg_partition_tree(c.oid) t
+                       where c.relkind = 'p'
+                         and pg_catalog.pg_stat_get_live_tuples(t.relid) > 0)
+               from pg_catalog.pg_class c where c.oid = any($1)";
+    let rows = client.query(sql, &[&oids]).await;
+    let rows = rows.map_err(CatalogError::query("read table statistics"))?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 async fn triggers(
     client: &Client,
     oids: &[u32],
 ) -> Result<HashMap<u32, Vec<Trigger>>, CatalogError> {
-    let sql = "select tgrelid, tgname::text, tgenabled::text, pg_catalog.pg_get_triggerdef(oid)
+    let sql = "select tgrelid, tgname::text, tgenabled::text, pg_catalog.pg_get_triggerdef(oid),
+                      tgparentid <> 0
                from pg_catalog.pg_trigger
                where tgrelid = any($1) and tgname::text ~ '^(zzz_)?mmrepl_'";
     let rows = client.query(sql, &[&oids]).await;
@@ -61,6 +87,7 @@ async fn triggers(
             name: row.get(1),
             enabled: enabled.chars().next().unwrap_or('D'),
             definition: row.get(3),
+            cloned: row.get(4),
         });
     }
     Ok(triggers)
@@ -122,19 +149,49 @@ async fn partitions(
     Ok(partitions)
 }
 
+/// Each option with what is wrong where it is not so.
+const PUBLICATION_STATE: &str = "
+select p.puballtables,
+       array(select o.fault from (values
+           (p.pubinsert, 'does not send inserts'), (p.pubupdate, 'does not send updates'),
+           (p.pubdelete, 'does not send deletes'), (p.pubtruncate, 'does not send truncates'),
+           (p.pubviaroot, 'sends changes under the names of partitions'),
+           (coalesce(pg_catalog.to_jsonb(p) ->> 'pubgencols', 's') = 's',
+            'does not send stored generated columns')) o(is_right, fault)
+       where not o.is_right)
+from pg_catalog.pg_publication p where p.pubname = $1";
+
+/// The schemas that it publishes whole (15 and newer).
+const PUBLICATION_SCHEMAS: &str = "
+select n.nspname::text from pg_catalog.pg_publication_namespace s
+join pg_catalog.pg_publication p on p.oid = s.pnpubid
+join pg_catalog.pg_namespace n on n.oid = s.pnnspid
+where p.pubname = $1 order by 1";
+
 /// The publication, or nothing.
 pub(super) async fn publication(
     client: &Client,
     name: &str,
+    major: u32,
 ) -> Result<Option<PublicationState>, CatalogError> {
-    let sql = "select pubviaroot and pubinsert and pubupdate and pubdelete and pubtruncate
-                      and not puballtables
-                      and coalesce(to_jsonb(p) ->> 'pubgencols', 's') = 's'
-               from pg_catalog.pg_publication p where pubname = $1";
-    let row = client.query_opt(sql, &[&name]).await;
-    let row = row.map_err(CatalogError::query("read the publication"))?;
-    Ok(row.map(|row| PublicationState {
-        as_wanted: row.get(0),
+    let failed = || CatalogError::query("read the publication");
+    let row = client.query_opt(PUBLICATION_STATE, &[&name]).await;
+    let Some(row) = row.map_err(failed())? else {
+        return Ok(None);
+    };
+    let schemas = if major >= 15 {
+        let rows = client.query(PUBLICATION_SCHEMAS, &[&name]).await;
+        rows.map_err(failed())?
+            .iter()
+            .map(|row| row.get(0))
+            .collect()
+    } else {
+        Vec::new()
+    };
+    Ok(Some(PublicationState {
+        all_tables: row.get(0),
+        faults: row.get(1),
+        schemas,
     }))
 }
 

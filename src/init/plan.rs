@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use super::links::{self, LinkCondition, LinkState};
 use super::observe::{NodeState, PartitionState, TableState};
+use super::triggers::Trigger;
 use super::versions::InRow;
 use super::{InitError, InitOptions, identity, publication, triggers};
-use crate::catalog::names::literal;
+use crate::catalog::names::{ident, literal};
 use crate::catalog::position::RESET_POSITION;
 use crate::config::Config;
 use crate::config::agreement::{moved_places, rules_text};
@@ -414,6 +415,12 @@ fn partition_identity(state: &TableState, partition: &PartitionState, whole: boo
 /// before 15, `enable always` on the root does not reach them.
 fn partition_triggers(partition: &PartitionState, remade: &BTreeSet<&str>) -> Vec<String> {
     let mut sql = triggers::of_partition().statements(&partition.qualified, &partition.triggers);
+    let is_own = |there: &&Trigger| !there.cloned && there.name != triggers::of_partition().name;
+    // Made while it was a table of its own.
+    for there in partition.triggers.iter().filter(is_own) {
+        let (name, partition) = (ident(&there.name), &partition.qualified);
+        sql.push(format!("drop trigger {name} on {partition}"));
+    }
     for name in triggers::CLONED {
         let there = partition
             .triggers
@@ -429,12 +436,22 @@ fn partition_triggers(partition: &PartitionState, remade: &BTreeSet<&str>) -> Ve
     sql
 }
 
+/// Whether partitions must have their clone of that trigger fire always.
+pub(super) fn is_cloned_always(name: &str) -> bool {
+    triggers::CLONED.contains(&name)
+}
+
 /// The publication, and, where no link is at work yet, its tables.
 fn publish_steps(state: &NodeState, with_tables: bool) -> Vec<Step> {
-    let make = publication::make(state).into_iter();
-    let mut steps: Vec<Step> = make
-        .map(|sql| Step::new(&state.name, "make the publication", vec![sql]))
-        .collect();
+    let mut steps: Vec<Step> = Vec::new();
+    let make = publication::make(state);
+    if !make.is_empty() {
+        steps.push(Step::new(&state.name, "make the publication", make));
+    }
+    for left in &state.leftovers {
+        let what = format!("leave {} alone: it takes part no longer", left.readable());
+        steps.push(Step::new(&state.name, what, left.statements()));
+    }
     let missing = publication::missing(state);
     if with_tables {
         for chunk in missing.chunks(publication::TABLES_PER_TRANSACTION) {

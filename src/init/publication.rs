@@ -17,19 +17,39 @@ const WITH_GENERATED: &str = ", publish_generated_columns = stored";
 /// 64 locks per connection by default (`max_locks_per_transaction`).
 pub(super) const TABLES_PER_TRANSACTION: usize = 100;
 
-/// The statement that makes the publication or mends its options.
-pub(super) fn make(state: &NodeState) -> Option<String> {
+/// The statements that make the publication or mend its options.
+pub(super) fn make(state: &NodeState) -> Vec<String> {
     let name = ident(PUBLICATION);
     let more = if state.server.major() >= 18 {
         WITH_GENERATED
     } else {
         ""
     };
-    match &state.publication {
-        None => Some(format!("create publication {name} with ({OPTIONS}{more})")),
-        Some(publication) if publication.as_wanted => None,
-        Some(_) => Some(format!("alter publication {name} set ({OPTIONS}{more})")),
+    let create = format!("create publication {name} with ({OPTIONS}{more})");
+    let Some(publication) = &state.publication else {
+        return vec![create];
+    };
+    let mut sql = Vec::new();
+    if publication.all_tables {
+        // It cannot be altered into one of listed tables.
+        return vec![format!("drop publication {name}"), create];
     }
+    if !publication.faults.is_empty() {
+        sql.push(format!("alter publication {name} set ({OPTIONS}{more})"));
+    }
+    sql.extend(publication.schemas.iter().map(|schema| {
+        let schema = ident(schema);
+        format!("alter publication {name} drop tables in schema {schema}")
+    }));
+    let restricted = state.tables.iter().filter(|table| table.is_restricted());
+    for table in restricted.map(|state| &state.table) {
+        sql.push(format!(
+            "alter publication {name} drop table {}",
+            table.only()
+        ));
+        sql.push(add(std::iter::once(table)));
+    }
+    sql
 }
 
 /// The tables that take part and are not published.
@@ -37,7 +57,7 @@ pub(super) fn missing(state: &NodeState) -> Vec<&TableState> {
     state
         .tables
         .iter()
-        .filter(|table| !table.published)
+        .filter(|table| table.published.is_none())
         .collect()
 }
 

@@ -25,8 +25,12 @@ pub(super) struct Session {
 impl Session {
     /// Connects.
     pub(super) async fn open(config: &Config, node: &Node) -> Result<Self, WireError> {
-        let name = format!("mmrepl {} init", config.cluster);
-        let client = control(&node.dsn, &name).await?;
+        Self::open_as(&format!("mmrepl {} init", config.cluster), node).await
+    }
+
+    /// The same under another name.
+    pub(super) async fn open_as(name: &str, node: &Node) -> Result<Self, WireError> {
+        let client = control(&node.dsn, name).await?;
         client
             .batch_execute(LOCK_TIMEOUT)
             .await

@@ -49,6 +49,32 @@ pub(super) struct Trigger {
     pub(super) enabled: char,
     /// `pg_get_triggerdef`, printed with an empty search path.
     pub(super) definition: String,
+    /// A partition has it from its parent.
+    pub(super) cloned: bool,
+}
+
+/// What is wrong with a trigger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    Missing,
+    /// It does something else than it must.
+    Other,
+    /// It never fires.
+    Disabled,
+    /// It fires for applications and not for what is applied, or the other way round.
+    FiresOtherwise,
+}
+
+impl Fault {
+    /// After the trigger's name.
+    pub(super) const fn words(self) -> &'static str {
+        match self {
+            Self::Missing => "is missing",
+            Self::Other => "is not as init makes it",
+            Self::Disabled => "is disabled",
+            Self::FiresOtherwise => "does not fire for the sessions it must",
+        }
+    }
 }
 
 /// A trigger as it must be.
@@ -97,11 +123,22 @@ impl Wanted {
             && there.definition.contains(APPLIES) == self.scope.contains(APPLIES)
     }
 
+    /// What is wrong with it among those that exist.
+    pub(super) fn fault(&self, existing: &[Trigger]) -> Option<Fault> {
+        let there = existing.iter().find(|trigger| trigger.name == self.name);
+        match there {
+            None => Some(Fault::Missing),
+            Some(there) if !self.is(there) => Some(Fault::Other),
+            Some(there) if there.enabled == 'D' => Some(Fault::Disabled),
+            Some(there) => (there.enabled != self.enabled()).then_some(Fault::FiresOtherwise),
+        }
+    }
+
     /// The statements that make it, nothing when `existing` has it already.
     pub(super) fn statements(&self, qualified: &str, existing: &[Trigger]) -> Vec<String> {
-        let there = existing.iter().find(|trigger| trigger.name == self.name);
+        let fault = self.fault(existing);
         let mut statements = Vec::new();
-        if !there.is_some_and(|there| self.is(there)) {
+        if matches!(fault, Some(Fault::Missing | Fault::Other)) {
             statements.extend(self.function.clone());
             statements.push(format!(
                 "create or replace trigger {} {} on {qualified}{} execute function {}",
@@ -109,7 +146,7 @@ impl Wanted {
             ));
         }
         let remade = !statements.is_empty();
-        if remade || there.is_some_and(|t| t.enabled != self.enabled()) {
+        if remade || fault.is_some() {
             statements.push(self.enable(qualified));
         }
         statements
@@ -351,6 +388,7 @@ mod tests {
             name: "mmrepl_truncate_partition".to_owned(),
             enabled,
             definition: definition.to_owned(),
+            cloned: false,
         };
         let definition = "CREATE TRIGGER mmrepl_truncate_partition BEFORE TRUNCATE ON public.t FOR EACH STATEMENT WHEN ((current_setting('mmrepl.applying'::text, true) IS DISTINCT FROM 'on'::text)) EXECUTE FUNCTION mmrepl.truncate_partition()";
         assert!(wanted.statements("t", &[there('A', definition)]).is_empty());

@@ -209,9 +209,9 @@ fn lag(lsn: &LsnStatus, evidence: &Evidence, now: CommitTime) -> Lag {
 /// What `mmrepl status` says with its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Every link is streaming.
+    /// Every link is streaming, and no node is damaged.
     Well,
-    /// Some link is known not to be.
+    /// Some link is known not to be, or some node is damaged.
     Unwell,
     /// About some link nothing could be learnt, and none is known to be unwell.
     Unknown,
@@ -225,7 +225,8 @@ impl Verdict {
         };
         let all_known = status.links.iter().all(|link| known(&link));
         let mut known_links = status.links.iter().filter(known);
-        if known_links.any(|link| link.state != LinkState::Streaming) {
+        let damaged = status.nodes.iter().any(|node| !node.damage.is_empty());
+        if damaged || known_links.any(|link| link.state != LinkState::Streaming) {
             Self::Unwell
         } else if all_known {
             Self::Well

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::commit_time::CommitTime;
+use crate::damage::Damage;
 use crate::ids::NodeName;
 
 /// One node, as its daemon sees it.
@@ -17,6 +18,9 @@ pub struct NodeStatus {
     /// Rows that lost a unique value; nothing until its server was looked at.
     #[serde(default)]
     pub shadows: Option<ShadowStatus>,
+    /// What on its server is not as `init` made it.
+    #[serde(default)]
+    pub damage: Vec<Damage>,
 }
 
 /// The rows kept aside on one server.
@@ -56,6 +60,7 @@ impl NodeMonitor {
             node,
             tombstones: None,
             shadows: None,
+            damage: Vec::new(),
         };
         Self {
             inner: Arc::new(Mutex::new(status)),
@@ -65,6 +70,14 @@ impl NodeMonitor {
     /// What is known.
     pub fn snapshot(&self) -> NodeStatus {
         self.lock().clone()
+    }
+
+    /// Notes what is damaged. True when that is new.
+    pub fn set_damage(&self, damage: Vec<Damage>) -> bool {
+        let mut status = self.lock();
+        let new = status.damage != damage;
+        status.damage = damage;
+        new
     }
 
     /// Notes how many rows are kept aside, and how many are not any more.

@@ -152,7 +152,7 @@ fn last_error(text: &mut String, link: &LinkStatus, (error, now): (&LastError, C
     );
 }
 
-/// Rows that are kept aside, and tombstones that are kept longer than was asked for.
+/// Rows that are kept aside, damage, and tombstones that are kept longer than was asked for.
 fn about_node(text: &mut String, node: &NodeStatus) {
     if let Some(kept) = node
         .shadows
@@ -165,6 +165,7 @@ fn about_node(text: &mut String, node: &NodeStatus) {
         );
         line(text, &sentence);
     }
+    damage(text, node);
     let Some(tombstones) = &node.tombstones else {
         return;
     };
@@ -174,6 +175,22 @@ fn about_node(text: &mut String, node: &NodeStatus) {
             text,
             &format!("{node} keeps {kept} tombstones, some for longer than asked: {why}"),
         );
+    }
+}
+
+/// What is damaged, the first of many.
+fn damage(text: &mut String, node: &NodeStatus) {
+    const SHOWN: usize = 20;
+    for damage in node.damage.iter().take(SHOWN) {
+        line(text, &format!("{}: {damage}", node.node));
+    }
+    let more = node.damage.len().saturating_sub(SHOWN);
+    if more > 0 {
+        let sentence = format!(
+            "{}: {more} more; all are in `mmrepl status --json`",
+            node.node
+        );
+        line(text, &sentence);
     }
 }
 

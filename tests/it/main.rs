@@ -14,6 +14,7 @@ mod copying;
 mod crossing;
 mod custom;
 mod daemon_process;
+mod damage;
 #[cfg(feature = "failpoints")]
 mod equivalence;
 #[cfg(feature = "failpoints")]

@@ -1,0 +1,206 @@
+//! What `init` made against what is there, on one node. Pure.
+//!
+//! The same observation that `init` plans by: whatever is named here, a plan has a step for.
+
+use super::identity::{self, Identity};
+use super::observe::{NodeState, TableState};
+use super::triggers::{self, Fault};
+use super::versions::InRow;
+use super::{PUBLICATION, plan};
+use crate::config::Config;
+use crate::damage::{Damage, DamageKind};
+use crate::ids::{origin_name, return_origin_name, slot_name};
+
+/// Everything that is not as `init` made it.
+pub(super) fn damages(config: &Config, state: &NodeState) -> Vec<Damage> {
+    if !state.has_schema {
+        return vec![Damage::new(
+            DamageKind::Schema,
+            true,
+            "schema mmrepl is not there: it was dropped, or the server was never set up",
+        )];
+    }
+    let mut found = Vec::new();
+    if !state.pending.is_empty() {
+        let what = format!(
+            "schema mmrepl is not what this program makes ({} differ)",
+            state.pending.join(", ")
+        );
+        found.push(Damage::new(DamageKind::Schema, false, what));
+    }
+    found.extend(publication(state));
+    let rules = config.rules();
+    for table in &state.tables {
+        let own = &table.table;
+        let rule = rules.of(&own.schema, &own.name, own.key.is_some());
+        let in_row = InRow::of(rule, own, &state.name);
+        found.extend(published(state, table));
+        found.extend(table_triggers(table, in_row.as_ref()));
+        found.extend(identities(table, in_row.is_some()));
+    }
+    let excluded = state.leftovers.iter().filter(|left| left.published);
+    found.extend(excluded.map(|left| {
+        let what = format!(
+            "table {} does not take part and is replicated all the same",
+            left.readable()
+        );
+        Damage::new(DamageKind::Excluded, false, what)
+    }));
+    found.extend(links(config, state));
+    found
+}
+
+/// The publication as a whole.
+fn publication(state: &NodeState) -> Option<Damage> {
+    let lost = |what: String| Damage::new(DamageKind::Publication, true, what);
+    let Some(publication) = &state.publication else {
+        return Some(lost(format!(
+            "publication {PUBLICATION} is gone: what is written here does not reach the other nodes"
+        )));
+    };
+    let mut faults = publication.faults.clone();
+    if publication.all_tables {
+        faults.push("is for all tables".to_owned());
+    }
+    for schema in &publication.schemas {
+        faults.push(format!("is for the whole schema {schema}"));
+    }
+    let what = format!("publication {PUBLICATION} {}", faults.join(", "));
+    (!faults.is_empty()).then(|| lost(what))
+}
+
+/// The table's part in the publication.
+fn published(state: &NodeState, table: &TableState) -> Option<Damage> {
+    let name = table.table.readable();
+    if table.is_restricted() {
+        let what =
+            format!("publication {PUBLICATION} sends only some rows or columns of table {name}");
+        return Some(Damage::new(DamageKind::Publication, true, what));
+    }
+    let missing = state.publication.is_some() && table.published.is_none();
+    missing.then(|| {
+        let what = format!("table {name} takes part and is not replicated");
+        Damage::new(DamageKind::Table, table.seems_filled, what)
+    })
+}
+
+/// The triggers of the table and its partitions. A table that nobody has published yet has none.
+fn table_triggers(state: &TableState, in_row: Option<&InRow>) -> Option<Damage> {
+    let wanted = triggers::of_table(&state.table, in_row);
+    if state.published.is_none() || wanted.is_empty() {
+        return None;
+    }
+    let mut faults: Vec<String> = Vec::new();
+    for trigger in &wanted {
+        let fault = trigger.fault(&state.triggers);
+        faults.extend(fault.map(|fault| words(trigger.name, fault)));
+    }
+    for partition in &state.partitions {
+        let of_partition = triggers::of_partition();
+        let fault = of_partition.fault(&partition.triggers);
+        let on = |text: String| format!("{text} on {}", partition.qualified);
+        faults.extend(fault.map(|fault| on(words(of_partition.name, fault))));
+        let off = |there: &&triggers::Trigger| {
+            there.cloned && plan::is_cloned_always(&there.name) && there.enabled != 'A'
+        };
+        let off = partition.triggers.iter().filter(off);
+        faults.extend(off.map(|there| on(words(&there.name, Fault::FiresOtherwise))));
+    }
+    let what = format!(
+        "table {}: {}: a delete may be undone by an older change of another node",
+        state.table.readable(),
+        shortened(&faults)
+    );
+    (!faults.is_empty()).then(|| Damage::new(DamageKind::Triggers, true, what))
+}
+
+fn words(trigger: &str, fault: Fault) -> String {
+    format!("trigger {trigger} {}", fault.words())
+}
+
+/// A few of many.
+fn shortened(faults: &[String]) -> String {
+    const SHOWN: usize = 6;
+    let shown = faults.iter().take(SHOWN).cloned();
+    let mut text = shown.collect::<Vec<_>>().join(", ");
+    if faults.len() > SHOWN {
+        text = format!("{text} and {} more", faults.len() - SHOWN);
+    }
+    text
+}
+
+/// The replica identities of the table and its partitions.
+fn identities(state: &TableState, whole: bool) -> Option<Damage> {
+    state.published?;
+    let table = &state.table;
+    let own = Identity {
+        now: table.replica_identity,
+        index: state.identity_index.as_deref(),
+        key_index: table.key.as_ref().map(|key| key.index.as_str()),
+    };
+    let of_partition = |partition: &super::observe::PartitionState| {
+        let identity = Identity {
+            now: partition.replica_identity,
+            index: partition.identity_index.as_deref(),
+            key_index: partition.key_index.as_deref(),
+        };
+        let wanted = identity::wanted(table, identity, whole)?;
+        Some((
+            partition.qualified.clone(),
+            identity::clause(identity),
+            wanted,
+        ))
+    };
+    let root = identity::wanted(table, own, whole)
+        .map(|wanted| (table.readable(), identity::clause(own), wanted));
+    let mut partitions = state.partitions.iter().filter_map(of_partition);
+    let (name, now, wanted) = root.or_else(|| partitions.next())?;
+    let what = format!(
+        "table {name} has replica identity {now} where {wanted} is needed: {}",
+        if now == "nothing" {
+            "the application's updates and deletes fail"
+        } else {
+            "updates and deletes are sent without the key"
+        }
+    );
+    Some(Damage::new(DamageKind::Identity, now != "nothing", what))
+}
+
+/// Origins, positions and slots.
+fn links(config: &Config, state: &NodeState) -> Vec<Damage> {
+    let mut found = Vec::new();
+    for peer in config.peers_of(&state.name) {
+        let peer = &peer.name;
+        for origin in [
+            origin_name(&config.cluster, peer),
+            return_origin_name(&config.cluster, peer),
+        ] {
+            if !state.origins.contains_key(&origin) {
+                let what = format!("replication origin {origin} is gone: {peer} cannot write here");
+                found.push(Damage::new(DamageKind::Origin, false, what));
+            }
+        }
+        if !state.positions.iter().any(|row| row.source == *peer) {
+            let what = format!(
+                "mmrepl.apply_position has no row for {peer}: what was applied from there is not known"
+            );
+            found.push(Damage::new(DamageKind::Position, false, what));
+        }
+        if !state.slots.contains_key(peer) {
+            let what = format!(
+                "replication slot {} is gone: what is written here is not kept for {peer}",
+                slot_name(&config.cluster, peer)
+            );
+            found.push(Damage::new(DamageKind::Slot, true, what));
+        }
+    }
+    let node = state
+        .nodes
+        .iter()
+        .any(|row| row.here && row.name == state.name.as_str());
+    if state.pending.is_empty() && !node {
+        let what = "mmrepl.node does not name this server".to_owned();
+        found.push(Damage::new(DamageKind::Schema, false, what));
+    }
+    found
+}

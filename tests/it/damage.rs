@@ -1,0 +1,191 @@
+//! What `init` made is changed behind our back: it is named, it is mended, and nothing is silent.
+
+use serde_json::Value;
+
+use crate::on_usual_majors;
+use crate::support::wait::ensure;
+use crate::support::{Cluster, ClusterOptions, LIMIT, wait_until};
+
+const TABLES: &str = "
+create table t (id int primary key, v text);
+create table u (id int primary key, v text);
+create table p (id int, k int, v text, primary key (id, k)) partition by range (k);
+create table p1 partition of p for values from (0) to (10);";
+
+async fn running(majors: &[u32], schema: &str) -> Cluster {
+    let options = ClusterOptions {
+        majors: majors.to_vec(),
+        ..ClusterOptions::pair()
+    };
+    let cluster = Cluster::running_with(options, schema).await;
+    cluster.wait_streaming().await;
+    cluster
+}
+
+/// The damage that the status shows of `node`.
+pub(super) async fn damage(cluster: &Cluster, node: &str) -> Result<Vec<Value>, String> {
+    let status = cluster.status().await?;
+    let nodes = status["nodes"].as_array().ok_or("no nodes")?;
+    let found = nodes.iter().find(|found| found["node"] == node);
+    let damage = found.ok_or("the node is not told of")?["damage"].as_array();
+    Ok(damage.cloned().unwrap_or_default())
+}
+
+/// Waits until the status names this of `node`; gives the entry.
+async fn shown(cluster: &Cluster, node: &str, words: &str) -> Value {
+    wait_until(&format!("`{words}` of {node}"), LIMIT, async || {
+        let damage = damage(cluster, node).await?;
+        let says = |entry: &&Value| entry["what"].as_str().unwrap_or("").contains(words);
+        damage
+            .iter()
+            .find(says)
+            .cloned()
+            .ok_or_else(|| format!("{damage:?}"))
+    })
+    .await
+}
+
+/// Waits until no node has damage.
+async fn all_well(cluster: &Cluster) {
+    wait_until("no damage", LIMIT, async || {
+        for node in &cluster.nodes {
+            let damage = damage(cluster, node.name).await?;
+            ensure(damage.is_empty(), || format!("{}: {damage:?}", node.name))?;
+        }
+        Ok::<_, String>(())
+    })
+    .await;
+}
+
+/// A row written on each node comes to be on the other.
+async fn replicates(cluster: &Cluster, table: &str, columns: &str) {
+    for node in &cluster.nodes {
+        let id = if node.name == "east" { 9001 } else { 9002 };
+        node.sql(&format!("insert into {table} ({columns}) values ({id}, 1)"))
+            .await;
+    }
+    let count = format!("select count(*) from {table} where id in (9001, 9002)");
+    super::init::soon(cluster, &count, "2").await;
+    cluster
+        .east()
+        .sql(&format!("delete from {table} where id in (9001, 9002)"))
+        .await;
+    super::init::soon(cluster, &count, "0").await;
+}
+
+/// Every damage to a table that `init` mends with the daemons running: what was done, the words
+/// that the status and `check` have, whether rows get lost by it.
+const MENDED: [(&str, &str, bool); 14] = [
+    (
+        "alter publication mmrepl drop table t",
+        "table public.t takes part and is not",
+        false,
+    ),
+    (
+        "alter publication mmrepl set (publish = 'insert, update')",
+        "does not send deletes",
+        true,
+    ),
+    (
+        "alter publication mmrepl set (publish_via_partition_root = false)",
+        "names of partitions",
+        true,
+    ),
+    (
+        "alter table t disable trigger all",
+        "trigger mmrepl_delete is disabled",
+        true,
+    ),
+    (
+        "alter table t disable trigger all; alter table t enable trigger all",
+        "does not fire",
+        true,
+    ),
+    (
+        "drop trigger mmrepl_delete on t",
+        "mmrepl_delete is missing",
+        true,
+    ),
+    (
+        "drop trigger mmrepl_rekey on t; create trigger mmrepl_rekey after update on t
+      for each statement execute function mmrepl.leave_truncate_tombstone()",
+        "mmrepl_rekey is not as",
+        true,
+    ),
+    (
+        "alter table t replica identity nothing",
+        "replica identity nothing",
+        false,
+    ),
+    (
+        "alter table t replica identity full; alter table t replica identity nothing",
+        "identity nothing",
+        false,
+    ),
+    (
+        "alter table t rename to t_old; create table t (like t_old including all);
+      drop table t_old",
+        "table public.t takes part and is not",
+        false,
+    ),
+    (
+        "begin; create table t_new (like t including all); alter table t rename to t_old;
+      alter table t_new rename to t; drop table t_old; commit",
+        "table public.t takes part",
+        false,
+    ),
+    (
+        "create table p2 partition of p for values from (10) to (20)",
+        "mmrepl_truncate_partition is missing",
+        true,
+    ),
+    ("alter table p disable trigger all", "mmrepl_delete", true),
+    (
+        "create table fresh (id int primary key, v text)",
+        "table public.fresh takes part and is not",
+        false,
+    ),
+];
+
+on_usual_majors!(
+    what_changed_is_named_and_mended_beside_the_daemons,
+    super::named_and_mended
+);
+
+async fn named_and_mended(majors: &[u32]) {
+    let cluster = running(majors, TABLES).await;
+    for (sql, words, loses) in MENDED {
+        let both = sql.starts_with("create table");
+        let nodes = if both {
+            &cluster.nodes[..]
+        } else {
+            &cluster.nodes[..1]
+        };
+        for node in nodes {
+            node.sql(sql).await;
+        }
+        let entry = shown(&cluster, "east", words).await;
+        assert_eq!(entry["loses_rows"], loses, "{sql}: {entry}");
+        let status = cluster.mmrepl(&["status"]).await;
+        assert_eq!(status.status.code(), Some(1), "{sql}");
+        let check = cluster.mmrepl_fails(&["check"]).await;
+        assert!(
+            check.contains(words) && check.contains("mmrepl init"),
+            "{sql}: {check}"
+        );
+        cluster.mmrepl_ok(&["init"]).await;
+        let check = cluster.mmrepl(&["check"]).await;
+        assert!(check.status.success(), "{sql}: {check:?}");
+        all_well(&cluster).await;
+        let again = cluster.mmrepl_ok(&["init"]).await;
+        assert!(again.ends_with("nothing to do\n"), "{sql}: {again}");
+        replicates(&cluster, "t", "id, v").await;
+    }
+    replicates(&cluster, "p", "id, k").await;
+    let log = cluster.log("east");
+    assert_eq!(
+        log.matches("does not send deletes").count(),
+        1,
+        "once per change: {log}"
+    );
+}
