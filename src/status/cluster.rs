@@ -144,8 +144,8 @@ fn broken(link: &LinkName, evidence: &Evidence, facts: &SourceFacts) -> Option<S
     };
     if *confirmed > target.applied {
         return Some(format!(
-            "slot {} begins at {confirmed}, after the position {} of {}: transactions between them are gone from the stream",
-            slot.name, target.applied, link.to
+            "slot {} begins at {confirmed}, after the position {} of {}: transactions between them are gone from the stream (was {} restored from a backup?)",
+            slot.name, target.applied, link.to, link.to
         ));
     }
     let checkpoint = evidence.checkpoint.as_ref()?;

@@ -341,6 +341,10 @@ async fn duplicates(cluster: &Cluster) {
         .west()
         .sql("update n set a = 2 where v = 'west'")
         .await;
+    cluster.wait_state("east", "west", &["streaming"]).await;
+    // It must change on both nodes: west's insert is still to come.
+    let east = cluster.east();
+    east.sql("update n set a = 3 where v = 's3cret'").await;
     cluster.mmrepl_ok(&["resume", "west->east"]).await;
     mended(cluster).await;
 }

@@ -71,7 +71,7 @@ async fn of_logins_and_encryption() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_slot_that_is_lost() {
-    let own = |_| ServerOptions::default().with("max_slot_wal_keep_size", "'1MB'");
+    let own = |_| ServerOptions::default().with("max_slot_wal_keep_size", "1MB");
     let options = ClusterOptions::pair().own_with(own);
     let mut cluster = Cluster::running_with(options, SCHEMA).await;
     cluster.allow_error("needs somebody");
