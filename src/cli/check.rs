@@ -56,7 +56,7 @@ fn print_script(node: &NodeName, problems: &[Problem], json: bool) {
         let ok = !has_errors(problems);
         output::json(&serde_json::json!({ "ok": ok, "node": node, "script": script }));
     } else {
-        output::line(&script);
+        output::script(&script);
     }
 }
 

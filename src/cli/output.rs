@@ -25,7 +25,7 @@ pub(super) fn are_errors_json() -> bool {
 /// Prints a line, or several that were laid out here. Whatever names and values are in it, they do
 /// nothing to a terminal.
 pub(super) fn line(text: &dyn Display) {
-    let is_unsafe = |sign| sign != '\n' && text::is_unsafe(sign);
+    let is_unsafe = |sign| !matches!(sign, '\n' | '\t') && text::is_unsafe(sign);
     print(&text::visible_coloured(&text.to_string(), is_unsafe));
 }
 
@@ -53,6 +53,15 @@ pub(super) fn error(sentence: &dyn Display) {
 /// Prints a JSON value on one line.
 pub(super) fn json(value: &serde_json::Value) {
     print(&value.to_string());
+}
+
+/// Prints a file that psql runs: as it is, except on a terminal.
+pub(super) fn script(text: &str) {
+    if io::stdout().is_terminal() {
+        line(&text);
+    } else {
+        print(text);
+    }
 }
 
 /// Prints JSON that is text already.
