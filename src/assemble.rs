@@ -10,9 +10,10 @@
 //! - A small transaction leaves as one [`Piece`] when its Commit arrives. A larger one leaves in
 //!   pieces as it comes, each within [`PieceLimits`], so memory does not grow with it. Before its
 //!   last piece (`end` is set) nobody may commit it.
-//! - A transaction that carries an Origin message was applied here, not written here. With
-//!   [`OriginFilter::DropAll`] it is skipped whole, though the tables it describes are remembered:
-//!   the server describes each only once.
+//! - A transaction that carries an Origin message was applied here, not written here. One of the
+//!   cluster's own origins is skipped whole ([`OriginFilter::DropNamed`]), though the tables it
+//!   describes are remembered: the server describes each only once. One of any other origin (a
+//!   subscription from elsewhere) is a write of this node; see [`TxHeader::passed_on`].
 //! - With [`Assembler::passing_on`] the changes of one streamed transaction at a time leave as they
 //!   come, in pieces that know no commit yet, and its end by itself ([`RunningEnd`]). What cannot
 //!   be followed that way (a part that is rolled back) is an error: without streaming it can.
@@ -53,12 +54,32 @@ use piece::Builder;
 use streamed::{Finished, Kept, Streams};
 
 /// What to do with transactions that were applied here by a replication origin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OriginFilter {
-    /// Keep them, as where the server already leaves them out (`origin 'none'`, PostgreSQL 16).
+    /// Keep them.
     KeepAll,
-    /// Skip any transaction with an Origin message (PostgreSQL 14 and 15 send them all).
-    DropAll,
+    /// Skip those of origins whose name begins like this.
+    DropNamed(String),
+}
+
+impl OriginFilter {
+    fn drops(&self, name: &str) -> bool {
+        match self {
+            Self::KeepAll => false,
+            Self::DropNamed(prefix) => name.starts_with(prefix),
+        }
+    }
+}
+
+/// What becomes of the transaction that is being read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    /// It was written here.
+    Here,
+    /// It came from outside of the cluster.
+    Elsewhere,
+    /// The cluster has it.
+    Cluster,
 }
 
 /// What came of one message.
@@ -118,7 +139,7 @@ enum State {
     /// Between transactions and blocks.
     Idle,
     /// After Begin.
-    Plain { builder: Builder, dropped: bool },
+    Plain { builder: Builder, from: From },
     /// Between Stream Start and Stream Stop of this top-level transaction.
     Block { top: u32 },
     /// After Stream Commit, while pieces wait to be taken.
@@ -241,7 +262,7 @@ impl Assembler {
                 };
                 self.state = State::Plain {
                     builder: Builder::new(header),
-                    dropped: false,
+                    from: From::Here,
                 };
                 Ok(Assembled::Nothing)
             }
@@ -263,7 +284,7 @@ impl Assembler {
                     },
                 )
             }
-            Message::Origin { .. } => self.origin(),
+            Message::Origin { name, .. } => self.origin(&name),
             Message::Relation(message) => self.relation(message),
             Message::Type(message) => self.check_xid("Type", message.xid),
             Message::Logical(message) if !message.transactional => self.at_once(message),
@@ -315,30 +336,34 @@ impl Assembler {
     fn commit(&mut self, found: TxHeader, end: TxEnd) -> Result<Assembled, AssembleError> {
         let misplaced = self.misplaced("Commit");
         match std::mem::replace(&mut self.state, State::Idle) {
-            State::Plain { builder, dropped } => {
+            State::Plain { mut builder, from } => {
                 builder.header().check_commit(found)?;
-                Ok(if dropped {
-                    Assembled::Skipped { end }
-                } else {
-                    builder.finish(end, &self.seen)
+                Ok(match from {
+                    From::Cluster => Assembled::Skipped { end },
+                    From::Elsewhere => {
+                        builder.passed_on(&self.seen);
+                        builder.finish(end, &self.seen)
+                    }
+                    From::Here => builder.finish(end, &self.seen),
                 })
             }
             _ => Err(misplaced),
         }
     }
 
-    fn origin(&mut self) -> Result<Assembled, AssembleError> {
-        let drop = self.filter == OriginFilter::DropAll;
+    fn origin(&mut self, name: &str) -> Result<Assembled, AssembleError> {
+        let drop = self.filter.drops(name);
         match &mut self.state {
             State::Plain { builder, .. } if drop && builder.began() => {
                 return Err(AssembleError::LateOrigin);
             }
-            State::Plain { builder, dropped } if drop => {
+            State::Plain { builder, from } if drop => {
                 builder.clear();
-                *dropped = true;
+                *from = From::Cluster;
             }
             State::Block { top } if drop => self.streams.drop_changes(*top)?,
-            State::Plain { .. } | State::Block { .. } => {}
+            State::Plain { from, .. } => *from = From::Elsewhere,
+            State::Block { top } => self.streams.from_elsewhere(*top),
             _ => return Err(self.misplaced("Origin")),
         }
         Ok(Assembled::Nothing)
@@ -374,7 +399,13 @@ impl Assembler {
     fn change(&mut self, message: Message) -> Result<Assembled, AssembleError> {
         let xid = message.stream_xid();
         match (&mut self.state, xid) {
-            (State::Plain { dropped: true, .. }, None) => Ok(Assembled::Nothing),
+            (
+                State::Plain {
+                    from: From::Cluster,
+                    ..
+                },
+                None,
+            ) => Ok(Assembled::Nothing),
             (State::Plain { builder, .. }, None) => {
                 let change = Change::resolve(message, |id| self.relations.get(id).cloned())?;
                 let full = change.and_then(|change| builder.push(change, &self.seen, self.limits));
@@ -433,7 +464,7 @@ impl Assembler {
     }
 
     fn stream_commit(&mut self, header: TxHeader, end: TxEnd) -> Result<Assembled, AssembleError> {
-        let (described, kept) = self.streams.commit(header, end, &self.seen)?;
+        let (described, header, kept) = self.streams.commit(header, end, &self.seen)?;
         self.relations.merge(described);
         match kept {
             Kept::Nothing => Ok(Assembled::Skipped { end }),

@@ -119,6 +119,11 @@ pub fn origin_name(cluster: &ClusterName, source: &NodeName) -> String {
     format!("mmrepl_{cluster}_{source}")
 }
 
+/// What the names of all origins of a cluster begin with.
+pub fn origin_prefix(cluster: &ClusterName) -> String {
+    format!("mmrepl_{cluster}_")
+}
+
 /// The second origin that stands for `node` on a server: rows of `node` that were kept aside there
 /// and return carry it, while a link's session may hold the first. No name of a node has a hyphen.
 pub fn return_origin_name(cluster: &ClusterName, node: &NodeName) -> String {

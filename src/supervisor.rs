@@ -16,7 +16,7 @@ use crate::fault;
 use crate::history::prune;
 use crate::housekeeping;
 use crate::ids::{LinkName, NodeName};
-use crate::link::{self, GROUP_ROWS_MAX, LinkContext, QUEUE_BYTES_MAX, QUEUE_PIECES_MAX};
+use crate::link::{self, Foreign, GROUP_ROWS_MAX, LinkContext, QUEUE_BYTES_MAX, QUEUE_PIECES_MAX};
 use crate::status::monitor::LinkMonitor;
 use crate::status::node::NodeMonitor;
 use crate::wire::control;
@@ -133,6 +133,7 @@ fn contexts(
             recorded_per_minute: config.conflict.history_per_minute,
             checkpoints: checkpoints.clone(),
             monitor: monitor(link.clone()),
+            foreign: Foreign::default(),
             link,
         })
     };

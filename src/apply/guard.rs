@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::mapping::TableMap;
 use super::versions::Versions;
+use crate::ids::OriginId;
 
 /// What a guard compares with: numbers of replication origins on the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,7 +134,7 @@ impl Guard {
         let origin = format!("{written}.roident");
         let stamp = format!("{written}.\"timestamp\"");
         let beats = |at: &str| {
-            let beats = beats(&self.stronger, at, time, &origin);
+            let beats = beats(&self.wins_ties(&origin), at, time);
             format!("not coalesce({beats}, false)")
         };
         let mut older = format!("{} or {}", self.by_source(&written), beats(&stamp));
@@ -142,6 +143,30 @@ impl Guard {
             let _ = write!(older, " or {}", beats(&self.time_of(alias, map, key)));
         }
         format!("({older})")
+    }
+
+    /// "A node whose name sorts after the source's has the `origin`", where there is one.
+    ///
+    /// An origin that is none of the cluster's counts as the target's own, 0.
+    fn wins_ties(&self, origin: &str) -> Option<String> {
+        let text = |ids: Vec<u32>| {
+            let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+            ids.join(", ")
+        };
+        if !self.stronger.contains(&OriginId::LOCAL.0) {
+            let stronger = &self.stronger;
+            return (!stronger.is_empty())
+                .then(|| format!("{origin} in ({})", text(stronger.clone())));
+        }
+        let further = self.again.iter().map(|(id, _)| id);
+        let known = std::iter::once(&self.origin)
+            .chain(&self.others)
+            .chain(further);
+        let mut weaker: Vec<u32> = known.copied().collect();
+        weaker.retain(|id| !self.stronger.contains(id));
+        weaker.sort_unstable();
+        weaker.dedup();
+        Some(format!("{origin} not in ({})", text(weaker)))
     }
 
     /// "The row version `alias` holds what the source did not send of its own row".
@@ -169,14 +194,10 @@ pub(super) fn also_below(versions: &Versions, incoming: &str, takes: String) -> 
     }
 }
 
-/// "What was written at `written` by `origin` is newer than `time`", ties going to `stronger`.
-fn beats(stronger: &[u32], written: &str, time: &str, origin: &str) -> String {
-    let list: Vec<String> = stronger.iter().map(u32::to_string).collect();
-    if list.is_empty() {
-        return format!("{written} > {time}");
+/// "What was written at `written` is newer than `time`", or as new and it `wins_ties`.
+fn beats(wins_ties: &Option<String>, written: &str, time: &str) -> String {
+    match wins_ties {
+        None => format!("{written} > {time}"),
+        Some(wins) => format!("({written} > {time} or ({written} = {time} and {wins}))"),
     }
-    format!(
-        "({written} > {time} or ({written} = {time} and {origin} in ({})))",
-        list.join(", ")
-    )
 }

@@ -30,6 +30,17 @@ impl TxHeader {
         }
     }
 
+    /// Of a transaction that came here from outside of the cluster: it has the commit time of the
+    /// server that it was made on, which may lie before that of a row it replaced. What was here
+    /// first cannot be newer, so its time is above everything that this node had `seen`.
+    #[must_use]
+    pub(super) fn passed_on(mut self, seen: &Seen) -> Self {
+        if let Some(newest) = seen.newest() {
+            self.commit_time = self.commit_time.max(newest.plus_micros(1));
+        }
+        self
+    }
+
     /// Whether the transaction is still running.
     pub fn is_running(&self) -> bool {
         self.commit_time == CommitTime::MAX
@@ -148,6 +159,13 @@ impl Builder {
 
     pub(super) fn header(&self) -> TxHeader {
         self.piece.header
+    }
+
+    /// See [`TxHeader::passed_on`]. A part that has left keeps its time.
+    pub(super) fn passed_on(&mut self, seen: &Seen) {
+        if !self.began() {
+            self.piece.header = self.piece.header.passed_on(seen);
+        }
     }
 
     /// Whether a piece of this transaction has left.

@@ -52,6 +52,8 @@ impl Passing {
 struct Streamed {
     /// Applied here, not written here: its changes are not kept.
     dropped: bool,
+    /// It came from outside of the cluster.
+    elsewhere: bool,
     /// What it said about tables. Others see it when it commits.
     described: RelationCache,
     described_bytes: usize,
@@ -207,6 +209,13 @@ impl Streams {
         Ok(())
     }
 
+    /// Origin: this transaction came from outside of the cluster.
+    pub(super) fn from_elsewhere(&mut self, top: u32) {
+        if let Some(streamed) = self.open.get_mut(&top) {
+            streamed.elsewhere = true;
+        }
+    }
+
     /// Stream Abort, of all of `top` or of one of its subtransactions.
     ///
     /// Without anything kept there is nothing to do, and nothing that could be lost. True where the
@@ -226,19 +235,25 @@ impl Streams {
         Ok(top == xid && self.ends_passing(top))
     }
 
-    /// Stream Commit: what the transaction said about tables, and its changes if it has any.
+    /// Stream Commit: what the transaction said about tables, its header as it counts, and its
+    /// changes if it has any.
     pub(super) fn commit(
         &mut self,
         header: TxHeader,
         end: TxEnd,
         seen: &Arc<Seen>,
-    ) -> Result<(RelationCache, Kept), AssembleError> {
+    ) -> Result<(RelationCache, TxHeader, Kept), AssembleError> {
         let unknown = AssembleError::StreamOrder {
             message: "Stream Commit",
             xid: header.xid,
         };
         let streamed = self.open.remove(&header.xid).ok_or(unknown)?;
         self.held_bytes -= streamed.bytes();
+        let header = if streamed.elsewhere {
+            header.passed_on(seen)
+        } else {
+            header
+        };
         let kept = if self.ends_passing(header.xid) {
             Kept::PassedOn
         } else if streamed.runs.is_empty() {
@@ -247,7 +262,7 @@ impl Streams {
             let end = (end, Arc::clone(seen));
             Kept::All(Box::new(Finished::new(header, end, streamed.runs)))
         };
-        Ok((streamed.described, kept))
+        Ok((streamed.described, header, kept))
     }
 }
 

@@ -24,7 +24,7 @@ fn assembler(limits: PieceLimits) -> Assembler {
 }
 
 fn filter() -> Assembler {
-    Assembler::new(NO_LIMITS, OriginFilter::DropAll)
+    Assembler::new(NO_LIMITS, ours())
 }
 
 fn begin(xid: u32) -> Message {
@@ -82,6 +82,10 @@ fn stream_commit(xid: u32) -> Message {
         end_lsn,
         commit_time: time(xid),
     }
+}
+
+fn ours() -> OriginFilter {
+    OriginFilter::DropNamed("mmrepl_c_".to_owned())
 }
 
 fn origin() -> Message {
@@ -323,6 +327,25 @@ fn a_filtered_transaction_is_skipped_but_its_tables_are_remembered() {
 }
 
 #[test]
+fn what_came_from_elsewhere_is_passed_on_above_what_was_seen() {
+    let elsewhere = || Message::Origin {
+        lsn: Lsn::ZERO,
+        name: "pg_16401".into(),
+    };
+    let mut seen = Seen::default();
+    seen.note(&"west".parse().unwrap(), time(50));
+    for (known, counts) in [(Seen::default(), time(3)), (seen, time(50).plus_micros(1))] {
+        let mut assembler = filter();
+        assembler.source_had_seen(&Arc::new(known));
+        let mut messages = plain(3, 0..2);
+        messages.insert(1, elsewhere());
+        let found = whole(&mut assembler, messages);
+        assert_eq!(found[0].inserted(), [0, 1]);
+        assert_eq!(found[0].header.unwrap().commit_time, counts);
+    }
+}
+
+#[test]
 fn an_origin_may_come_late_until_a_piece_has_left() {
     let messages = || {
         let mut messages = plain(3, 0..3);
@@ -334,7 +357,7 @@ fn an_origin_may_come_late_until_a_piece_has_left() {
         rows: 1,
         bytes: usize::MAX,
     };
-    let mut assembler = Assembler::new(limits, OriginFilter::DropAll);
+    let mut assembler = Assembler::new(limits, ours());
     assert_eq!(
         run(&mut assembler, messages()),
         Err(AssembleError::LateOrigin)

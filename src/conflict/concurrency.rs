@@ -72,6 +72,11 @@ impl Seen {
         Some(found.1)
     }
 
+    /// The newest commit time of all that had been applied.
+    pub fn newest(&self) -> Option<CommitTime> {
+        self.nodes.iter().map(|(_, time)| *time).max()
+    }
+
     /// Everything of `node` up to `time` has been applied, too.
     pub fn note(&mut self, node: &NodeName, time: CommitTime) {
         match self.nodes.iter_mut().find(|(name, _)| name == node) {

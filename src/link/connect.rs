@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 use super::LinkContext;
 use super::agreement::check_rules;
 use super::error::LinkError;
+use super::foreign;
 use super::history::{Witnesses, check_slot, start_position};
 use super::other_daemon;
 use super::probe::read_clock;
@@ -42,9 +43,6 @@ const OBJECT_IN_USE: &str = "55006";
 const TAKE_OVER_TRIES: u32 = 20;
 /// The pause between two such tries.
 const TAKE_OVER_PAUSE: Duration = Duration::from_millis(250);
-/// From this version on the server itself leaves out what has an origin (manual 55.5, 16).
-const ORIGIN_OPTION_SINCE: u32 = 160_000;
-
 /// How long an apply session waits for a lock.
 pub(super) const LOCK_TIMEOUT: &str = "30s";
 /// The same while a transaction that is still running on the source is open beside it, and for the
@@ -111,6 +109,8 @@ pub(super) async fn connect(context: &LinkContext, streaming: bool) -> Result<Re
         agreed_start(context, &source_control, &target_control, &source_server).await?;
     let seen = read_seen(&source_control, &target_control, &source.name).await;
     let seen = SeenHistory::new(position, seen.map_err(|error| not_set_up(target, error))?);
+    let looked = foreign::look_first(context, &source_control, source_server.version).await;
+    looked.map_err(catalog_at(&source.name))?;
     let begun = flush_state(target, &target_control, position).await?;
     let from = (position, streaming);
     let (reading, stream) = open_stream(context, &source_control, from).await?;
@@ -396,7 +396,7 @@ async fn start_stream(
             proto_version: if streaming { 2 } else { 1 },
             publication: "mmrepl".to_owned(),
             messages: true,
-            origin_none: connection.server_version() >= ORIGIN_OPTION_SINCE,
+            origin_none: !context.foreign.is_there(),
             streaming: if streaming {
                 Streaming::On
             } else {

@@ -18,6 +18,7 @@ mod clock;
 mod connect;
 mod dispatch;
 mod error;
+mod foreign;
 mod history;
 mod lock_wait;
 mod nap;
@@ -50,7 +51,7 @@ use crate::config::Node;
 use crate::conflict::{Rules, SeenHistory};
 use crate::error::Retryable;
 use crate::fault::{Fault, caught, forever};
-use crate::ids::{ClusterName, LinkName, NodeName, SystemId, TimelineId};
+use crate::ids::{ClusterName, LinkName, NodeName, SystemId, TimelineId, origin_prefix};
 use crate::lsn::Lsn;
 use crate::status::model::LinkState;
 use crate::status::monitor::LinkMonitor;
@@ -63,6 +64,7 @@ use repeats::Repeats;
 use running::Running;
 
 pub use error::LinkError;
+pub use foreign::Foreign;
 pub use history::HistoryError;
 pub use progress::UNFLUSHED_MAX;
 pub use queue::{QUEUE_BYTES_MAX, QUEUE_PIECES_MAX};
@@ -104,6 +106,8 @@ pub struct LinkContext {
     pub checkpoints: Checkpoints,
     /// What `status` shows, and whether the link is paused.
     pub monitor: LinkMonitor,
+    /// Whether others write on the source, too.
+    pub foreign: Foreign,
 }
 
 impl LinkContext {
@@ -257,7 +261,8 @@ impl Link {
         let (sender, receiver) = queue::queue();
         let seen = self.remember(&ready);
         let context = &self.context;
-        let assembler = Assembler::new(piece_limits(), OriginFilter::DropAll);
+        let ours = OriginFilter::DropNamed(origin_prefix(&context.cluster));
+        let assembler = Assembler::new(piece_limits(), ours);
         let assembler = if ready.streaming {
             assembler.with_stream_budget(KEPT_BYTES_MAX).passing_on()
         } else {
@@ -268,7 +273,7 @@ impl Link {
             ready.stream,
             assembler,
             sender,
-            (confirmed_rx, monitor.clone()),
+            (confirmed_rx, monitor.clone(), context.foreign.clone()),
         );
         let saving = checkpointing::run(
             self.context.link.clone(),
@@ -295,6 +300,7 @@ impl Link {
             gone = alive::until_gone(&context.target.name, &ready.target_watch) => Err(gone),
             () = waits::watch(context, &ready.target_watch) => Ok(()),
             other = agreement::until_rules_differ(context, &ready.target_control) => Err(other),
+            () = foreign::until_there(context, &ready.source_control) => Ok(()),
         };
         self.lessons = applying.take_lessons();
         self.context.monitor.set_workers(None);

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::error::LinkError;
+use super::foreign::Foreign;
 use super::nap::Naps;
 use super::queue::Sender;
 use crate::assemble::{Assembled, Assembler, Piece};
@@ -41,6 +42,7 @@ pub(super) struct Reader {
     /// Durable on the target and remembered: what the source may forget.
     confirmed: watch::Receiver<Lsn>,
     monitor: LinkMonitor,
+    foreign: Foreign,
     tick: Interval,
     received: Lsn,
     reported: Lsn,
@@ -54,7 +56,7 @@ impl Reader {
         stream: ReplicationStream,
         assembler: Assembler,
         queue: Sender,
-        (confirmed, monitor): (watch::Receiver<Lsn>, LinkMonitor),
+        (confirmed, monitor, foreign): (watch::Receiver<Lsn>, LinkMonitor, Foreign),
     ) -> Self {
         let mut tick = interval(FEEDBACK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -71,6 +73,7 @@ impl Reader {
             queue,
             confirmed,
             monitor,
+            foreign,
             tick,
             received,
             reported,
@@ -197,7 +200,8 @@ impl Reader {
                 content,
             } => {
                 self.note_marker(lsn, &prefix, &content);
-                Ok(true)
+                // What follows must be asked for in another way.
+                Ok(!self.foreign.announced(&prefix, &content))
             }
             Assembled::Nothing => Ok(true),
         }

@@ -37,6 +37,7 @@ pub const FUNCTIONS: &[File] = embed!("functions":
     "position"
     "shadows"
     "source_times"
+    "subscriptions"
     "tombstones"
     "truncates"
     "versions"

@@ -47,6 +47,7 @@ mod shapes;
 mod spelled_keys;
 mod status_truth;
 mod streaming;
+mod subscriptions;
 #[path = "../support/mod.rs"]
 mod support;
 mod together;

@@ -1,8 +1,8 @@
 //! Streamed transactions that are passed on as they come.
 
 use super::{
-    AssembleError, Assembled, Assembler, Change, Message, NO_LIMITS, OriginFilter, PieceLimits,
-    RunningEnd, TABLE, abort, assembler, block, describe, end, insert, origin, plain, start,
+    AssembleError, Assembled, Assembler, Change, Message, NO_LIMITS, PieceLimits, RunningEnd,
+    TABLE, abort, assembler, block, describe, end, insert, origin, ours, plain, start,
     stream_commit, time, whole,
 };
 use crate::error::{RetryClass, Retryable};
@@ -99,7 +99,7 @@ fn a_part_that_is_rolled_back_cannot_be_followed() {
 
 #[test]
 fn what_was_applied_here_is_not_passed_on() {
-    let mut assembler = Assembler::new(NO_LIMITS, OriginFilter::DropAll).passing_on();
+    let mut assembler = Assembler::new(NO_LIMITS, ours()).passing_on();
     let mine = vec![start(10, true), origin(), describe(Some(10), TABLE, 1)];
     let mine = [mine, vec![insert(Some(10), 1), Message::StreamStop]].concat();
     assert_eq!(feed(&mut assembler, mine), []);

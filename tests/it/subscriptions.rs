@@ -1,0 +1,262 @@
+//! Rows that reach a node by another way than the cluster: native subscriptions from a server
+//! outside of it, and sessions with a replication origin of somebody else. They go on like the
+//! node's own writes, and never come back.
+
+use tokio_postgres::Client;
+
+use crate::support::wait::ensure;
+use crate::support::{Cluster, ClusterOptions, LIMIT, Node, pg, pool, wait_until};
+use crate::{on_majors, on_usual_majors};
+
+const SCHEMA: &str = "
+    create table t (id int primary key, v text);
+    create table clocked (id int primary key, v text);
+    create table parted (id int primary key, v text) partition by range (id);
+    create table parted_1 partition of parted for values from (0) to (10000);
+    create table plain (a int, v text);";
+const RULES: &str = "
+[[conflict.table]]
+name = \"public.clocked\"
+strategy = \"hybrid_clock\"
+";
+const FILL: &str = "
+    insert into t select i, 'old' from generate_series(1, 500) i;
+    insert into clocked select i, 'old' from generate_series(1, 50) i;
+    insert into parted select i, 'old' from generate_series(1, 50) i;
+    insert into plain select i, 'old' from generate_series(1, 50) i";
+
+/// A server outside of the cluster, as old as `major`, with a publication of all its tables.
+struct Old {
+    client: Client,
+    dsn: String,
+    admin: String,
+    name: String,
+}
+
+impl Old {
+    async fn start(cluster: &Cluster, major: u32) -> Self {
+        let server = tokio::task::spawn_blocking(move || pool::shared(major, 2));
+        let server = server.await.unwrap();
+        let name = format!("old_{}", cluster.name);
+        let admin = server.dsn("postgres");
+        let create =
+            format!("create database {name} template template0 encoding 'UTF8' locale 'C'");
+        pg::execute(&pg::connect(&admin).await, &create).await;
+        let dsn = server.dsn(&name);
+        let client = pg::connect(&dsn).await;
+        pg::execute(&client, SCHEMA).await;
+        let ready = "alter table plain replica identity full;
+            create publication p for table t, clocked, parted, plain
+                with (publish_via_partition_root = true)";
+        pg::execute(&client, ready).await;
+        pg::execute(&client, FILL).await;
+        Self {
+            client,
+            dsn,
+            admin,
+            name,
+        }
+    }
+
+    async fn subscribe(&self, node: &Node, more: &str) {
+        let sql = format!(
+            "create subscription s_{0} connection '{1}' publication p with (slot_name = '{0}'{more})",
+            self.name, self.dsn
+        );
+        pg::execute(&node.client().await, &sql).await;
+    }
+
+    async fn write(&self, sql: &str) {
+        pg::execute(&self.client, sql).await;
+    }
+
+    /// Waits until the node has everything that was written here, and the cluster is equal.
+    async fn arrives(&self, cluster: &Cluster, node: &Node) {
+        self.write("insert into t select coalesce(max(id), 0) + 1, 'mark' from t")
+            .await;
+        let mark = pg::value(&self.client, "select max(id) from t").await;
+        let look = format!("select count(*) from t where id = {mark}");
+        wait_until("what the old server wrote", LIMIT, async || {
+            let found = node.value(&look).await;
+            ensure(found == "1", || {
+                format!("{mark} is missing on {}", node.name)
+            })
+        })
+        .await;
+        cluster.wait_equal().await;
+    }
+
+    async fn enable(&self, node: &Node, how: &str) {
+        let name = &self.name;
+        node.sql(&format!("alter subscription s_{name} {how}"))
+            .await;
+        if how == "disable" {
+            let idle = format!(
+                "select count(*) from pg_stat_subscription where subname = 's_{name}' and pid is not null"
+            );
+            wait_until("the worker to end", LIMIT, async || {
+                let left = node.value(&idle).await;
+                ensure(left == "0", || left)
+            })
+            .await;
+        }
+    }
+
+    async fn end(self, node: &Node) {
+        node.sql(&format!("drop subscription s_{}", self.name))
+            .await;
+        let drop = format!("drop database {} with (force)", self.name);
+        drop_connection(self.client);
+        pg::execute(&pg::connect(&self.admin).await, &drop).await;
+    }
+}
+
+fn drop_connection(client: Client) {
+    drop(client);
+}
+
+async fn count(node: &Node, what: &str) -> String {
+    node.value(&format!("select count(*) from {what}")).await
+}
+
+async fn goes_on(majors: &[u32], more: &str) {
+    let options = ClusterOptions::majors(majors).config(RULES);
+    let mut cluster = Cluster::running_with(options, SCHEMA).await;
+    cluster.wait_streaming().await;
+    let old = Old::start(&cluster, majors[0]).await;
+    let east = cluster.node("east").dsn();
+    old.subscribe(cluster.east(), more).await;
+    old.arrives(&cluster, cluster.east()).await;
+    assert_eq!(count(cluster.west(), "t").await, "501");
+    assert_eq!(count(cluster.west(), "plain").await, "50");
+    old.write(
+        "update t set v = 'b' where id % 3 = 0; delete from t where id % 7 = 0;
+         update t set id = id + 1000 where id = 5; update clocked set v = 'b' where id < 9;
+         delete from clocked where id = 9; delete from parted where id = 9;
+         update plain set v = 'b' where a = 3; delete from plain where a = 4; truncate parted",
+    )
+    .await;
+    old.arrives(&cluster, cluster.east()).await;
+    assert_eq!(count(cluster.west(), "parted").await, "0");
+    cluster
+        .write_on(cluster.west(), "update t set v = 'west' where id = 1")
+        .await;
+    assert_eq!(count(&cluster.nodes[0], "t where v = 'west'").await, "1");
+    overwrites(&cluster, &old).await;
+    apart(&cluster, &old).await;
+    restarts(&mut cluster, &old).await;
+    assert_eq!(east, cluster.east().dsn());
+    old.end(cluster.east()).await;
+}
+
+async fn plainly(majors: &[u32]) {
+    goes_on(majors, "").await;
+}
+on_usual_majors!(a_subscription_goes_on, super::plainly);
+
+async fn any_origin(majors: &[u32]) {
+    goes_on(majors, ", origin = any").await;
+}
+on_majors!(a_subscription_to_any_origin_goes_on, any_origin, 17, 17);
+
+/// The old server's writes carry its time. They may replace rows that were written later here.
+async fn overwrites(cluster: &Cluster, old: &Old) {
+    old.enable(cluster.east(), "disable").await;
+    old.write(
+        "update t set v = 'from old' where id in (11, 13); delete from t where id in (16, 17);
+         update clocked set v = 'from old' where id = 11; delete from clocked where id = 16",
+    )
+    .await;
+    let west = "update t set v = 'later' where id in (11, 16);
+        update clocked set v = 'later' where id in (11, 16)";
+    cluster.write_on(cluster.west(), west).await;
+    cluster
+        .write_on(
+            cluster.east(),
+            "update t set v = 'later' where id in (13, 17)",
+        )
+        .await;
+    old.enable(cluster.east(), "enable").await;
+    old.arrives(cluster, cluster.east()).await;
+    let from_old = "t where v = 'from old'";
+    assert_eq!(count(cluster.west(), from_old).await, "2");
+    assert_eq!(count(cluster.west(), "t where id in (16, 17)").await, "0");
+    cluster
+        .write_on(
+            cluster.west(),
+            "update t set v = 'last' where id in (11, 13)",
+        )
+        .await;
+    assert_eq!(count(cluster.east(), "t where v = 'last'").await, "2");
+}
+
+/// The cluster's nodes and the old server write the same rows without hearing of each other.
+async fn apart(cluster: &Cluster, old: &Old) {
+    cluster.pause_all().await;
+    cluster
+        .west()
+        .sql("update t set v = 'west' where id in (19, 20, 22); delete from t where id = 23")
+        .await;
+    old.write("update t set v = 'apart' where id in (19, 23); delete from t where id in (20, 22)")
+        .await;
+    cluster
+        .west()
+        .sql("update t set v = 'after' where id = 22")
+        .await;
+    cluster.resume_all().await;
+    old.arrives(cluster, cluster.east()).await;
+}
+
+/// What a subscription brings while no daemon runs.
+async fn restarts(cluster: &mut Cluster, old: &Old) {
+    cluster.stop_daemons();
+    old.write("insert into t select i, 'outage' from generate_series(20001, 20100) i")
+        .await;
+    let there = "select count(*) from t where v = 'outage'";
+    wait_until("rows to reach east", LIMIT, async || {
+        let found = cluster.east().value(there).await;
+        ensure(found == "100", || found)
+    })
+    .await;
+    cluster.start_daemons();
+    cluster.wait_equal().await;
+}
+
+/// Sessions with an origin of somebody else, of whatever time, before the daemons start and after.
+async fn other_replicators(majors: &[u32]) {
+    let mut cluster = Cluster::start(ClusterOptions::majors(majors)).await;
+    cluster.sql_everywhere(SCHEMA).await;
+    cluster.init().await;
+    let east = cluster.east().client().await;
+    let origin = format!("legacy_{}", cluster.name);
+    let setup = format!(
+        "select pg_replication_origin_create('{origin}');
+         select pg_replication_origin_session_setup('{origin}');"
+    );
+    pg::execute(&east, &setup).await;
+    let stamped = |sql: &str| {
+        format!(
+            "begin; select pg_replication_origin_xact_setup('0/10', '2020-01-01 00:00:00+00'); {sql}; commit"
+        )
+    };
+    let fill = "insert into t select i, 'x' from generate_series(1, 20) i;
+        insert into plain values (1, 'x')";
+    pg::execute(&east, &stamped(fill)).await;
+    cluster.start_daemons();
+    cluster.wait_equal().await;
+    assert_eq!(count(cluster.west(), "t").await, "20");
+    let west = "update t set v = 'west' where id < 5";
+    cluster.write_on(cluster.west(), west).await;
+    let change = "update t set v = 'y' where id < 4; delete from t where id in (4, 8)";
+    pg::execute(&east, &stamped(change)).await;
+    cluster.wait_equal().await;
+    assert_eq!(count(cluster.west(), "t where v = 'y'").await, "3");
+    assert_eq!(count(cluster.west(), "t").await, "18");
+    pg::execute(&east, "select pg_replication_origin_session_reset()").await;
+    let drop = format!("select pg_replication_origin_drop('{origin}')");
+    pg::execute(&east, &drop).await;
+}
+on_usual_majors!(
+    sessions_of_other_replicators_go_on,
+    super::other_replicators
+);
