@@ -3,6 +3,7 @@
 use super::mapping::MapError;
 use crate::catalog::CatalogError;
 use crate::error::{RetryClass, Retryable};
+use crate::ids::NodeName;
 use crate::wire::WireError;
 
 /// SQLSTATE of `mmrepl.require_clock`: the target's clock is behind the commit time.
@@ -95,6 +96,18 @@ pub enum ApplyError {
     /// The tables do not fit.
     #[error(transparent)]
     Map(#[from] MapError),
+    /// The table was rewritten, and nobody kept when its rows were written.
+    #[error(
+        "{table} was rewritten on {target} and nobody kept when its rows were written, so what {source_node} wrote before cannot be judged: `mmrepl rewritten '{table}' --take {source_node} --yes` makes the rows of {source_node} count, `--take {target}` those of {target}"
+    )]
+    Rewritten {
+        /// `schema.table` of the row.
+        table: String,
+        /// The node whose change it is.
+        source_node: NodeName,
+        /// The node where the table was rewritten.
+        target: NodeName,
+    },
     /// The target's clock has not passed the commit time yet.
     #[error("the target's clock is behind the commit time of the change")]
     ClockBehind {
@@ -151,6 +164,11 @@ impl ApplyError {
         }
     }
 
+    /// Whether leaving the change out is a way past it: not where another command is the way.
+    pub fn may_be_skipped(&self) -> bool {
+        !matches!(self, Self::Rewritten { .. })
+    }
+
     /// The table the error is about.
     pub fn table(&self) -> Option<&str> {
         match self {
@@ -163,6 +181,7 @@ impl ApplyError {
             | Self::BadResult { table, .. }
             | Self::NotWhole { table }
             | Self::NotShown { table }
+            | Self::Rewritten { table, .. }
             | Self::Map(
                 MapError::NoTable { table, .. }
                 | MapError::NoColumn { table, .. }
@@ -188,6 +207,7 @@ impl Retryable for ApplyError {
             Self::Map(_)
             | Self::KeyMissing { .. }
             | Self::BadResult { .. }
+            | Self::Rewritten { .. }
             | Self::NotWhole { .. } => RetryClass::Definite,
             Self::ClockBehind { .. }
             | Self::Overtaken

@@ -3,8 +3,71 @@
 use std::fmt::Write as _;
 
 use super::mapping::TableMap;
+use super::sql::key_text_of;
 use super::versions::Versions;
 use crate::ids::OriginId;
+
+/// Where a version stands: in a row of the table, or a row of `mmrepl.tombstone`, by its alias.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place<'a> {
+    /// A row of the table.
+    Row(&'a str),
+    /// A tombstone.
+    Tombstone(&'a str),
+}
+
+impl<'a> Place<'a> {
+    fn alias(self) -> &'a str {
+        let (Self::Row(alias) | Self::Tombstone(alias)) = self;
+        alias
+    }
+
+    /// The text of its key.
+    fn key(self, map: &TableMap) -> String {
+        match self {
+            Self::Row(alias) => key_text_of(map, alias),
+            Self::Tombstone(alias) => format!("{alias}.key"),
+        }
+    }
+}
+
+/// "The row `alias` has its `xmin` from a rewrite of its table that kept the versions of rows".
+pub(super) fn rewritten(alias: &str) -> String {
+    format!(
+        "exists (select from mmrepl.rewrite w where w.relation = {alias}.tableoid \
+         and w.xid = {alias}.xmin::text::int8)"
+    )
+}
+
+/// When and by whom such a row was written.
+fn before_rewrite(alias: &str) -> String {
+    format!("mmrepl.written_before({alias}.xmin, {alias}.tableoid, {alias}.*)")
+}
+
+/// The same as a table `b`, with the columns that `pg_xact_commit_timestamp_origin` has.
+fn before_as(alias: &str) -> String {
+    format!("{} b(\"timestamp\", roident)", before_rewrite(alias))
+}
+
+/// "The row `alias` may have been written long before its `xmin` says, and nobody kept when".
+pub(super) fn forged(alias: &str) -> String {
+    format!(
+        "(exists (select from mmrepl.table_file f, pg_class c where f.relation = {alias}.tableoid \
+         and c.oid = f.relation and c.relfilenode <> f.file) \
+         and mmrepl.is_forged({alias}.xmin, {alias}.tableoid))"
+    )
+}
+
+/// When and by whom the row `alias` was written, as a query with the columns that
+/// `pg_xact_commit_timestamp_origin` has.
+pub(super) fn version_query(alias: &str) -> String {
+    format!(
+        "(select b.* from {} where {1} union all \
+         select c.* from pg_xact_commit_timestamp_origin({alias}.xmin) c where not {1})",
+        before_as(alias),
+        rewritten(alias)
+    )
+}
 
 /// What a guard compares with: numbers of replication origins on the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,25 +108,49 @@ impl Guard {
         std::iter::once(first).chain(again.map(|(id, _)| *id))
     }
 
-    /// When the row version `alias`, of the row with the key text `key`, was written by its source.
+    /// When what stands at `place` was written by its source.
     ///
     /// Between more than two nodes that need not be the time of its transaction, which is never
     /// before it: a statement that only asks whether a row is older may take that one.
-    pub(super) fn time_of(&self, alias: &str, map: &TableMap, key: &str) -> String {
+    pub(super) fn time_of(&self, place: Place<'_>, map: &TableMap) -> String {
+        let alias = place.alias();
+        let time = self.transaction_time(place, map);
+        match place {
+            Place::Tombstone(_) => time,
+            Place::Row(_) => format!(
+                "case when {} then ({}).at else {time} end",
+                rewritten(alias),
+                before_rewrite(alias)
+            ),
+        }
+    }
+
+    /// The same, however the table was rewritten since.
+    fn transaction_time(&self, place: Place<'_>, map: &TableMap) -> String {
+        let alias = place.alias();
         if self.pair {
             return format!("pg_xact_commit_timestamp({alias}.xmin)");
         }
-        let oid = map.table.oid;
+        let (oid, key) = (map.table.oid, place.key(map));
         format!("mmrepl.source_time({alias}.xmin, {oid}, {key})")
     }
 
-    /// When and by whom the row version `x` was written, as two columns: microseconds since
+    /// When and by whom what stands at `place` was written, as two columns: microseconds since
     /// 2000-01-01 and the origin, as text.
-    pub(super) fn written(&self, map: &TableMap, key: &str) -> String {
+    pub(super) fn written(&self, map: &TableMap, place: Place<'_>) -> String {
+        let alias = place.alias();
+        let origin = format!("(pg_xact_commit_timestamp_origin({alias}.xmin)).roident");
+        let origin = match place {
+            Place::Tombstone(_) => origin,
+            Place::Row(_) => format!(
+                "case when {} then ({}).origin else {origin} end",
+                rewritten(alias),
+                before_rewrite(alias)
+            ),
+        };
         format!(
-            "((extract(epoch from {}) * 1000000)::int8 - 946684800000000)::text, \
-             (pg_xact_commit_timestamp_origin(x.xmin)).roident::text",
-            self.time_of("x", map, key)
+            "((extract(epoch from {}) * 1000000)::int8 - 946684800000000)::text, ({origin})::text",
+            self.time_of(place, map)
         )
     }
 
@@ -124,23 +211,36 @@ impl Guard {
         format!("{time} > {bound}")
     }
 
-    /// "The row version `alias`, of the row with the key text `key`, loses against a write of this
-    /// link's source at `time`".
+    /// "What stands at `place` loses against a write of this link's source at `time`".
     ///
     /// The same rule as `conflict::Version::wins_over`: the source's own rows and rows of unknown
     /// version always lose, a tie is decided by name.
-    pub(super) fn older(&self, (alias, key): (&str, &str), map: &TableMap, time: &str) -> String {
+    pub(super) fn older(&self, place: Place<'_>, map: &TableMap, time: &str) -> String {
+        let alias = place.alias();
         let written = format!("(pg_xact_commit_timestamp_origin({alias}.xmin))");
         let origin = format!("{written}.roident");
         let stamp = format!("{written}.\"timestamp\"");
-        let beats = |at: &str| {
-            let beats = beats(&self.wins_ties(&origin), at, time);
+        let beats = |at: &str, origin: &str| {
+            let beats = beats(&self.wins_ties(origin), at, time);
             format!("not coalesce({beats}, false)")
         };
-        let mut older = format!("{} or {}", self.by_source(&written), beats(&stamp));
+        let by_source = self.by_source(&written);
+        let mut older = format!("{by_source} or {}", beats(&stamp, &origin));
         if !self.pair {
             // The stamp first: it is there at once, and mostly enough.
-            let _ = write!(older, " or {}", beats(&self.time_of(alias, map, key)));
+            let at = self.transaction_time(place, map);
+            let _ = write!(older, " or {}", beats(&at, &origin));
+        }
+        if let Place::Row(_) = place {
+            // What a rewrite gave the row is later than all that it may have had before.
+            let _ = write!(
+                older,
+                " or ({} and (select coalesce({}, false) or {} from {BEFORE}))",
+                rewritten(alias),
+                self.by_source("b"),
+                beats("b.\"timestamp\"", "b.roident"),
+                BEFORE = before_as(alias),
+            );
         }
         format!("({older})")
     }

@@ -13,6 +13,9 @@ impl Applier {
         self.open().await?;
         for (index, change) in piece.changes.iter().enumerate() {
             let stamp = self.stamp_of(piece, index);
+            let Some(change) = &self.let_by(piece, change).await? else {
+                continue;
+            };
             if let Change::Truncate { relations, .. } = change {
                 let targets = self.targets(relations).await?;
                 self.truncate(&targets, &stamp).await?;
@@ -24,6 +27,7 @@ impl Applier {
                 }
             }
         }
+        self.mark_skipped(piece).await?;
         self.refuse_deleted(&[]).await
     }
 

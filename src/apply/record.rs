@@ -204,6 +204,9 @@ impl Applier {
             count.map_err(|source| ApplyError::target(source, Some(target.map.label())))
         };
         let (unknown, newer): (u64, u64) = (count(0)?, count(1)?);
+        if judged.text(0, 2) == Some("true") {
+            return Err(self.rewritten(target));
+        }
         self.counts.conflicts += unknown;
         let recorded = if unknown > 0 {
             self.ledger.take_many(target, unknown)

@@ -24,6 +24,9 @@ use crate::wire::{Batch, Outcome, WireError};
 
 /// The column of [`super::sql::see_row`] and [`super::sql::tombstones`] that says it.
 const WRITTEN_HERE: usize = 3;
+/// The column of a look that says whether nobody knows when the row was written; where time
+/// decides.
+const FORGED_COLUMN: usize = 4;
 
 /// What a row is that this very transaction wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -269,7 +272,13 @@ impl Applier {
             ApplyError::target(error.error, row.map(|row| row.target.map.label()))
         })?;
         let pairs = rows.iter().zip(outcomes.chunks(2));
-        let held = pairs.map(|(row, pair)| Ok((self.local(pair), written_here(row, how, pair)?)));
+        let held = pairs.map(|(row, pair)| {
+            let local = self.local(pair);
+            let by_time = !row.target.versions().is_in_row();
+            let forged = by_time && pair[0].text(0, FORGED_COLUMN) == Some("true");
+            self.refuse_forged(row, &local, forged)?;
+            Ok((local, written_here(row, how, pair)?))
+        });
         held.collect()
     }
 

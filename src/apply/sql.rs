@@ -12,15 +12,12 @@ use std::fmt::Write as _;
 use postgres_protocol::escape::{escape_identifier as quote, escape_literal};
 
 use super::binary;
-use super::guard::Guard;
+use super::guard::{Guard, Place, forged};
 use super::mapping::TableMap;
 use super::sql_merge;
 use super::versions::Versions;
 use crate::catalog::key_text::key_expression;
 use crate::catalog::table::KeyColumn;
-
-/// The key of a tombstone `x`, as the text that it holds.
-pub(super) const BURIED_KEY: &str = "x.key";
 
 /// The table's own rows: without those of tables that inherit from it, which are sent by
 /// themselves.
@@ -220,11 +217,16 @@ pub(super) fn delete_decided(map: &TableMap) -> String {
 }
 
 /// Tells who wrote the row when. Parameters: the key. Columns: micros, origin, the version in the
-/// row, and whether this very transaction wrote it.
+/// row, whether this very transaction wrote it, and, where only time decides, whether nobody knows
+/// when it was written (`rewrites`).
 pub(super) fn see_row(map: &TableMap, guard: &Guard, versions: &Versions) -> String {
+    let forged = match versions.is_in_row() {
+        true => "null".to_owned(),
+        false => format!("{}::text", forged("x")),
+    };
     format!(
-        "select {}, {}, (x.xmin = pg_current_xact_id()::xid)::text from {} x where {}",
-        guard.written(map, &key_text_of(map, "x")),
+        "select {}, {}, (x.xmin = pg_current_xact_id()::xid)::text, {forged} from {} x where {}",
+        guard.written(map, Place::Row("x")),
         versions.printed("x"),
         rows_of(map),
         key_matches(map, "x", 1)
@@ -238,7 +240,7 @@ pub(super) fn tombstones(map: &TableMap, guard: &Guard) -> String {
         "select {}, x.version, \
          (x.key <> '' and x.xmin = pg_current_xact_id()::xid)::text from mmrepl.tombstone x \
          where x.relation = {} and x.key in ({}, '')",
-        guard.written(map, BURIED_KEY),
+        guard.written(map, Place::Tombstone("x")),
         map.table.oid,
         key_text(map, 1)
     )
@@ -343,7 +345,7 @@ pub(super) fn deletes_above(map: &TableMap, guard: &Guard, versions: &Versions) 
          from unnest({}) with ordinality k({names}n), \
          mmrepl.tombstone x, pg_xact_commit_timestamp_origin(x.xmin) w \
          where x.relation = {} and x.key in (({text})::text, '') and {which}",
-        guard.written(map, BURIED_KEY),
+        guard.written(map, Place::Tombstone("x")),
         arrays.trim_end_matches(", "),
         map.table.oid,
     )
@@ -479,6 +481,6 @@ pub(super) fn leave_table_tombstone(map: &TableMap, guard: &Guard) -> String {
         "insert into mmrepl.tombstone as t (relation, key) values ({}, '') \
          on conflict (relation, key, bulk) do update set left_at = excluded.left_at where {}",
         map.table.oid,
-        guard.older(("t", "t.key"), map, "$1::timestamptz")
+        guard.older(Place::Tombstone("t"), map, "$1::timestamptz")
     )
 }

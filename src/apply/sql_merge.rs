@@ -2,9 +2,9 @@
 
 use postgres_protocol::escape::escape_identifier as quote;
 
-use super::guard::Guard;
+use super::guard::{Guard, Place};
 use super::mapping::TableMap;
-use super::sql::{BURIED_KEY, key_matches, key_of, key_text, key_text_of, rows_of};
+use super::sql::{key_matches, key_of, key_text, rows_of};
 use super::versions::Versions;
 
 /// Columns of [`lock_row`] before the row's.
@@ -22,7 +22,7 @@ pub(super) fn lock_row(map: &TableMap, guard: &Guard, versions: &Versions) -> St
     });
     format!(
         "select {}, {}, {} from {} x where {} for update",
-        guard.written(map, &key_text_of(map, "x")),
+        guard.written(map, Place::Row("x")),
         versions.printed("x"),
         columns.collect::<Vec<_>>().join(", "),
         rows_of(map),
@@ -38,7 +38,7 @@ pub(super) fn lock_tombstones(map: &TableMap, guard: &Guard) -> String {
     format!(
         "select {}, x.version, array_to_json(x.image)::text \
          from mmrepl.tombstone x where x.relation = {} and x.key in ({}, '') for update",
-        guard.written(map, BURIED_KEY),
+        guard.written(map, Place::Tombstone("x")),
         map.table.oid,
         key_text(map, 1)
     )

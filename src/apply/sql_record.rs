@@ -8,10 +8,10 @@ use std::fmt::Write as _;
 
 use postgres_protocol::escape::escape_literal as literal;
 
-use super::guard::Guard;
+use super::guard::{Guard, Place, forged, rewritten, version_query};
 use super::mapping::TableMap;
 use super::params::array_literal;
-use super::sql::{key_matches, key_of, key_text, key_text_of, printed, rows_of};
+use super::sql::{key_matches, key_of, key_text, printed, rows_of};
 
 /// Parameters of [`record`] before the key's.
 pub(super) const RECORD_PARAMETERS: usize = 13;
@@ -100,19 +100,27 @@ pub(super) fn origin_of_rival(third: &[(u32, String)]) -> String {
 /// "The row `t` was written by another node, and the source of the truncate did not know it".
 fn unknown_row(map: &TableMap, guard: &Guard) -> String {
     let written = "(pg_xact_commit_timestamp_origin(t.xmin))";
-    let at = row_time(map, guard);
-    let above = guard.above_floor(written, &at, |n| format!("${n}::timestamptz"));
-    format!("not {} and {above}", guard.by_source(written))
+    let unknown = |written: &str, at: &str| {
+        let above = guard.above_floor(written, at, |n| format!("${n}::timestamptz"));
+        format!("not {} and {above}", guard.by_source(written))
+    };
+    format!(
+        "case when {} then (select coalesce({}, false) from {} b) else {} end",
+        rewritten("t"),
+        unknown("b", "b.\"timestamp\""),
+        version_query("t"),
+        unknown(written, &row_time(map, guard)),
+    )
 }
 
 /// When the row `t` was written.
 fn row_time(map: &TableMap, guard: &Guard) -> String {
-    guard.time_of("t", map, &key_text_of(map, "t"))
+    guard.time_of(Place::Row("t"), map)
 }
 
 /// "The row `t` is older than `time`".
 fn older_row(map: &TableMap, guard: &Guard, time: &str) -> String {
-    guard.older(("t", &key_text_of(map, "t")), map, time)
+    guard.older(Place::Row("t"), map, time)
 }
 
 /// The number of the parameter with the truncate's time.
@@ -121,16 +129,19 @@ fn time(guard: &Guard) -> String {
 }
 
 /// Rows that the source of a truncate did not know; and what it must spare, rows or a tombstone of
-/// the whole table. Parameters: the floors, the time.
+/// the whole table; and whether of the former some may be older after all (`rewrites`). Parameters:
+/// the floors, the time.
 pub(super) fn judge_rows(map: &TableMap, guard: &Guard) -> String {
     let older = older_row(map, guard, &time(guard));
-    let older_truncate = guard.older(("t", "t.key"), map, &time(guard));
+    let older_truncate = guard.older(Place::Tombstone("t"), map, &time(guard));
     format!(
         "select count(*) filter (where {})::text, (count(*) filter (where not {older}) + \
          (select count(*) from mmrepl.tombstone t where t.relation = {} and t.key = '' \
-         and not {older_truncate}))::text from {} t",
+         and not {older_truncate}))::text, \
+         coalesce(bool_or(not {older} and {}), false)::text from {} t",
         unknown_row(map, guard),
         map.table.oid,
+        forged("t"),
         rows_of(map)
     )
 }
@@ -160,7 +171,7 @@ pub(super) fn record_truncated(map: &TableMap, guard: &Guard, third: &[(u32, Str
          select {source}, {target}, {schema}, {table}, {}, {key}, 'truncate', 'last_write_wins', \
          case when {} then 'applied' else 'kept_local' end, \
          null, null, {}, {}, {}, {}, {}, {node}, w.roident \
-         from {} t, pg_xact_commit_timestamp_origin(t.xmin) w where {} limit {}::int8",
+         from {} t, lateral {} w where {} limit {}::int8",
         key_names(map),
         older_row(map, guard, &time(guard)),
         time(guard),
@@ -169,6 +180,7 @@ pub(super) fn record_truncated(map: &TableMap, guard: &Guard, third: &[(u32, Str
         row_values(map),
         row_time(map, guard),
         rows_of(map),
+        version_query("t"),
         unknown_row(map, guard),
         parameter(3),
     )

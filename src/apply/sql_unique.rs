@@ -6,7 +6,7 @@
 
 use postgres_protocol::escape::{escape_identifier as quote, escape_literal};
 
-use super::guard::Guard;
+use super::guard::{Guard, Place};
 use super::mapping::TableMap;
 use super::sql::{key_matches, key_of, key_text, key_text_of, rows_of};
 use super::sql_record::{names, row_values, written};
@@ -45,7 +45,7 @@ pub(super) fn rivals(map: &TableMap, guard: &Guard, (unique, look): (&Unique, Lo
          from {} x, (select {} from {} n where {}) v \
          where ({}) and {} and not ({}){suffix}",
         keys.join(", "),
-        guard.written(map, &key_text_of(map, "x")),
+        guard.written(map, Place::Row("x")),
         rows_of(map),
         values.join(", "),
         incoming(map),
@@ -167,7 +167,7 @@ pub(super) fn forget_tombstone(map: &TableMap, guard: &Guard) -> String {
     format!(
         "delete from mmrepl.tombstone s where {} and coalesce({} <= ${}::timestamptz, true)",
         of_key(map),
-        guard.time_of("s", map, "s.key"),
+        guard.time_of(Place::Tombstone("s"), map),
         1 + key_of(map).len()
     )
 }

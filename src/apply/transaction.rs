@@ -11,6 +11,7 @@ use super::group::{Entry, GroupBuilder, Segment, Stamp};
 use super::origins::Origins;
 use super::overtaken::Inserted;
 use super::record::Ledger;
+use super::skip::Skips;
 use super::tables::Tables;
 use super::target::{Sql, Target};
 use super::workers::{Workers, reset};
@@ -146,6 +147,8 @@ pub struct Applier {
     pub(super) position: Positions,
     /// Sessions that write beside `session`.
     pub(super) workers: Workers,
+    /// What a person lets go by.
+    pub(super) skips: Skips,
     is_open: bool,
 }
 
@@ -183,6 +186,7 @@ impl Applier {
             looked_for_tombstones: BTreeSet::new(),
             delete_clock: None,
             workers: Workers::default(),
+            skips: Skips::default(),
             is_open: false,
         }
     }

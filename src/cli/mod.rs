@@ -9,7 +9,9 @@ pub mod init;
 mod log_pipe;
 mod logs;
 mod output;
+pub mod rewritten;
 pub mod run;
+pub mod skip;
 pub mod status;
 
 use std::fmt::Display;
@@ -71,6 +73,10 @@ pub enum Command {
     Pause(control::ControlArgs),
     /// Resume a paused link
     Resume(control::ControlArgs),
+    /// Say whose rows count where a table was rewritten and nobody kept when rows were written
+    Rewritten(rewritten::RewrittenArgs),
+    /// Go on without a change that cannot be applied; it is kept in the history
+    Skip(skip::SkipArgs),
     /// Remove everything that init made
     Drop(drop::DropArgs),
     /// Two throw-away primaries and both daemons on this machine, to play with
@@ -131,6 +137,8 @@ fn run(command: Command) -> ExitCode {
         Command::Conflicts(args) => on_threads(1, conflicts::run(&args)),
         Command::Pause(args) => on_threads(1, control::run(&args, true)),
         Command::Resume(args) => on_threads(1, control::run(&args, false)),
+        Command::Rewritten(args) => on_threads(1, rewritten::run(&args)),
+        Command::Skip(args) => on_threads(1, skip::run(&args)),
         Command::Drop(args) => on_threads(1, drop::run(&args)),
         Command::Demo(args) => on_threads(1, demo::run(&args)),
     }

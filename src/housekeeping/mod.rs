@@ -25,7 +25,8 @@
 //!
 //! The times of rows that were applied together (`apply::source_times`) are needed as long as
 //! something may arrive that was written between them, which is the same question. Nobody else
-//! wants them, so they go with the next sweep.
+//! wants them, so they go with the next sweep. So do the versions of rewritten rows
+//! (`apply::rewrites`), and the memory of a table's earlier file.
 //!
 //! WAL positions prove something only within one history. A node that was restored, failed over or
 //! replaced during a sweep shows by its system identifier, its timeline or an end of WAL that lies
@@ -277,6 +278,9 @@ impl Housekeeper {
 
     async fn prune(&mut self, before: i64) -> Result<(), TidyError> {
         let times = self.prune_times(before).await?;
+        let here = self.own.clone();
+        let forget = async |client: &Client| questions::forget_rewrites(client, before).await;
+        self.ask(&here, forget).await?;
         let (own, retention) = (self.own.clone(), self.retention);
         let mut all = 0;
         loop {

@@ -22,8 +22,8 @@ pub(super) struct Kept {
     pub count: u64,
     /// When the oldest was left.
     pub oldest: Option<CommitTime>,
-    /// Whether the oldest is older than the retention, or times of rows that were applied together
-    /// are there that a sweep may find useless.
+    /// Whether the oldest is older than the retention, or times of rows that were applied together,
+    /// or versions of rewritten rows, are there that a sweep may find useless.
     pub expired: bool,
     /// Every transaction with a number below this one has ended.
     pub ended_before: i64,
@@ -50,7 +50,8 @@ select case when c.exact > $1::int8
        (extract(epoch from o.at) * 1000000)::int8 - 946684800000000,
        coalesce(o.at < pg_catalog.now() - $2::int8 * interval '1 microsecond', false)
            or exists (select from mmrepl.source_time
-                      where left_at < pg_catalog.now() - interval '1 minute'),
+                      where left_at < pg_catalog.now() - interval '1 minute')
+           or mmrepl.has_rewrites(),
        pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::int8
 from (select pg_catalog.count(*) as exact
       from (select from mmrepl.tombstone limit $1::int8 + 1) counted) c,
@@ -60,8 +61,15 @@ from (select pg_catalog.count(*) as exact
     ") o"
 );
 
+/// Notices tables that got another file (`apply::rewrites`).
+const LOOK_AT_FILES: &str = "select mmrepl.look_at_files()";
+
 /// Looks at the tombstones of the server; `retention` says which are old.
 pub(super) async fn kept(client: &Client, retention: Duration) -> Result<Kept, CatalogError> {
+    client
+        .execute(LOOK_AT_FILES, &[])
+        .await
+        .map_err(CatalogError::query("look at the files of tables"))?;
     let row = client
         .query_one(KEPT, &[&COUNT_MAX, &micros(retention)])
         .await
@@ -160,6 +168,15 @@ pub(super) async fn prune_times(
         .map_err(CatalogError::query(
             "forget the times of rows applied together",
         ))
+}
+
+/// Forgets what rows were before their tables were rewritten, where that was before `before`.
+pub(super) async fn forget_rewrites(client: &Client, before: i64) -> Result<(), CatalogError> {
+    client
+        .execute("select mmrepl.forget_rewrites($1)", &[&before])
+        .await
+        .map(drop)
+        .map_err(CatalogError::query("forget the versions of rewritten rows"))
 }
 
 fn micros(duration: Duration) -> i64 {

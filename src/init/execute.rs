@@ -21,6 +21,9 @@ use crate::migrate;
 const CATCH_UP_MAX: Duration = Duration::from_secs(60);
 const CATCH_UP_POLL: Duration = Duration::from_millis(100);
 
+/// Remembers which file each table has, to know a rewrite by (`apply::rewrites`).
+const LOOK_AT_FILES: &str = "select mmrepl.look_at_files()";
+
 /// What every part of the execution needs.
 pub(super) struct Work<'a> {
     pub(super) config: &'a Config,
@@ -74,7 +77,13 @@ pub(super) async fn execute(
         sessions,
     };
     join::join(&work, progress).await?;
-    make_links(&work, progress).await
+    make_links(&work, progress).await?;
+    for session in work.sessions {
+        session
+            .batch("look at the files of tables", LOOK_AT_FILES)
+            .await?;
+    }
+    Ok(())
 }
 
 pub(super) async fn run(step: &Step, sessions: &mut [Session]) -> Result<(), InitError> {

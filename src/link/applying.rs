@@ -83,6 +83,8 @@ pub(super) struct Applying {
     open_rows: u64,
     /// The link had failed when it connected.
     pub(super) failed_before: bool,
+    /// Where the transaction commits that is applied by itself just now.
+    pub(super) in_hand: Option<Lsn>,
 }
 
 impl Applying {
@@ -96,6 +98,9 @@ impl Applying {
     ) -> Self {
         monitor.set_applied(begun.source_end);
         let failed_before = monitor.is_failing();
+        if let Some(until) = applier.skips_until() {
+            lessons.in_order_until = until.max(lessons.in_order_until);
+        }
         let mut progress = Progress::default();
         progress.applied(begun.source_end, begun.target_written);
         Self {
@@ -117,6 +122,7 @@ impl Applying {
             goal,
             open_rows: 0,
             failed_before,
+            in_hand: None,
         }
     }
 
@@ -533,6 +539,14 @@ impl Applying {
     pub(super) fn failed(&self, source: ApplyError) -> LinkError {
         if self.running.is_open() && is_lock_wait(&source) {
             return LinkError::running(source.to_string());
+        }
+        let definite = source.retry_class() == RetryClass::Definite;
+        if let Some(commit) = self.in_hand.filter(|_| definite && source.may_be_skipped()) {
+            return LinkError::Change {
+                link: self.options.link.clone(),
+                commit,
+                source,
+            };
         }
         LinkError::Apply {
             node: self.options.link.to.clone(),

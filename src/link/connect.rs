@@ -16,11 +16,12 @@ use super::other_daemon;
 use super::probe::read_clock;
 use super::reading::ReadingThread;
 use super::workers::{end_left_behind, open_workers};
-use crate::apply::{Applier, Committed, Fetcher, Origins, Tables, apply_session};
+use crate::apply::{Applier, Committed, Fetcher, Origins, Skip, Skips, Tables, apply_session};
 use crate::catalog::CatalogError;
 use crate::catalog::link_control::read_paused;
 use crate::catalog::position::{read_position, read_seen};
 use crate::catalog::server::{Server, read_server};
+use crate::catalog::skips::read_skips;
 use crate::catalog::slots::{SlotState, origins, slot_state};
 use crate::checkpoint::Checkpoint;
 use crate::config::Node;
@@ -101,7 +102,9 @@ pub(super) async fn connect(context: &LinkContext, streaming: bool) -> Result<Re
     let source_server = server(source, &source_control).await?;
     let target_server = server(target, &target_control).await?;
     let origins = read_origins(context, &target_control).await?;
-    let streaming = streaming && origins.clone().holding_large().is_some();
+    let skips = skips(target, &target_control, &source.name).await?;
+    let streaming =
+        streaming && skips.until().is_none() && origins.clone().holding_large().is_some();
     end_left_behind(context, &target_control).await;
     let mut session = open_session(context, &target_control, ("apply", &origins)).await?;
     let workers = open_workers(context, &target_control, (&origins, &mut session)).await?;
@@ -129,7 +132,7 @@ pub(super) async fn connect(context: &LinkContext, streaming: bool) -> Result<Re
     let target_control = Arc::new(target_control);
     let session = (session, position);
     let applier = applier(context, session, Arc::clone(&target_control), origins)?;
-    let applier = applier.with_workers(workers);
+    let applier = applier.with_workers(workers).skipping(skips);
     let goal = current_lsn(source, &source_control).await?;
     Ok(Ready {
         stream,
@@ -144,6 +147,17 @@ pub(super) async fn connect(context: &LinkContext, streaming: bool) -> Result<Re
         target_watch,
         identity,
     })
+}
+
+/// What a person lets go by.
+async fn skips(node: &Node, target: &Client, source: &NodeName) -> Result<Skips, LinkError> {
+    let wishes = read_skips(target, source).await;
+    let wishes = wishes.map_err(catalog_at(&node.name))?;
+    let skip = |(commit, table): (Lsn, String)| Skip {
+        commit,
+        table: (!table.is_empty()).then_some(table),
+    };
+    Ok(Skips::new(wishes.into_iter().map(skip).collect()))
 }
 
 /// `mmrepl shop east->west apply`, by which an operator and we ourselves know a connection.

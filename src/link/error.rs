@@ -11,6 +11,7 @@ use crate::commit_time::CommitTime;
 use crate::error::{RetryClass, Retryable};
 use crate::fault::Fault;
 use crate::ids::{LinkName, NodeName};
+use crate::lsn::Lsn;
 use crate::migrate::MigrateError;
 use crate::pgoutput::DecodeError;
 use crate::status::model::{LastError, LinkState};
@@ -56,6 +57,16 @@ pub enum LinkError {
     Apply {
         /// The target.
         node: NodeName,
+        /// Why.
+        source: ApplyError,
+    },
+    /// A change could not be applied, and a person may let it go by.
+    #[error("{}: {source}; the way past it, without this change: `{}`", .link.to, skip_command(.link, *.commit, .source.table()))]
+    Change {
+        /// The link.
+        link: LinkName,
+        /// Where its transaction commits, in the source's WAL.
+        commit: Lsn,
         /// Why.
         source: ApplyError,
     },
@@ -117,12 +128,19 @@ pub enum LinkError {
     Fault(#[from] Fault),
 }
 
+/// The command that lets a change go by.
+fn skip_command(link: &LinkName, commit: Lsn, table: Option<&str>) -> String {
+    let quoted = |table: &str| format!(" --table '{}'", table.replace('\'', "'\\''"));
+    let table = table.map(quoted).unwrap_or_default();
+    format!("mmrepl skip '{link}' --transaction {commit}{table} --yes")
+}
+
 impl Retryable for LinkError {
     fn retry_class(&self) -> RetryClass {
         match self {
             Self::Node { source, .. } => source.retry_class(),
             Self::Catalog { source, .. } => source.retry_class(),
-            Self::Apply { source, .. } => source.retry_class(),
+            Self::Apply { source, .. } | Self::Change { source, .. } => source.retry_class(),
             Self::Schema { source, .. } => source.retry_class(),
             Self::Decode { .. }
             | Self::Assemble { .. }
@@ -141,7 +159,7 @@ impl Retryable for LinkError {
         match self {
             Self::Node { source, .. } => source.sqlstate(),
             Self::Catalog { source, .. } => source.sqlstate(),
-            Self::Apply { source, .. } => source.sqlstate(),
+            Self::Apply { source, .. } | Self::Change { source, .. } => source.sqlstate(),
             Self::Schema { source, .. } => source.sqlstate(),
             Self::Advised { source, .. } => source.sqlstate(),
             _ => None,
@@ -177,7 +195,7 @@ impl LinkError {
     /// The table the error is about.
     pub fn relation(&self) -> Option<&str> {
         match self {
-            Self::Apply { source, .. } => source.table(),
+            Self::Apply { source, .. } | Self::Change { source, .. } => source.table(),
             Self::Advised { source, .. } => source.relation(),
             _ => None,
         }

@@ -32,6 +32,7 @@ impl Applying {
         let started = Instant::now();
         while !pieces.is_empty() {
             let begun = Instant::now();
+            self.in_hand = in_order.then(|| pieces[0].header.final_lsn);
             let result = if in_order {
                 self.applier.apply_in_order(&pieces[0]).await
             } else {
@@ -63,6 +64,7 @@ impl Applying {
         self.monitor
             .set_oldest_unapplied(Some(piece.header.commit_time));
         loop {
+            self.in_hand = in_order.then_some(piece.header.final_lsn);
             match self.applier.apply_part(&piece, in_order).await {
                 Ok(committed) => {
                     self.in_large = piece.end.is_none();

@@ -24,6 +24,8 @@ pub const TABLES: &[File] = embed!("tables":
     "001_nodes"
     "002_versions"
     "003_conflicts"
+    "004_rewrites"
+    "005_skips"
 );
 
 /// What runs again whenever it has changed. The order does not matter.
@@ -35,6 +37,8 @@ pub const FUNCTIONS: &[File] = embed!("functions":
     "known"
     "lifting"
     "position"
+    "rewrite_events"
+    "rewrites"
     "shadows"
     "source_times"
     "subscriptions"
