@@ -52,7 +52,8 @@ impl Leftover {
     }
 }
 
-/// Relations with something of ours; the root of a partition decides whether it takes part.
+/// Relations with something of ours, beside our own tables; the root of a partition decides whether
+/// it takes part.
 const OURS: &str = "
 select c.oid, n.nspname::text, c.relname::text, rn.nspname::text, root.relname::text,
        exists (select from pg_catalog.pg_publication_rel r
@@ -71,6 +72,7 @@ join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 join pg_catalog.pg_class root
   on root.oid = coalesce(pg_catalog.pg_partition_root(c.oid)::pg_catalog.oid, c.oid)
 join pg_catalog.pg_namespace rn on rn.oid = root.relnamespace
+where n.nspname <> 'mmrepl'
 order by 2, 3";
 
 /// Everything of ours on relations that `filter` leaves out; `migrated`: schema `mmrepl` is there.
