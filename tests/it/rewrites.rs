@@ -152,3 +152,47 @@ async fn what_nobody_kept_is_not_judged(majors: &[u32]) {
     assert_eq!(again.status.code(), Some(2));
 }
 on_usual_majors!(nobody_kept, crate::rewrites::what_nobody_kept_is_not_judged);
+
+/// Both nodes are written to while both are rewritten, and a truncate from before meets rows.
+async fn rewrites_under_writers(majors: &[u32]) {
+    let options = ClusterOptions::majors(majors).config(TABLES);
+    let mut cluster = Cluster::running_with(options, SCHEMA).await;
+    cluster.wait_streaming().await;
+    cluster.write_on(cluster.east(), ROWS).await;
+    let writes = |node: &str| {
+        format!(
+            "do $$ begin for i in 1..400 loop
+               update t set v = '{node}' || i where id = 1 + (i * 7) % 60; commit; end loop; end $$"
+        )
+    };
+    let (east, west) = (writes("east"), writes("west"));
+    let rewrite = "alter table t alter n type bigint; alter table t alter n type int;
+        begin; update t set v = 'before' where id = 59; savepoint s;
+        alter table t alter n type bigint; release s;
+        update t set v = 'after' where id = 60; commit";
+    tokio::join!(
+        cluster.east().sql(&east),
+        cluster.west().sql(&west),
+        cluster.east().sql(rewrite),
+        cluster.west().sql(rewrite),
+    );
+    cluster.wait_streaming().await;
+    cluster.wait_equal().await;
+    // East empties tables before west, which does not know, writes and is rewritten.
+    cluster.stop_daemons();
+    cluster.east().sql("truncate t, many").await;
+    cluster.west().sql("update t set v = 'later' where id = 7").await;
+    cluster.west().sql("alter table t alter n type int").await;
+    cluster.west().sql("alter table many alter n type bigint").await;
+    cluster.east().sql("alter table t alter n type int").await;
+    cluster.east().sql("alter table many alter n type bigint").await;
+    cluster.start_daemons();
+    cluster.wait_streaming().await;
+    cluster.wait_equal().await;
+    for node in [cluster.east(), cluster.west()] {
+        let rows = node.value("select string_agg(id || v, ',') from t").await;
+        assert_eq!(rows, "7later");
+        assert_eq!(node.value("select count(*) from many").await, "0");
+    }
+}
+on_usual_majors!(live, crate::rewrites::rewrites_under_writers);
