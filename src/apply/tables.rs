@@ -22,6 +22,8 @@ pub struct Tables {
     source: NodeName,
     rules: Rules,
     known: HashMap<RelationId, Arc<Target>>,
+    /// What an operator should know of them, and has not been told.
+    remarks: Vec<String>,
 }
 
 impl Tables {
@@ -36,7 +38,28 @@ impl Tables {
             rules,
             third: third.map(|(id, node)| (id, node.to_string())).collect(),
             known: HashMap::new(),
+            remarks: Vec::new(),
         }
+    }
+
+    /// What an operator should know, once.
+    pub(super) fn take_remarks(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.remarks)
+    }
+
+    /// Rows of the source that lack a column keep the value that the target has there, which the
+    /// source does not know: where it has added the column meanwhile, the nodes differ.
+    fn remark_on_columns(&mut self, map: &TableMap) {
+        let before = self.known.get(&map.relation.id);
+        let lacking = columns_not_sent(map, before.map(|target| &*target.map.relation));
+        if lacking.is_empty() {
+            return;
+        }
+        let (table, source, node) = (map.label(), &self.source, &self.node);
+        self.remarks.push(format!(
+            "rows of {table} that {source} wrote without {} keep the value that {node} has there: if it was set on {node} before {source} had the column, compare the table on both",
+            lacking.join(", ")
+        ));
     }
 
     /// Reads every table from the catalog again when it is next needed.
@@ -65,6 +88,7 @@ impl Tables {
             source: Box::new(error),
         })?;
         let map = TableMap::new(Arc::clone(relation), table, self.node.as_str())?;
+        self.remark_on_columns(&map);
         let rule = self
             .rules
             .of(&relation.schema, &relation.name, map.key.is_some());
@@ -74,4 +98,18 @@ impl Tables {
         self.known.insert(relation.id, Arc::clone(&target));
         Ok(target)
     }
+}
+
+/// The target's columns that the source does not send, or did not send until now.
+fn columns_not_sent(map: &TableMap, before: Option<&Relation>) -> Vec<String> {
+    let sends = |relation: &Relation, name: &str| {
+        let mut columns = relation.columns.iter();
+        columns.any(|column| column.name == name)
+    };
+    let columns = map.table.columns.iter().filter(|column| !column.generated);
+    let lacking = columns.filter(|column| {
+        let newly = before.is_some_and(|before| !sends(before, &column.name));
+        newly || !sends(&map.relation, &column.name)
+    });
+    lacking.map(|column| column.name.clone()).collect()
 }

@@ -240,6 +240,11 @@ impl Applier {
         std::mem::take(&mut self.copies)
     }
 
+    /// What an operator should know of the tables that were met since the last call.
+    pub fn take_remarks(&mut self) -> Vec<String> {
+        self.tables.take_remarks()
+    }
+
     /// What has been written since the last call.
     pub fn take_counts(&mut self) -> Counts {
         std::mem::take(&mut self.counts)

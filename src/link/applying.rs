@@ -457,6 +457,12 @@ impl Applying {
         self.monitor.add_rows(counts.rows);
         self.monitor.add_conflicts(counts.conflicts);
         self.monitor.set_applied(committed.source_end);
+        for remark in self.applier.take_remarks() {
+            if self.lessons.remarks.insert(remark.clone()) {
+                tracing::warn!(link = %self.options.link, "{remark}");
+                self.monitor.notice(remark);
+            }
+        }
         self.note_flushed(committed.target_flushed);
         self.show_progress();
     }

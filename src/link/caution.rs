@@ -4,6 +4,8 @@
 //! both nodes write them or their large values must be fetched, that costs more than waiting: so
 //! after a refusal the next groups are applied step by step, more of them each time.
 
+use std::collections::BTreeSet;
+
 use super::running::Patience;
 use crate::apply::Copies;
 use crate::failpoint::{Way, forced_way};
@@ -71,6 +73,8 @@ pub(super) struct Lessons {
     pub caution: Caution,
     /// Whether transactions are applied while they are running on the source.
     pub patience: Patience,
+    /// What was said of tables.
+    pub remarks: BTreeSet<String>,
 }
 
 impl Lessons {

@@ -181,11 +181,20 @@ async fn rewrites_under_writers(majors: &[u32]) {
     // East empties tables before west, which does not know, writes and is rewritten.
     cluster.stop_daemons();
     cluster.east().sql("truncate t, many").await;
-    cluster.west().sql("update t set v = 'later' where id = 7").await;
+    cluster
+        .west()
+        .sql("update t set v = 'later' where id = 7")
+        .await;
     cluster.west().sql("alter table t alter n type int").await;
-    cluster.west().sql("alter table many alter n type bigint").await;
+    cluster
+        .west()
+        .sql("alter table many alter n type bigint")
+        .await;
     cluster.east().sql("alter table t alter n type int").await;
-    cluster.east().sql("alter table many alter n type bigint").await;
+    cluster
+        .east()
+        .sql("alter table many alter n type bigint")
+        .await;
     cluster.start_daemons();
     cluster.wait_streaming().await;
     cluster.wait_equal().await;

@@ -1,7 +1,8 @@
 //! `mmrepl skip`: a person's way past what cannot be applied.
 
 use crate::on_usual_majors;
-use crate::support::{Cluster, ClusterOptions};
+use crate::support::wait::ensure;
+use crate::support::{Cluster, ClusterOptions, LIMIT, wait_until};
 
 const SCHEMA: &str = "
     create table t (id int primary key, v text, old text);
@@ -72,3 +73,28 @@ async fn a_change_is_let_by(majors: &[u32]) {
     assert!(listed.contains("skipped"), "{listed}");
 }
 on_usual_majors!(let_by, crate::skip::a_change_is_let_by);
+
+/// A column is added and set here while older rows are under way: that is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_older_rows_lack_is_noticed() {
+    let cluster = Cluster::running(SCHEMA).await;
+    cluster.wait_streaming().await;
+    cluster
+        .write_on(cluster.west(), "insert into t values (1, 'a')")
+        .await;
+    cluster.pause_all().await;
+    let add = "alter table t add added int";
+    cluster.east().sql(add).await;
+    cluster.east().sql("update t set added = 5").await;
+    cluster.west().sql("update t set v = 'later'").await;
+    cluster.west().sql(add).await;
+    cluster.resume_all().await;
+    let text = wait_until("a notice", LIMIT, async || {
+        let link = cluster.link_status("west", "east").await?;
+        let text = link["notices"].to_string();
+        ensure(text.contains("without added"), || link.to_string())?;
+        Ok::<_, String>(text)
+    })
+    .await;
+    assert!(text.contains("public.t"), "{text}");
+}
