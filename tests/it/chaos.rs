@@ -26,7 +26,7 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(600);
 
 /// What can happen. Every fault is mended after a while, as in life.
 #[derive(Clone, Copy, Debug)]
-enum Fault {
+pub(super) enum Fault {
     KillDaemon,
     TerminateDaemon,
     FreezeDaemon,
@@ -38,7 +38,7 @@ enum Fault {
     SeverLink,
 }
 
-const FAULTS: [Fault; 9] = [
+pub(super) const FAULTS: [Fault; 9] = [
     Fault::KillDaemon,
     Fault::TerminateDaemon,
     Fault::FreezeDaemon,
@@ -62,7 +62,12 @@ async fn pause(rng: &mut Rng, longest: Duration) {
     tokio::time::sleep(Duration::from_millis(rng.below(longest))).await;
 }
 
-async fn happen(cluster: &mut Cluster, fault: Fault, victim: &'static str, rng: &mut Rng) {
+pub(super) async fn happen(
+    cluster: &mut Cluster,
+    fault: Fault,
+    victim: &'static str,
+    rng: &mut Rng,
+) {
     let other = if victim == "east" { "west" } else { "east" };
     let long = Duration::from_secs(2);
     match fault {
@@ -130,7 +135,7 @@ const NOTED: &str = "
     alter table ledger enable always trigger note;
 ";
 
-async fn make_cluster(options: ClusterOptions, schema: &str) -> Cluster {
+pub(super) async fn make_cluster(options: ClusterOptions, schema: &str) -> Cluster {
     let quick = |_| ServerOptions::durable().with("wal_sender_timeout", "10s");
     let options = options.own_with(quick).proxied();
     let mut cluster = Cluster::running_with(options, schema).await;

@@ -36,6 +36,7 @@ mod merge;
 mod migrations;
 mod newest_server;
 mod not_shown;
+mod operators;
 mod origin_progress;
 mod pgbench;
 mod replica_role;

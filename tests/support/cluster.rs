@@ -289,6 +289,13 @@ impl Cluster {
         }
     }
 
+    /// Ends whatever daemons run, however they end.
+    pub fn stop_daemons_quietly(&mut self) {
+        for (_, daemon) in self.daemons.drain() {
+            daemon.terminate();
+        }
+    }
+
     /// Daemons started from now on get this variable.
     pub fn set_daemon_env(&mut self, name: &str, value: &str) {
         self.daemon_env.retain(|(old, _)| old != name);
