@@ -82,7 +82,11 @@ struct Snapshot {
 
 fn copy_folder(from: &Path, to: &Path) {
     let status = Command::new("cp").arg("-a").arg(from).arg(to).status();
-    assert!(status.is_ok_and(|status| status.success()), "cp {from:?}");
+    assert!(
+        status.is_ok_and(|status| status.success()),
+        "cp {}",
+        from.display()
+    );
 }
 
 impl Snapshot {
