@@ -154,6 +154,10 @@ async fn migrate_locked(client: &mut Client) -> Result<Vec<File>, MigrateError> 
         run(&transaction, file).await?;
     }
     transaction
+        .batch_execute(&remark())
+        .await
+        .map_err(server("remark on schema mmrepl"))?;
+    transaction
         .commit()
         .await
         .map_err(server("commit the migrations"))?;
@@ -205,7 +209,44 @@ async fn applied(client: &Client) -> Result<Vec<Applied>, MigrateError> {
         checksum: row.get(1),
         version: row.get(2),
     };
+    if rows.is_empty() {
+        return remarked(client).await;
+    }
     Ok(rows.iter().map(applied).collect())
+}
+
+/// What begins the remark on schema `mmrepl`; the last file of tables follows.
+const REMARK: &str = "made by mmrepl, up to ";
+
+/// Says on the schema itself how far its tables are. Whoever empties all tables of a database, as
+/// test cleaners do, empties the record of files too and leaves the tables where they are.
+fn remark() -> String {
+    let last = TABLES.last().map_or("", |file| file.name);
+    format!("comment on schema mmrepl is '{REMARK}{last}'")
+}
+
+/// The tables that are there although nothing is on record. Functions run again.
+async fn remarked(client: &Client) -> Result<Vec<Applied>, MigrateError> {
+    let sql = "select coalesce(pg_catalog.obj_description(n.oid, 'pg_namespace'), '')
+        from pg_catalog.pg_namespace n where n.nspname = 'mmrepl'";
+    let row = client
+        .query_opt(sql, &[])
+        .await
+        .map_err(server("read the remark on schema mmrepl"))?;
+    let remark = row.map_or_else(String::new, |row| row.get(0));
+    Ok(up_to(remark.strip_prefix(REMARK), TABLES))
+}
+
+/// The files of tables up to the one of this name; none where there is no such file.
+fn up_to(last: Option<&str>, tables: &[File]) -> Vec<Applied> {
+    let place = tables.iter().position(|file| Some(file.name) == last);
+    let there = &tables[..place.map_or(0, |place| place + 1)];
+    let applied = |file: &File| Applied {
+        name: file.name.to_owned(),
+        checksum: checksum(file.sql),
+        version: VERSION.to_owned(),
+    };
+    there.iter().map(applied).collect()
 }
 
 /// The files that are to run where `applied` ran, in their order.
@@ -297,6 +338,20 @@ mod tests {
     fn to_run(there: &[Applied]) -> Result<Vec<&'static str>, MigrateError> {
         let files = compare(there, &TWO, &ONE)?;
         Ok(files.iter().map(|file| file.name).collect())
+    }
+
+    #[test]
+    fn emptied_records_leave_the_tables_of_the_remark() {
+        let names = |last| {
+            let there = up_to(last, &TWO);
+            there
+                .iter()
+                .map(|file| file.name.clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(Some("tables/001_a")), ["tables/001_a"]);
+        assert_eq!(names(Some("tables/002_b")).len(), 2);
+        assert!(names(None).is_empty() && names(Some("tables/009")).is_empty());
     }
 
     #[test]

@@ -4,7 +4,9 @@ use mmrepl::migrate::{FUNCTIONS, migrate};
 use tokio_postgres::Client;
 
 use super::init::{PLAIN, assert_says, both_have, pair};
-use crate::support::{Cluster, ClusterOptions};
+use crate::on_usual_majors;
+use crate::support::wait::ensure;
+use crate::support::{Cluster, ClusterOptions, LIMIT, wait_until};
 
 /// The functions of the schema, each with everything that makes it what it is.
 const DEFINITIONS: &str = "
@@ -164,3 +166,30 @@ crate::on_every_major!(
     functions_are_accepted,
     super::every_function_is_what_the_server_accepts
 );
+
+/// Every table of schema `mmrepl`, emptied as test cleaners do.
+pub const EMPTY_ALL: &str = "do $$ begin execute (select 'truncate ' || string_agg(
+    format('%I.%I', schemaname, tablename), ', ') || ' cascade' from pg_tables
+    where schemaname = 'mmrepl'); end $$";
+
+async fn emptied_tables_are_filled_again(majors: &[u32]) {
+    let options = ClusterOptions::majors(majors);
+    let mut cluster = Cluster::running_with(options, PLAIN).await;
+    cluster.allow_error("\"level\":\"ERROR\"");
+    cluster.east().sql("insert into t values (1, 'a')").await;
+    cluster.wait_equal().await;
+    cluster.west().sql(EMPTY_ALL).await;
+    wait_until("the status to say so", LIMIT, async || {
+        let output = cluster.mmrepl(&["status"]).await;
+        ensure(output.status.code() == Some(1), || format!("{output:?}"))
+    })
+    .await;
+    cluster.stop_daemons();
+    cluster.mmrepl_ok(&["init"]).await;
+    cluster.start_daemons();
+    cluster.east().sql("insert into t values (2, 'b')").await;
+    cluster.west().sql("delete from t where id = 1").await;
+    cluster.wait_equal().await;
+    both_have(&cluster, "select string_agg(v, '') from t", "b").await;
+}
+on_usual_majors!(emptied_tables, super::emptied_tables_are_filled_again);

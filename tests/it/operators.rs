@@ -299,8 +299,13 @@ fn needs_a_person(status: &str) -> bool {
     list("links").iter().any(stuck) || list("nodes").iter().any(damaged)
 }
 
-/// The first command that a text tells a person to run.
+/// The first command that a text tells a person to run, or whose rows count as it names them.
 fn advised(text: &str) -> Option<Vec<String>> {
+    if let Some((_, node)) = text.split_once("--copy-from ") {
+        let is_name = |c: &char| c.is_ascii_alphanumeric();
+        let node: String = node.chars().take_while(is_name).collect();
+        return Some(vec!["init".to_owned(), "--copy-from".to_owned(), node]);
+    }
     let start = text.find("`mmrepl ")? + 1;
     let command = &text[start..start + text[start..].find('`')?];
     let words = command.split_whitespace().skip(1);
@@ -370,7 +375,7 @@ fn collect(value: &serde_json::Value, sentences: &mut Vec<String>) {
             for (name, field) in fields {
                 let text = field
                     .as_str()
-                    .filter(|_| ["reason", "sentence", "mend"].contains(&name.as_str()));
+                    .filter(|_| ["reason", "what", "mend"].contains(&name.as_str()));
                 sentences.extend(text.map(str::to_owned));
                 collect(field, sentences);
             }
