@@ -57,8 +57,7 @@ const ACTS: [Act; 15] = [
 ];
 
 /// Every table of schema `mmrepl`, emptied as test cleaners do.
-const CLEAN: &str = "do $$ begin execute (select 'truncate ' || string_agg(format('%I.%I',
-    schemaname, tablename), ', ') || ' cascade' from pg_tables where schemaname = 'mmrepl'); end $$";
+const CLEAN: &str = crate::migrations::EMPTY_ALL;
 
 /// A row by a session whose origin is not ours, as a subscription's apply worker writes it.
 const FOREIGN: &str = "
