@@ -2,8 +2,10 @@
 
 use tokio_postgres::Client;
 
+use super::bodies::Unqualified;
 use super::facts_query as query;
 use super::neighbours::Neighbours;
+use super::scope::Scope;
 use super::sequence_facts::Sequence;
 use crate::catalog::server::{Server, read_server};
 use crate::catalog::table::{Table, load_tables};
@@ -28,6 +30,8 @@ pub struct NodeFacts {
     pub rights: Rights,
     /// Things about tables that deserve a word.
     pub oddities: Oddities,
+    /// How the patterns of the configuration fit.
+    pub scope: Scope,
     /// The functions that decide under rule `custom`, in the order of their tables.
     pub functions: Vec<Function>,
     /// The node that `mmrepl.node` says this server is, where it was set up before.
@@ -137,6 +141,8 @@ pub struct Oddities {
     pub always_triggers: Vec<(String, String)>,
     /// Sequences whose values must not be given twice.
     pub sequences: Vec<Sequence>,
+    /// Functions that do not find what they name while rows are applied.
+    pub unqualified: Vec<Unqualified>,
     /// Partitioned tables without primary key: a new partition has no replica identity.
     pub partitions_unkeyed: Vec<String>,
 }
@@ -161,6 +167,7 @@ pub async fn gather(
         here,
         neighbours,
         ours: ours(config, node, client).await?,
+        scope: super::scope::gather(config, client).await?,
         server,
         tables,
         clock,

@@ -170,6 +170,7 @@ pub(super) async fn oddities(
         checked_columns: checked_columns(client, &oids).await?,
         virtual_columns: virtual_columns(client, &oids).await?,
         always_triggers: always_triggers(client, &oids).await?,
+        unqualified: super::bodies::gather(client, &oids).await?,
         sequences: super::sequence_facts::sequences(client, &oids).await?,
         partitions_unkeyed: tables.iter().filter(unkeyed).map(Table::readable).collect(),
     })
@@ -208,7 +209,23 @@ async fn uniques(
     };
     let mut blocking: Vec<(String, String)> = of(false).collect();
     let sql = "
-        select r.oid, ic.relname::text
+        select r.oid, ic.relname::text,
+               case when i.indisunique and i.indexprs is null and i.indpred is null then array(
+                   select a.attname::text from pg_catalog.pg_attribute a
+                   where a.attrelid = p.relid
+                     and a.attnum = any((i.indkey::int2[])[0:i.indnkeyatts - 1])
+                   union
+                   select a.attname::text
+                   from pg_catalog.pg_partition_ancestors(p.relid) x(relid)
+                   join pg_catalog.pg_inherits h on h.inhrelid = x.relid
+                   join pg_catalog.pg_class xc on xc.oid = x.relid
+                   join pg_catalog.pg_partitioned_table pt on pt.partrelid = h.inhparent
+                        and pt.partstrat = 'l'
+                   join pg_catalog.pg_attribute a on a.attrelid = h.inhparent
+                        and a.attnum = pt.partattrs[0]
+                   where pg_catalog.pg_get_expr(xc.relpartbound, xc.oid)
+                       ~ '^FOR VALUES IN \\((''([^'']|'''')*''|[^,'']*)\\)$')
+               end
         from pg_catalog.unnest($1::oid[]) r(oid)
         cross join lateral pg_catalog.pg_partition_tree(r.oid) p
         join pg_catalog.pg_index i on i.indrelid = p.relid and (i.indisunique or i.indisexclusion)
@@ -222,7 +239,13 @@ async fn uniques(
     let rows = rows.map_err(CatalogError::query("list unique indexes of partitions"))?;
     blocking.extend(rows.iter().filter_map(|row| {
         let table = by_oid.get(&row.get(0))?;
-        Some((table.readable(), row.get(1)))
+        // Columns that rows with the same values there have in common.
+        let same: Option<Vec<String>> = row.get(2);
+        let is_key = table.key.as_ref().zip(same).is_some_and(|(key, same)| {
+            let mut columns = key.columns.iter();
+            columns.all(|column| same.contains(&column.name))
+        });
+        (!is_key).then(|| (table.readable(), row.get(1)))
     }));
     Ok([of(true).collect(), blocking])
 }

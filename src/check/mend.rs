@@ -3,6 +3,7 @@
 //! A statement is what can be run without thinking; what a person must decide, or do outside of
 //! the database, is a comment. [`script`] makes one file of all that mends one node.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::{Problem, Severity};
@@ -67,6 +68,32 @@ fn on_one_line(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
+/// A column that is missing may be wanted for several reasons; it can be added once.
+pub(super) fn say_once(problems: &mut [Problem]) {
+    let mut added = BTreeSet::new();
+    for problem in problems {
+        for line in &mut problem.mend.0 {
+            let Some(column) = added_column(line) else {
+                continue;
+            };
+            if !added.insert((problem.node.clone(), column.to_owned())) {
+                "-- what mends another problem adds the column".clone_into(line);
+            }
+        }
+    }
+}
+
+/// `alter table t add column "c"` at the beginning of a statement.
+fn added_column(line: &str) -> Option<&str> {
+    const ADD: &str = " add column \"";
+    if !line.starts_with("alter table ") {
+        return None;
+    }
+    let name = line.find(ADD)? + ADD.len();
+    let end = line[name..].find("\" ")?;
+    line.get(..=name + end)
+}
+
 /// All that mends the problems of one node, as a file for psql.
 pub fn script(node: &NodeName, problems: &[Problem]) -> String {
     let mut lines = vec![
@@ -113,6 +140,19 @@ mod tests {
         );
         let text = script(&"north".parse().unwrap(), &problems);
         assert!(text.ends_with("\n-- There is nothing to mend."), "{text}");
+    }
+
+    #[test]
+    fn a_column_is_added_once() {
+        let mut problems = [
+            problem("west", "one").sql("alter table t add column \"a b\" bigint not null"),
+            problem("west", "two").sql("alter table t add column \"a b\" bigint"),
+            problem("east", "three").sql("alter table t add column \"a b\" bigint"),
+            problem("west", "four").sql("alter table t add column \"a\" bigint"),
+        ];
+        say_once(&mut problems);
+        let comments = problems.map(|p| p.mend.to_string().starts_with("--"));
+        assert_eq!(comments, [false, true, false, false]);
     }
 
     #[test]

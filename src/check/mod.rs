@@ -4,6 +4,7 @@
 //! of them at once, each with the command that mends it. `mmrepl check` prints them, `mmrepl init`
 //! refuses while one of them is an error.
 
+mod bodies;
 mod clock;
 mod counters;
 pub mod facts;
@@ -13,6 +14,7 @@ pub mod mend;
 pub mod neighbours;
 mod rights;
 mod rules;
+pub mod scope;
 mod sequence_facts;
 mod sequences;
 mod settings;
@@ -147,6 +149,7 @@ pub fn judge(config: &Config, nodes: &[NodeFacts]) -> Vec<Problem> {
         problems.extend(neighbours::check(config, facts));
         problems.extend(rights::check(facts));
         problems.extend(tables::check(facts));
+        problems.extend(bodies::check(facts));
         problems.extend(rules::check(config, facts));
         problems.extend(counters::check(config, facts));
     }
@@ -154,9 +157,11 @@ pub fn judge(config: &Config, nodes: &[NodeFacts]) -> Vec<Problem> {
     problems.extend(settings::check_encodings(nodes));
     problems.extend(clock::check(config.conflict.max_clock_skew, nodes));
     problems.extend(structure::check(nodes));
+    problems.extend(scope::check(config, nodes));
     problems.extend(sequences::check(nodes));
     problems.extend(functions::check(nodes));
     problems.sort_by_key(|problem| problem.severity);
+    mend::say_once(&mut problems);
     problems
 }
 

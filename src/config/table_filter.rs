@@ -44,6 +44,17 @@ impl TableFilter {
         Self { include, exclude }
     }
 
+    /// All patterns, those that exclude too.
+    pub fn patterns(&self) -> impl Iterator<Item = &Pattern> {
+        self.include.iter().chain(&self.exclude)
+    }
+
+    /// Whether nobody has written any pattern, or only what stands for that.
+    pub fn is_default(&self) -> bool {
+        let shown: Vec<String> = self.patterns().map(Pattern::to_string).collect();
+        shown == ["public.*"]
+    }
+
     /// Whether the table takes part. Names are compared exactly, as the catalog holds them.
     pub fn matches(&self, schema: &str, table: &str) -> bool {
         let any = |patterns: &[Pattern]| {
@@ -58,8 +69,33 @@ impl TableFilter {
     }
 }
 
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.table)
+    }
+}
+
+impl fmt::Display for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let special = |piece: &Piece| match piece {
+            Piece::Text(text) => text.contains(['.', '*', '"']),
+            Piece::Any => false,
+        };
+        let quote = if self.0.iter().any(special) { "\"" } else { "" };
+        f.write_str(quote)?;
+        for piece in &self.0 {
+            match piece {
+                Piece::Text(text) => f.write_str(text)?,
+                Piece::Any => f.write_str("*")?,
+            }
+        }
+        f.write_str(quote)
+    }
+}
+
 impl Pattern {
-    fn matches(&self, schema: &str, table: &str) -> bool {
+    /// Whether the pattern means this table.
+    pub fn matches(&self, schema: &str, table: &str) -> bool {
         self.schema.matches(schema) && self.table.matches(table)
     }
 

@@ -69,7 +69,7 @@ pub enum HistoryError {
     },
     /// The server gave up the slot's WAL.
     #[error(
-        "the server of {from} has invalidated the replication slot {slot} (wal_status {status}); what was written there after {applied} may not have reached {to}: drop the slot, raise max_slot_wal_keep_size and run `mmrepl init --copy-from {from}`"
+        "the server of {from} has invalidated the replication slot {slot} (wal_status {status}); what was written there after {applied} may not have reached {to}: drop the slot, {mend} and run `mmrepl init --copy-from {from}`"
     )]
     SlotInvalid {
         /// Source node.
@@ -80,6 +80,8 @@ pub enum HistoryError {
         slot: String,
         /// `wal_status` of `pg_replication_slots`.
         status: String,
+        /// What keeps it from happening again.
+        mend: &'static str,
         /// Last position applied on the target.
         applied: Lsn,
     },
@@ -228,6 +230,7 @@ pub(super) fn check_slot(
             to,
             slot: slot_name,
             status: slot.wal_status.clone(),
+            mend: against_loss(slot.invalidation.as_deref()),
             applied,
         });
     }
@@ -247,4 +250,15 @@ pub(super) fn check_slot(
         });
     }
     Ok(())
+}
+
+/// What to change so that a slot is not lost in the same way again, by
+/// `pg_replication_slots.invalidation_reason`.
+fn against_loss(reason: Option<&str>) -> &'static str {
+    match reason {
+        Some("idle_timeout") => "set idle_replication_slot_timeout = 0 there",
+        Some("wal_level_insufficient") => "set wal_level = logical there",
+        Some("rows_removed") => "do not let a standby be the source",
+        _ => "raise max_slot_wal_keep_size there",
+    }
 }

@@ -32,6 +32,7 @@ mod init_rows;
 mod large;
 mod leaving;
 mod manual;
+mod mends;
 mod merge;
 mod migrations;
 mod newest_server;
