@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::guard::Guard;
 use crate::commit_time::CommitTime;
-use crate::conflict::{Held, Rank, Version};
+use crate::conflict::{Held, Rank, Secret, Version};
 use crate::ids::{
     ClusterName, NodeName, OriginId, large_origin_name, origin_name, origin_names_beside,
     return_origin_name, worker_origin_name,
@@ -27,6 +27,8 @@ pub struct Origins {
     of_source: Vec<String>,
     /// The one of these that the session holds instead of the source's first.
     held: Option<String>,
+    /// The target's, which seals markers.
+    secret: Secret,
 }
 
 impl Origins {
@@ -46,6 +48,7 @@ impl Origins {
             beside: HashMap::new(),
             of_source: Vec::new(),
             held: None,
+            secret: Secret::default(),
         }
     }
 
@@ -82,6 +85,17 @@ impl Origins {
     pub fn returning(mut self, again: HashMap<OriginId, NodeName>) -> Self {
         self.again = again;
         self
+    }
+
+    /// With the target's secret.
+    #[must_use]
+    pub fn sealing(self, secret: Secret) -> Self {
+        Self { secret, ..self }
+    }
+
+    /// What seals messages on the target.
+    pub(super) fn secret(&self) -> &Secret {
+        &self.secret
     }
 
     /// For the session that applies what is still running on the source; `None` where the server

@@ -457,7 +457,7 @@ impl Applier {
                 self.newest.to_string(),
                 seen.to_string(),
                 self.session_origin(),
-                marker.to_string(),
+                self.origins.secret().sealed(&marker.to_string()),
             ],
         );
         std::iter::once(finish).chain(COMMIT).collect()

@@ -12,6 +12,7 @@ pub mod position;
 pub mod rewrites;
 pub mod rules;
 pub mod search_path;
+pub mod secret;
 pub mod server;
 pub mod skips;
 pub mod slots;

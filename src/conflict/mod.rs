@@ -96,6 +96,7 @@ mod rank;
 mod resolve;
 mod rule;
 mod sample;
+mod seal;
 mod siblings;
 pub mod unique;
 mod version;
@@ -112,5 +113,6 @@ pub use rule::{
     delete_clock,
 };
 pub use sample::{RECORDED_PER_MINUTE, SAMPLED_ONE_IN, Sampler};
+pub use seal::Secret;
 pub use siblings::{Sibling, Siblings};
 pub use version::{Held, Tie, Version};

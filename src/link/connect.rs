@@ -20,12 +20,13 @@ use crate::apply::{Applier, Committed, Fetcher, Origins, Skip, Skips, Tables, ap
 use crate::catalog::CatalogError;
 use crate::catalog::link_control::read_paused;
 use crate::catalog::position::{read_position, read_seen};
+use crate::catalog::secret::read_secret;
 use crate::catalog::server::{Server, read_server};
 use crate::catalog::skips::read_skips;
 use crate::catalog::slots::{SlotState, origins, slot_state};
 use crate::checkpoint::Checkpoint;
 use crate::config::Node;
-use crate::conflict::SeenHistory;
+use crate::conflict::{Secret, SeenHistory};
 use crate::error::Retryable;
 use crate::ids::{NodeName, origin_name, slot_name};
 use crate::lsn::Lsn;
@@ -67,6 +68,8 @@ pub(super) struct Ready {
     pub goal: Lsn,
     /// What the source had applied from others where the stream begins.
     pub seen: SeenHistory,
+    /// What seals the markers in the source's WAL.
+    pub secret: Secret,
     /// The thread that reads the stream.
     pub reading: ReadingThread,
     /// A control connection to the source.
@@ -114,6 +117,8 @@ pub(super) async fn connect(context: &LinkContext, streaming: bool) -> Result<Re
     let seen = SeenHistory::new(position, seen.map_err(|error| not_set_up(target, error))?);
     let looked = foreign::look_first(context, &source_control, source_server.version).await;
     looked.map_err(catalog_at(&source.name))?;
+    let secret = read_secret(&source_control).await;
+    let secret = secret.map_err(|error| not_set_up(source, error))?;
     let begun = flush_state(target, &target_control, position).await?;
     let from = (position, streaming);
     let (reading, stream) = open_stream(context, &source_control, from).await?;
@@ -141,6 +146,7 @@ pub(super) async fn connect(context: &LinkContext, streaming: bool) -> Result<Re
         begun,
         goal,
         seen,
+        secret,
         reading,
         source_control,
         target_control,
@@ -234,12 +240,10 @@ async fn read_origins(context: &LinkContext, target: &Client) -> Result<Origins,
     let node = &context.target.name;
     let ids = origins(target).await.map_err(catalog_at(node))?;
     let ends = (context.source.name.clone(), node.clone());
-    Ok(Origins::of_server(
-        &context.cluster,
-        &context.nodes,
-        ends,
-        &ids,
-    ))
+    let origins = Origins::of_server(&context.cluster, &context.nodes, ends, &ids);
+    let secret = read_secret(target).await;
+    let secret = secret.map_err(|error| not_set_up(&context.target, error))?;
+    Ok(origins.sealing(secret))
 }
 
 /// Opens the apply session and gives it the link's origin, which only one session can hold: from

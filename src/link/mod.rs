@@ -269,7 +269,11 @@ impl Link {
             assembler
         };
         let reader = Reader::new(
-            (context.source.name.clone(), context.cluster.clone(), seen),
+            (
+                context.source.name.clone(),
+                context.cluster.clone(),
+                (seen, ready.secret),
+            ),
             ready.stream,
             assembler,
             sender,

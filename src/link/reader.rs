@@ -17,7 +17,7 @@ use super::nap::Naps;
 use super::queue::Sender;
 use crate::assemble::{Assembled, Assembler, Piece};
 use crate::commit_time::CommitTime;
-use crate::conflict::{Marker, Seen, SeenHistory};
+use crate::conflict::{Marker, Secret, Seen, SeenHistory};
 use crate::failpoint::{failpoint, fault_point};
 use crate::ids::{ClusterName, NodeName};
 use crate::lsn::Lsn;
@@ -34,6 +34,8 @@ pub(super) struct Reader {
     cluster: ClusterName,
     /// What the source had applied from others, by position; outlives the reader.
     seen: Arc<Mutex<SeenHistory>>,
+    /// What seals the messages that tell of it.
+    secret: Secret,
     /// The newest of it, and from where on it holds: nearly always what is asked for.
     newest_seen: (Lsn, Arc<Seen>),
     stream: ReplicationStream,
@@ -52,7 +54,11 @@ pub(super) struct Reader {
 impl Reader {
     /// Reads `stream` of `source` into `queue`.
     pub(super) fn new(
-        (source, cluster, seen): (NodeName, ClusterName, Arc<Mutex<SeenHistory>>),
+        (source, cluster, (seen, secret)): (
+            NodeName,
+            ClusterName,
+            (Arc<Mutex<SeenHistory>>, Secret),
+        ),
         stream: ReplicationStream,
         assembler: Assembler,
         queue: Sender,
@@ -67,6 +73,7 @@ impl Reader {
             source,
             cluster,
             seen,
+            secret,
             newest_seen,
             stream,
             assembler,
@@ -212,7 +219,9 @@ impl Reader {
     }
 
     fn note_marker(&mut self, lsn: Lsn, prefix: &str, content: &[u8]) {
-        let marker = Marker::parse(prefix, content);
+        // Any role may write one: without this node's seal it says nothing.
+        let content = self.secret.opened(content);
+        let marker = content.and_then(|content| Marker::parse(prefix, content.as_bytes()));
         if let Some(marker) = marker.filter(|marker| marker.cluster == self.cluster) {
             let mut seen = self.seen();
             seen.note(lsn, &marker);

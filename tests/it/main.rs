@@ -19,6 +19,7 @@ mod damage;
 mod equivalence;
 #[cfg(feature = "failpoints")]
 mod failpoints;
+mod forged;
 mod harness;
 mod histories;
 // The model's own language for histories; not all of it is used here.
