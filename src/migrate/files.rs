@@ -26,6 +26,7 @@ pub const TABLES: &[File] = embed!("tables":
     "003_conflicts"
     "004_rewrites"
     "005_skips"
+    "006_secret"
 );
 
 /// What runs again whenever it has changed. The order does not matter.
