@@ -99,6 +99,7 @@ pub(crate) fn target() -> Arc<Target> {
         has_default: false,
         generated: false,
         identity_always: false,
+        base_type: (0, -1),
     };
     let key = KeyColumn {
         name: "id".to_owned(),
@@ -116,6 +117,7 @@ pub(crate) fn target() -> Arc<Target> {
         columns: COLUMNS.map(column).to_vec(),
         can_skip_duplicates: true,
         uniques: Uniques::default(),
+        indexed: Vec::new(),
         key: Some(Key {
             index: "t_pkey".to_owned(),
             columns: vec![key],

@@ -42,6 +42,7 @@ fn target_with(rule: Rule, change: impl FnOnce(&mut Table)) -> Arc<Target> {
         has_default: false,
         generated: false,
         identity_always: false,
+        base_type: (0, -1),
     };
     let sent = |name: &str| RelationColumn {
         name: name.to_owned(),
@@ -66,6 +67,7 @@ fn target_with(rule: Rule, change: impl FnOnce(&mut Table)) -> Arc<Target> {
         columns: names.map(column).to_vec(),
         can_skip_duplicates: true,
         uniques: Uniques::default(),
+        indexed: Vec::new(),
         key: Some(Key {
             index: "t_pkey".to_owned(),
             columns: vec![key],

@@ -13,7 +13,7 @@ use super::params::{self, text_array};
 use super::plan::{Kind, Plan, RowSet};
 use super::sql::{self, UpdateGuard};
 use super::sql_ahead::Expected;
-use super::target::{Sql, Statement, Target};
+use super::target::{Sql, Statement, Target, Whole};
 use crate::commit_time::CommitTime;
 use crate::conflict::{Held, Version};
 use crate::ids::NodeName;
@@ -380,11 +380,11 @@ pub(super) fn push_whole_row(
     let target = &change.target;
     match (&change.old, &change.new) {
         (None, Some(new)) => batch.push(target.sql(Statement::Insert), &written(target, new)),
-        (Some(old), None) => batch.push(target.sql(Statement::DeleteWhole), &written(target, old)),
+        (Some(old), None) => batch.push(&target.whole(Whole::Delete, old), &written(target, old)),
         (Some(old), Some(new)) => {
             let mut parameters = written(target, new);
             parameters.extend(written(target, old));
-            batch.push(target.sql(Statement::UpdateWhole), &parameters)
+            batch.push(&target.whole(Whole::Update, old), &parameters)
         }
         (None, None) => Ok(()),
     }

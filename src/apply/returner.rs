@@ -494,8 +494,8 @@ fn as_sent(table: &Table, names: &[String]) -> Relation {
         .filter(|column| !column.generated)
         .map(|column| RelationColumn {
             name: column.name.clone(),
-            type_oid: column.type_oid,
-            type_modifier: -1,
+            type_oid: column.base_type.0,
+            type_modifier: column.base_type.1,
             is_key: in_key(&column.name),
         });
     Relation {

@@ -417,13 +417,21 @@ fn prints_as(map: &TableMap, index: usize, number: usize) -> String {
     format!("({here}) is not distinct from {sent}")
 }
 
+/// Columns by which an index finds a row of a table without a key, each with whether the row has
+/// NULL there; by their places among the source's columns.
+pub(super) type LookedUp = Vec<(usize, bool)>;
+
 /// The place of one row that equals the old image whole. Parameters from `$first`, one per column.
-fn place_of_row(map: &TableMap, first: usize) -> String {
+///
+/// That a column prints alike no index can tell; that it is equal follows from it.
+fn place_of_row(map: &TableMap, first: usize, looked_up: &LookedUp) -> String {
     let written = (0..map.columns.len()).filter(|index| map.columns[*index].written);
-    let same: Vec<String> = written
-        .enumerate()
-        .map(|(position, index)| prints_as(map, index, first + position))
-        .collect();
+    let mut same = Vec::new();
+    for (position, index) in written.enumerate() {
+        let known = looked_up.iter().find(|(column, _)| *column == index);
+        same.extend(known.and_then(|(_, null)| finds(map, index, (first + position, *null))));
+        same.push(prints_as(map, index, first + position));
+    }
     format!(
         "select t.tableoid, t.ctid from {} t where {} limit 1 for update",
         rows_of(map),
@@ -431,19 +439,32 @@ fn place_of_row(map: &TableMap, first: usize) -> String {
     )
 }
 
+/// "Column `index` equals the parameter", for an index.
+fn finds(map: &TableMap, index: usize, (number, null): (usize, bool)) -> Option<String> {
+    let name = &map.columns[index].name;
+    let indexed = map.table.indexed.iter().find(|c| c.name == *name)?;
+    let kind = map.table.column(name)?.cast_type.as_ref()?;
+    let column = quote(name);
+    Some(if null {
+        format!("t.{column} is null")
+    } else {
+        format!("t.{column} {} ${number}::text::{kind}", indexed.equality)
+    })
+}
+
 /// Deletes one row that equals the old image. Parameters: the old image's written columns.
-pub(super) fn delete_whole(map: &TableMap) -> String {
+pub(super) fn delete_whole(map: &TableMap, looked_up: &LookedUp) -> String {
     format!(
         "delete from {} t where (t.tableoid, t.ctid) = ({})",
         rows_of(map),
-        place_of_row(map, 1)
+        place_of_row(map, 1, looked_up)
     )
 }
 
 /// Replaces one row that equals the old image, or inserts the new one where there is none.
 ///
 /// Parameters: the new row's written columns, then the old image's.
-pub(super) fn update_whole(map: &TableMap) -> String {
+pub(super) fn update_whole(map: &TableMap, looked_up: &LookedUp) -> String {
     let written: Vec<&super::mapping::TargetColumn> =
         map.columns.iter().filter(|column| column.written).collect();
     let names: Vec<String> = written.iter().map(|column| quote(&column.name)).collect();
@@ -457,7 +478,7 @@ pub(super) fn update_whole(map: &TableMap) -> String {
         "with gone as (delete from {rows} t where (t.tableoid, t.ctid) = ({}) returning 1) \
          insert into {table} ({}) overriding system value
          select {} from (select count(*) from gone) g",
-        place_of_row(map, written.len() + 1),
+        place_of_row(map, written.len() + 1, looked_up),
         names.join(", "),
         values.join(", ")
     )

@@ -10,7 +10,7 @@ use super::pending;
 use super::plan::Kind;
 use super::set_sql;
 use super::source_times;
-use super::sql::{self, UpdateGuard};
+use super::sql::{self, LookedUp, UpdateGuard};
 use super::sql_ahead::{self, Expected};
 use super::sql_custom;
 use super::sql_merge;
@@ -18,6 +18,7 @@ use super::sql_record;
 use super::sql_unique::{self, Look};
 use super::versions::Versions;
 use crate::conflict::Tie;
+use crate::pgoutput::{Tuple, Value};
 
 /// SQL text, shared so that the session recognises a prepared statement by it.
 pub(super) type Sql = Arc<str>;
@@ -69,10 +70,6 @@ pub enum Statement {
     DropSiblings,
     /// Keep a sibling.
     KeepSibling,
-    /// Delete one row by all its values.
-    DeleteWhole,
-    /// Replace one row by all its values.
-    UpdateWhole,
     /// Keep a row of the table aside.
     PushAside,
     /// Keep an incoming row aside.
@@ -93,6 +90,15 @@ pub enum Statement {
     CopyBinary,
     /// Fail where a column is not of the type that it was; keeps it as it is from there on.
     ExpectTypes,
+}
+
+/// What happens to a row that is found by all its values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Whole {
+    /// It goes.
+    Delete,
+    /// Another one takes its place.
+    Update,
 }
 
 /// How many statements `Statement` names.
@@ -117,6 +123,8 @@ pub struct Target {
     sets: Mutex<HashMap<Kind, Sql>>,
     /// Statements that fail unless they do what was expected, by the plain ones.
     strict: Mutex<HashMap<Sql, Sql>>,
+    /// Statements that find a row by all its values, by what an index is asked for.
+    whole: Mutex<HashMap<(Whole, LookedUp), Sql>>,
     /// Looks at rivals, one for each unique index: without locks, and with.
     rivals: [OnceLock<Vec<Sql>>; 2],
 }
@@ -136,6 +144,7 @@ impl Target {
             updates: Mutex::new(HashMap::new()),
             sets: Mutex::new(HashMap::new()),
             strict: Mutex::new(HashMap::new()),
+            whole: Mutex::default(),
             rivals: Default::default(),
         };
         if target.has_rivals() {
@@ -201,8 +210,6 @@ impl Target {
             Statement::Siblings => sql_custom::siblings(map),
             Statement::DropSiblings => sql_custom::drop_siblings(map),
             Statement::KeepSibling => sql_custom::keep_sibling(map),
-            Statement::DeleteWhole => sql::delete_whole(map),
-            Statement::UpdateWhole => sql::update_whole(map),
             Statement::PushAside => sql_unique::push_aside(map),
             Statement::KeepAside => sql_unique::keep_aside(map),
             Statement::LockShadow => sql_unique::lock_shadow(map, &self.versions),
@@ -226,6 +233,28 @@ impl Target {
         }
         let mut updates = self.updates.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(updates.entry((columns.to_vec(), how)).or_insert_with(make))
+    }
+
+    /// The statement that does this to the one row with all the values of `old`, of a table without
+    /// a key.
+    pub(super) fn whole(&self, what: Whole, old: &Tuple) -> Sql {
+        let is_indexed = |name: &str| self.map.table.indexed.iter().any(|c| c.name == name);
+        let places = self.map.written();
+        let indexed = places.filter(|index| is_indexed(&self.map.columns[*index].name));
+        let looked_up: LookedUp = indexed
+            .map(|index| (index, old.0[index] == Value::Null))
+            .collect();
+        let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = || match what {
+            Whole::Delete => sql::delete_whole(&self.map, &looked_up).into(),
+            Whole::Update => sql::update_whole(&self.map, &looked_up).into(),
+        };
+        if let Some(known) = whole.get(&(what, looked_up.clone())) {
+            return Arc::clone(known);
+        }
+        let sql: Sql = text();
+        whole.insert((what, looked_up), Arc::clone(&sql));
+        sql
     }
 
     /// Whether rows can be copied in binary form: every written column is of a type that has one.

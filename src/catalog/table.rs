@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use tokio_postgres::Client;
 
+use super::indexed::{IndexedColumn, indexed};
 use super::key_text::KeyForm;
 use super::unique::{Uniques, uniques};
 use super::{CatalogError, names, table_query};
@@ -32,6 +33,8 @@ pub struct Table {
     pub key: Option<Key>,
     /// What must be unique beside the key.
     pub uniques: Uniques,
+    /// Columns by which an index finds rows, where the table has no key.
+    pub indexed: Vec<IndexedColumn>,
 }
 
 /// A column.
@@ -58,6 +61,8 @@ pub struct Column {
     pub generated: bool,
     /// Whether it is `generated always as identity`, so that writes need `overriding system value`.
     pub identity_always: bool,
+    /// OID and modifier of the type under a domain, or of the type itself.
+    pub base_type: (u32, i32),
 }
 
 /// The key by which rows are looked up: the primary key, else a unique index on NOT NULL columns.
@@ -132,7 +137,7 @@ pub async fn load_table(
 /// Every permanent table that `filter` takes in: ordinary tables and partition roots, not
 /// partitions.
 ///
-/// Five queries whatever the number of tables.
+/// Six queries whatever the number of tables.
 pub async fn load_tables(
     client: &Client,
     filter: &TableFilter,
@@ -153,7 +158,10 @@ async fn complete(client: &Client, tables: &mut [Table]) -> Result<(), CatalogEr
     let mut keys: HashMap<u32, Key> = table_query::keys(client, &oids).await?;
     let indexes = keys.iter().map(|(oid, key)| (*oid, key.index.clone()));
     let mut uniques = uniques(client, &oids, &indexes.collect()).await?;
+    let keyless = oids.iter().filter(|oid| !keys.contains_key(oid));
+    let mut indexed = indexed(client, &keyless.copied().collect::<Vec<_>>()).await?;
     for table in tables {
+        table.indexed = indexed.remove(&table.oid).unwrap_or_default();
         table.uniques = uniques.remove(&table.oid).unwrap_or_default();
         table.columns = columns.remove(&table.oid).unwrap_or_default();
         table.key = keys.remove(&table.oid);

@@ -28,7 +28,8 @@ select a.attrelid, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypm
                 select from pg_catalog.pg_cast c
                 where c.castsource = 'pg_catalog.text'::pg_catalog.regtype
                   and c.casttarget = b.oid and c.castmethod = 'f')
-            then pg_catalog.format_type(a.atttypid, -1) end
+            then pg_catalog.format_type(a.atttypid, -1) end,
+       b.oid, case when t.typtype = 'd' then t.typtypmod else a.atttypmod end
 from pg_catalog.pg_attribute a
 join pg_catalog.pg_type t on t.oid = a.atttypid
 join pg_catalog.pg_type b on b.oid = case when t.typtype = 'd' then t.typbasetype else t.oid end
@@ -159,6 +160,7 @@ fn table(row: &Row) -> Table {
         columns: Vec::new(),
         key: None,
         uniques: Uniques::default(),
+        indexed: Vec::new(),
     }
 }
 
@@ -187,6 +189,7 @@ pub(super) async fn columns(
             generated: row.get(6),
             identity_always: row.get(7),
             cast_type: row.get(8),
+            base_type: (row.get(9), row.get(10)),
         });
     }
     Ok(columns)

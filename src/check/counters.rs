@@ -132,6 +132,7 @@ mod tests {
             has_default: false,
             generated: false,
             identity_always: false,
+            base_type: (0, -1),
         };
         Table {
             oid: 1,
@@ -143,6 +144,7 @@ mod tests {
             can_skip_duplicates: true,
             columns: vec![column],
             uniques: crate::catalog::unique::Uniques::default(),
+            indexed: Vec::new(),
             key: None,
         }
     }

@@ -143,6 +143,7 @@ mod tests {
             has_default: false,
             generated: false,
             identity_always: false,
+            base_type: (0, -1),
         };
         let key = KeyColumn {
             name: "id".to_owned(),
@@ -160,6 +161,7 @@ mod tests {
             can_skip_duplicates: true,
             columns: vec![column("id", ("integer", 23)), column("v", column_type)],
             uniques: crate::catalog::unique::Uniques::default(),
+            indexed: Vec::new(),
             key: Some(Key {
                 index: "t_pkey".to_owned(),
                 columns: vec![key],

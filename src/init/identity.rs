@@ -80,6 +80,7 @@ mod tests {
             replica_identity: 'd',
             can_skip_duplicates: true,
             uniques: crate::catalog::unique::Uniques::default(),
+            indexed: Vec::new(),
             columns: Vec::new(),
             key: Some(key),
         }

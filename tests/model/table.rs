@@ -66,6 +66,7 @@ fn table(strategy: Strategy) -> Table {
         has_default: false,
         generated: false,
         identity_always: false,
+        base_type: (0, -1),
     };
     let key = KeyColumn {
         name: "id".to_owned(),
@@ -83,6 +84,7 @@ fn table(strategy: Strategy) -> Table {
         columns: columns(strategy).map(column).to_vec(),
         can_skip_duplicates: true,
         uniques: Uniques::default(),
+        indexed: Vec::new(),
         key: Some(Key {
             index: "t_pkey".to_owned(),
             columns: vec![key],

@@ -166,6 +166,7 @@ fn table() -> Table {
         has_default: false,
         generated: false,
         identity_always: false,
+        base_type: (0, -1),
     };
     let key = KeyColumn {
         name: "id".to_owned(),
@@ -183,6 +184,7 @@ fn table() -> Table {
         columns: COLUMNS.map(column).to_vec(),
         can_skip_duplicates: true,
         uniques: mmrepl::catalog::unique::Uniques::default(),
+        indexed: Vec::new(),
         key: Some(Key {
             index: "t_pkey".to_owned(),
             columns: vec![key],
