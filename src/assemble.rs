@@ -363,7 +363,7 @@ impl Assembler {
             }
             State::Block { top } if drop => self.streams.drop_changes(*top)?,
             State::Plain { from, .. } => *from = From::Elsewhere,
-            State::Block { top } => self.streams.from_elsewhere(*top),
+            State::Block { top } => self.streams.pass_on_above(*top),
             _ => return Err(self.misplaced("Origin")),
         }
         Ok(Assembled::Nothing)

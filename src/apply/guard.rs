@@ -221,7 +221,7 @@ impl Guard {
         let origin = format!("{written}.roident");
         let stamp = format!("{written}.\"timestamp\"");
         let beats = |at: &str, origin: &str| {
-            let beats = beats(&self.wins_ties(origin), at, time);
+            let beats = beats(self.wins_ties(origin).as_deref(), at, time);
             format!("not coalesce({beats}, false)")
         };
         let by_source = self.by_source(&written);
@@ -295,7 +295,7 @@ pub(super) fn also_below(versions: &Versions, incoming: &str, takes: String) -> 
 }
 
 /// "What was written at `written` is newer than `time`", or as new and it `wins_ties`.
-fn beats(wins_ties: &Option<String>, written: &str, time: &str) -> String {
+fn beats(wins_ties: Option<&str>, written: &str, time: &str) -> String {
     match wins_ties {
         None => format!("{written} > {time}"),
         Some(wins) => format!("({written} > {time} or ({written} = {time} and {wins}))"),

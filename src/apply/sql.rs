@@ -220,9 +220,10 @@ pub(super) fn delete_decided(map: &TableMap) -> String {
 /// row, whether this very transaction wrote it, and, where only time decides, whether nobody knows
 /// when it was written (`rewrites`).
 pub(super) fn see_row(map: &TableMap, guard: &Guard, versions: &Versions) -> String {
-    let forged = match versions.is_in_row() {
-        true => "null".to_owned(),
-        false => format!("{}::text", forged("x")),
+    let forged = if versions.is_in_row() {
+        "null".to_owned()
+    } else {
+        format!("{}::text", forged("x"))
     };
     format!(
         "select {}, {}, (x.xmin = pg_current_xact_id()::xid)::text, {forged} from {} x where {}",

@@ -210,7 +210,7 @@ impl Streams {
     }
 
     /// Origin: this transaction came from outside of the cluster.
-    pub(super) fn from_elsewhere(&mut self, top: u32) {
+    pub(super) fn pass_on_above(&mut self, top: u32) {
         if let Some(streamed) = self.open.get_mut(&top) {
             streamed.elsewhere = true;
         }

@@ -551,7 +551,7 @@ impl Applying {
             return LinkError::Change {
                 link: self.options.link.clone(),
                 commit,
-                source,
+                source: Box::new(source),
             };
         }
         LinkError::Apply {

@@ -68,7 +68,7 @@ pub enum LinkError {
         /// Where its transaction commits, in the source's WAL.
         commit: Lsn,
         /// Why.
-        source: ApplyError,
+        source: Box<ApplyError>,
     },
     /// A transaction that is still running on the source cannot be applied as it comes.
     #[error("{0}")]
@@ -140,7 +140,8 @@ impl Retryable for LinkError {
         match self {
             Self::Node { source, .. } => source.retry_class(),
             Self::Catalog { source, .. } => source.retry_class(),
-            Self::Apply { source, .. } | Self::Change { source, .. } => source.retry_class(),
+            Self::Apply { source, .. } => source.retry_class(),
+            Self::Change { source, .. } => source.retry_class(),
             Self::Schema { source, .. } => source.retry_class(),
             Self::Decode { .. }
             | Self::Assemble { .. }
@@ -159,7 +160,8 @@ impl Retryable for LinkError {
         match self {
             Self::Node { source, .. } => source.sqlstate(),
             Self::Catalog { source, .. } => source.sqlstate(),
-            Self::Apply { source, .. } | Self::Change { source, .. } => source.sqlstate(),
+            Self::Apply { source, .. } => source.sqlstate(),
+            Self::Change { source, .. } => source.sqlstate(),
             Self::Schema { source, .. } => source.sqlstate(),
             Self::Advised { source, .. } => source.sqlstate(),
             _ => None,
@@ -195,7 +197,8 @@ impl LinkError {
     /// The table the error is about.
     pub fn relation(&self) -> Option<&str> {
         match self {
-            Self::Apply { source, .. } | Self::Change { source, .. } => source.table(),
+            Self::Apply { source, .. } => source.table(),
+            Self::Change { source, .. } => source.table(),
             Self::Advised { source, .. } => source.relation(),
             _ => None,
         }
