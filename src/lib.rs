@@ -28,9 +28,9 @@
 //!
 //! Around it: [`config`], [`wire`] (our own protocol client), [`catalog`] (what servers say about
 //! themselves), [`checkpoint`] (sled), [`status`], [`admin`] (HTTP), [`init`] and [`check`]
-//! (set-up), [`damage`] (to what was set up), [`history`] (of conflicts), [`housekeeping`]
-//! (tombstones, looking for damage), [`supervisor`] (the daemon), [`cli`], [`local`] and [`demo`]
-//! (real servers on this machine).
+//! (set-up), [`damage`] (to what was set up), [`lineage`] (are servers still what they were),
+//! [`history`] (of conflicts), [`housekeeping`] (tombstones, looking for damage), [`supervisor`]
+//! (the daemon), [`cli`], [`local`] and [`demo`] (real servers on this machine).
 #![forbid(unsafe_code)]
 
 pub mod admin;
@@ -53,6 +53,7 @@ pub mod history;
 pub mod housekeeping;
 pub mod ids;
 pub mod init;
+pub mod lineage;
 pub mod link;
 pub mod local;
 pub mod lsn;

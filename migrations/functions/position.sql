@@ -1,18 +1,24 @@
 -- How far each link has been applied, moved on in the transaction that applies.
 
+-- `witness_xid`, `witness_time`: the source's last transaction by then, and when it committed there.
+drop function if exists mmrepl.advance_position(text, pg_lsn, pg_lsn, pg_lsn, timestamptz, jsonb);
+drop function if exists mmrepl.finish(text, pg_lsn, pg_lsn, pg_lsn, timestamptz, jsonb, text, text);
+
 -- Moves the position of the link from `source` on. Raises MR002 where it does not stand at
 -- `previous` (null: anywhere before `end_lsn`): a transaction that was sent behind another must not
 -- commit when that one has failed.
 create or replace function mmrepl.advance_position(
     source text, previous pg_lsn, commit_lsn pg_lsn, end_lsn pg_lsn, commit_time timestamptz,
-    seen jsonb
+    seen jsonb, witness_xid xid, witness_time timestamptz
 ) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
     update mmrepl.apply_position p
         set commit_lsn = advance_position.commit_lsn, end_lsn = advance_position.end_lsn,
             commit_time = coalesce(advance_position.commit_time, p.commit_time),
-            seen = coalesce(advance_position.seen, p.seen)
+            seen = coalesce(advance_position.seen, p.seen),
+            witness_xid = coalesce(advance_position.witness_xid, p.witness_xid),
+            witness_time = coalesce(advance_position.witness_time, p.witness_time)
         where p.source = advance_position.source and p.end_lsn < advance_position.end_lsn
             and (previous is null or p.end_lsn = previous);
     if not found then
@@ -26,7 +32,7 @@ end $$;
 -- session's origin, or this node's own stream would leave it out.
 create or replace function mmrepl.finish(
     source text, previous pg_lsn, commit_lsn pg_lsn, end_lsn pg_lsn, commit_time timestamptz,
-    seen jsonb, origin text, marker text
+    seen jsonb, origin text, marker text, witness_xid xid, witness_time timestamptz
 ) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
@@ -35,12 +41,14 @@ begin
     end if;
     update mmrepl.apply_position p
         set commit_lsn = finish.commit_lsn, end_lsn = finish.end_lsn,
-            commit_time = coalesce(finish.commit_time, p.commit_time), seen = coalesce(finish.seen, p.seen)
+            commit_time = coalesce(finish.commit_time, p.commit_time), seen = coalesce(finish.seen, p.seen),
+            witness_xid = finish.witness_xid, witness_time = finish.witness_time
         where p.source = finish.source and p.end_lsn < finish.end_lsn
             and (previous is null or p.end_lsn = previous);
     if not found then
         -- It says what is wrong.
-        perform mmrepl.advance_position(source, previous, commit_lsn, end_lsn, commit_time, seen);
+        perform mmrepl.advance_position(
+            source, previous, commit_lsn, end_lsn, commit_time, seen, witness_xid, witness_time);
     end if;
     -- What is selected is computed from left to right.
     perform pg_replication_origin_session_reset(), pg_logical_emit_message(false, 'mmrepl', marker),

@@ -22,7 +22,7 @@ use super::group::{Entry, RowChange, Segment};
 use super::overtaken::push_refusal;
 use super::plan::{Kind, Plan, plan};
 use super::push::{Pusher, push_tombstones};
-use super::source_times::push_source_times;
+use super::source_times::{push_source_times, witness};
 use super::target::{Statement, Target};
 use super::touched::Touched;
 use super::transaction::{Applier, ClockCheck, Committed, Counts, newest, push_all};
@@ -162,6 +162,7 @@ impl Applier {
         planned: &[Planned<'_>],
     ) -> Result<Sent, ApplyError> {
         self.newest = newest(pieces);
+        self.witness = witness(pieces);
         let last = pieces
             .last()
             .and_then(|piece| Some((piece.end?, piece.seen.at_end())));

@@ -24,6 +24,7 @@ use super::transaction::{Applier, Committed};
 use super::{Sent, ahead};
 use crate::assemble::{Piece, TxEnd, TxHeader};
 use crate::catalog::CatalogError;
+use crate::catalog::position::Witness;
 use crate::commit_time::CommitTime;
 use crate::conflict::{Rule, Seen};
 use crate::lsn::Lsn;
@@ -99,6 +100,10 @@ impl Applier {
             return Err(ApplyError::Untaken);
         }
         self.newest = header.commit_time;
+        self.witness = Witness {
+            xid: header.xid,
+            time: header.commit_time,
+        };
         self.position.sent = position;
         let committed = self.commit(end, seen).await?;
         self.counts.transactions += 1;

@@ -34,6 +34,7 @@ use super::target::{Statement, Target};
 use super::transaction::Applier;
 use crate::assemble::{Change, Piece};
 use crate::catalog::key_text::key_expression;
+use crate::catalog::position::Witness;
 use crate::commit_time::CommitTime;
 use crate::conflict::Tie;
 use crate::wire::Batch;
@@ -199,4 +200,13 @@ fn has_order(target: &Target) -> bool {
     };
     let told_apart = map.key.is_some() || map.written().all(castable);
     told_apart && versions.merging().is_none() && versions.tie() != Tie::Known
+}
+
+/// The last transaction of these, which shows later that the source still has all of them.
+pub(super) fn witness(pieces: &[Piece]) -> Witness {
+    let last = pieces.last().map(|piece| piece.header);
+    last.map_or_else(Witness::default, |header| Witness {
+        xid: header.xid,
+        time: header.commit_time,
+    })
 }

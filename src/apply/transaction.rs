@@ -12,10 +12,12 @@ use super::origins::Origins;
 use super::overtaken::Inserted;
 use super::record::Ledger;
 use super::skip::Skips;
+use super::source_times::witness;
 use super::tables::Tables;
 use super::target::{Sql, Target};
 use super::workers::{Workers, reset};
 use crate::assemble::{Change, Piece, TxEnd};
+use crate::catalog::position::Witness;
 use crate::commit_time::CommitTime;
 use crate::conflict::{Marker, RECORDED_PER_MINUTE, Seen, delete_clock};
 use crate::failpoint::failpoint;
@@ -137,6 +139,8 @@ pub struct Applier {
     pub(super) with_tombstones: BTreeSet<u32>,
     /// The newest commit time in the transaction being written.
     pub(super) newest: CommitTime,
+    /// The last source transaction of the one in hand.
+    pub(super) witness: Witness,
     /// What the source's transaction in hand has said of its clock.
     pub(super) delete_clock: Option<i64>,
     /// The newest write of the target that the source had seen, in a running transaction.
@@ -182,6 +186,7 @@ impl Applier {
                 sent: position,
             },
             newest: CommitTime::default(),
+            witness: Witness::default(),
             highest_seen: None,
             looked_for_tombstones: BTreeSet::new(),
             delete_clock: None,
@@ -256,6 +261,7 @@ impl Applier {
             return Ok(None);
         };
         self.newest = newest(pieces);
+        self.witness = witness(pieces);
         self.fetcher
             .applying(pieces.iter().map(|piece| piece.header.xid));
         self.write_grouped(pieces).await?;
@@ -275,6 +281,7 @@ impl Applier {
         in_order: bool,
     ) -> Result<Option<Committed>, ApplyError> {
         self.newest = piece.header.commit_time;
+        self.witness = witness(std::slice::from_ref(piece));
         self.fetcher.applying(std::iter::once(piece.header.xid));
         if in_order {
             self.write_in_order(piece).await?;
@@ -448,7 +455,7 @@ impl Applier {
             time: self.newest,
         };
         let finish = (
-            "select mmrepl.finish($1, $2, $3, $4, $5, $6, $7, $8)",
+            "select mmrepl.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
             vec![
                 self.source.to_string(),
                 self.position.sent.to_string(),
@@ -458,6 +465,8 @@ impl Applier {
                 seen.to_string(),
                 self.session_origin(),
                 self.origins.secret().sealed(&marker.to_string()),
+                self.witness.xid.to_string(),
+                self.witness.time.to_string(),
             ],
         );
         std::iter::once(finish).chain(COMMIT).collect()
@@ -484,21 +493,33 @@ impl Applier {
     }
 
     /// Moves the position past WAL that holds nothing for this link, so that it can be recycled.
-    pub async fn advance(&mut self, end: Lsn, seen: &Seen) -> Result<Committed, ApplyError> {
+    /// `witness` is a transaction of the source that committed after all of it.
+    pub async fn advance(
+        &mut self,
+        end: Lsn,
+        seen: &Seen,
+        witness: Option<Witness>,
+    ) -> Result<Committed, ApplyError> {
         let before = self.position.committed.to_string();
-        let parameters = vec![
+        let mut parameters = vec![
             self.source.to_string(),
             before,
             end.to_string(),
             seen.to_string(),
         ];
+        parameters.extend(
+            witness
+                .iter()
+                .flat_map(|witness| [witness.xid.to_string(), witness.time.to_string()]),
+        );
+        let statement = match witness {
+            Some(_) => "select mmrepl.advance_position($1, $2, $3, $3, null, $4, $5, $6)",
+            None => "select mmrepl.advance_position($1, $2, $3, $3, null, $4, null, null)",
+        };
         let mut statements: Vec<Prepared> = vec![
             (BEGIN, vec![]),
             ("select pg_replication_origin_xact_reset()", vec![]),
-            (
-                "select mmrepl.advance_position($1, $2, $3, $3, null, $4)",
-                parameters,
-            ),
+            (statement, parameters),
         ];
         statements.extend(COMMIT);
         let outcomes = self.run_all(&statements).await?;

@@ -23,13 +23,31 @@ pub struct Position {
     pub source_system_id: SystemId,
     /// The source's timeline when the position was written.
     pub source_timeline: TimelineId,
+    /// When the link was set up, by the source's clock.
+    pub began: CommitTime,
+    /// The last transaction of the source that stands for everything up to the position.
+    pub witness: Option<Witness>,
 }
 
-/// 946684800 s lie between 1970 and 2000, where PostgreSQL's microseconds start.
+/// A transaction of the source: where it is found again, everything before it is there too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Witness {
+    /// Its number.
+    pub xid: u32,
+    /// When it committed, by the source's clock.
+    pub time: CommitTime,
+}
+
+/// 946684800 s lie between 1970 and 2000, where PostgreSQL's microseconds start. A server that an
+/// older version has set up has no witness.
 const SELECT: &str = "
 select source, commit_lsn::text, end_lsn::text, source_system_id, source_timeline,
-       (extract(epoch from commit_time) * 1000000)::bigint - 946684800000000
-from mmrepl.apply_position";
+       (extract(epoch from commit_time) * 1000000)::bigint - 946684800000000,
+       (extract(epoch from began) * 1000000)::bigint - 946684800000000,
+       pg_catalog.to_jsonb(p) ->> 'witness_xid',
+       (extract(epoch from (pg_catalog.to_jsonb(p) ->> 'witness_time')::timestamptz)
+           * 1000000)::bigint - 946684800000000
+from mmrepl.apply_position p";
 
 /// The position for `source`, or nothing when the link was never set up.
 pub async fn read_position(
@@ -53,6 +71,11 @@ fn position(row: &Row) -> Result<Position, CatalogError> {
     let parse_lsn = |index: usize| CatalogError::parse("mmrepl.apply_position", row.get(index));
     let timeline: i32 = row.get(4);
     let time: Option<i64> = row.get(5);
+    let began: i64 = row.get(6);
+    let xid: Option<&str> = row.get(7);
+    let xid = xid.map(|xid| CatalogError::parse("witness_xid", xid));
+    let witness_time: Option<i64> = row.get(8);
+    let witness = xid.transpose()?.zip(witness_time);
     Ok(Position {
         source: CatalogError::parse("mmrepl.apply_position.source", row.get(0))?,
         commit_lsn: parse_lsn(1)?,
@@ -60,6 +83,11 @@ fn position(row: &Row) -> Result<Position, CatalogError> {
         commit_time: time.map(CommitTime::from_postgres_micros),
         source_system_id: SystemId(CatalogError::parse("source_system_id", row.get(3))?),
         source_timeline: TimelineId(timeline.cast_unsigned()),
+        began: CommitTime::from_postgres_micros(began),
+        witness: witness.map(|(xid, time)| Witness {
+            xid,
+            time: CommitTime::from_postgres_micros(time),
+        }),
     })
 }
 
@@ -97,13 +125,17 @@ select extract(epoch from pg_catalog.clock_timestamp())::text,
         from mmrepl.apply_position where commit_time is not null)";
 
 /// The statement that writes a fresh position: nothing of the source before `$2` is ever asked for.
-/// Parameters: source, `end_lsn`, system identifier, timeline, and both columns of [`KNOWN_NOW`].
+/// Parameters: source, `end_lsn`, system identifier, timeline, both columns of [`KNOWN_NOW`], and
+/// the number and time of a witness.
 pub const RESET_POSITION: &str = "
 insert into mmrepl.apply_position
-    (source, commit_lsn, end_lsn, commit_time, source_system_id, source_timeline, began, seen)
+    (source, commit_lsn, end_lsn, commit_time, source_system_id, source_timeline, began, seen,
+     witness_xid, witness_time)
 values ($1, $2::text::pg_lsn, $2::text::pg_lsn, null, $3, $4,
-        pg_catalog.to_timestamp($5::text::float8), $6::text::jsonb)
+        pg_catalog.to_timestamp($5::text::float8), $6::text::jsonb,
+        $7::text::pg_catalog.xid, $8::text::timestamptz)
 on conflict (source) do update set
     commit_lsn = excluded.commit_lsn, end_lsn = excluded.end_lsn, commit_time = null,
     source_system_id = excluded.source_system_id, source_timeline = excluded.source_timeline,
-    began = excluded.began, seen = excluded.seen";
+    began = excluded.began, seen = excluded.seen,
+    witness_xid = excluded.witness_xid, witness_time = excluded.witness_time";

@@ -27,6 +27,7 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 use crate::config::Config;
 use crate::damage::Damage;
 use crate::ids::NodeName;
+use crate::lineage::Finding;
 use facts::NodeFacts;
 use mend::Mend;
 pub use unreachable::unreachable;
@@ -163,6 +164,12 @@ pub fn judge(config: &Config, nodes: &[NodeFacts]) -> Vec<Problem> {
     problems.sort_by_key(|problem| problem.severity);
     mend::say_once(&mut problems);
     problems
+}
+
+/// The problem that a link's history is broken; it shows on the node that the link feeds.
+pub fn broken(finding: &Finding) -> Problem {
+    let what = format!("link {}: {}", finding.link, finding.cause);
+    Problem::error(&finding.link.to, what).note(finding.advice.to_string())
 }
 
 /// The problem that a server answered, but refused a question.

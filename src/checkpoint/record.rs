@@ -3,21 +3,22 @@
 //! ```text
 //!   0  magic "MMREPLCP"          36  slot name, NUL-padded to 64 bytes
 //!   8  format version  u32      100  position          u64
-//!  12  target timeline u32      108  crc32 (IEEE) over the link's name and bytes 0..108
+//!  12  target timeline u32      116  crc32 (IEEE) over the link's name and bytes 0..116
 //!  16  target system   u64
 //!  24  source system   u64      all numbers big-endian
-//!  32  source timeline u32
+//!  32  source timeline u32      108  the link's beginning, i64
 //! ```
 //! The link's name is part of the checksum, so a record that turns up under another key is refused.
 
+use crate::commit_time::CommitTime;
 use crate::ids::{LinkName, SystemId, TimelineId};
 use crate::lsn::Lsn;
 
 const MAGIC: [u8; 8] = *b"MMREPLCP";
 /// Raised whenever the layout changes; older readers then refuse the record instead of guessing.
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 const SLOT_BYTES: usize = 64;
-const BODY_BYTES: usize = 108;
+const BODY_BYTES: usize = 116;
 /// Size of every record.
 pub(crate) const RECORD_BYTES: usize = BODY_BYTES + 4;
 
@@ -36,6 +37,8 @@ pub struct Checkpoint {
     pub source_timeline: TimelineId,
     /// The replication slot on the source that feeds the link; at most 63 bytes (`NAMEDATALEN`).
     pub slot: String,
+    /// When the link was set up, by the source's clock: positions of an earlier one do not count.
+    pub began: CommitTime,
 }
 
 impl Checkpoint {
@@ -46,6 +49,7 @@ impl Checkpoint {
             && self.source_system_id == other.source_system_id
             && self.source_timeline == other.source_timeline
             && self.slot == other.slot
+            && self.began == other.began
     }
 }
 
@@ -86,7 +90,9 @@ pub(crate) fn encode(
     record[24..32].copy_from_slice(&checkpoint.source_system_id.0.to_be_bytes());
     record[32..36].copy_from_slice(&checkpoint.source_timeline.0.to_be_bytes());
     record[36..36 + slot.len()].copy_from_slice(slot);
-    record[100..BODY_BYTES].copy_from_slice(&checkpoint.position.as_u64().to_be_bytes());
+    record[100..108].copy_from_slice(&checkpoint.position.as_u64().to_be_bytes());
+    let began = checkpoint.began.as_postgres_micros();
+    record[108..BODY_BYTES].copy_from_slice(&began.to_be_bytes());
     let crc = checksum(link, &record[..BODY_BYTES]);
     record[BODY_BYTES..].copy_from_slice(&crc.to_be_bytes());
     Ok(record)
@@ -114,6 +120,7 @@ pub(crate) fn decode(link: &LinkName, bytes: &[u8]) -> Result<Checkpoint, Record
         source_system_id: SystemId(u64_at(record, 24)),
         source_timeline: TimelineId(u32_at(record, 32)),
         slot: slot_of(&record[36..36 + SLOT_BYTES])?,
+        began: CommitTime::from_postgres_micros(u64_at(record, 108).cast_signed()),
     })
 }
 
@@ -160,7 +167,7 @@ mod tests {
         #[test]
         fn every_checkpoint_comes_back(
             position in any::<u64>(), target in any::<u64>(), source in any::<u64>(),
-            timelines in any::<(u32, u32)>(), slot in "[a-z0-9_]{0,63}",
+            timelines in any::<(u32, u32)>(), began in any::<i64>(), slot in "[a-z0-9_]{0,63}",
         ) {
             let checkpoint = Checkpoint {
                 position: Lsn::new(position),
@@ -169,6 +176,7 @@ mod tests {
                 source_system_id: SystemId(source),
                 source_timeline: TimelineId(timelines.1),
                 slot,
+                began: CommitTime::from_postgres_micros(began),
             };
             let record = encode(&link(), &checkpoint).unwrap();
             prop_assert_eq!(decode(&link(), &record), Ok(checkpoint));
@@ -195,6 +203,7 @@ mod tests {
             source_system_id: SystemId(8),
             source_timeline: TimelineId(2),
             slot: "mmrepl_shop_west".into(),
+            began: CommitTime::default(),
         }
     }
 

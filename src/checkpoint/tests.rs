@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::*;
+use crate::commit_time::CommitTime;
 use crate::ids::{SystemId, TimelineId};
 
 const STORE_OF_CHILD: &str = "MMREPL_TEST_STORE";
@@ -23,6 +24,7 @@ fn at(position: u64) -> Checkpoint {
         source_system_id: SystemId(8),
         source_timeline: TimelineId(1),
         slot: "mmrepl_shop_west".into(),
+        began: CommitTime::default(),
     }
 }
 

@@ -3,7 +3,8 @@
 use crate::catalog::CatalogError;
 use crate::config::ConfigError;
 use crate::error::{RetryClass, Retryable};
-use crate::ids::{LinkName, NodeName};
+use crate::ids::NodeName;
+use crate::lineage::Finding;
 use crate::migrate::MigrateError;
 use crate::wire::WireError;
 use crate::wire::from_tokio_postgres;
@@ -58,16 +59,8 @@ pub enum InitError {
         triggers: String,
     },
     /// A link's slot and position do not fit together: changes between them are lost.
-    #[error(
-        "link {link}: {reason}; say whose rows count with --copy-from {}, or --assume-identical if you know that the nodes are equal",
-        link.from
-    )]
-    Broken {
-        /// The link.
-        link: LinkName,
-        /// What does not fit.
-        reason: String,
-    },
+    #[error("{0}")]
+    Broken(Box<Finding>),
     /// A slot or origin that must be made anew is in use.
     #[error(
         "node {node}: {what} is in use: stop the daemon of {daemon} (mmrepl run), then run init again"
@@ -150,7 +143,7 @@ impl Retryable for InitError {
             Self::EventTrigger { source, .. } => source.retry_class(),
             Self::InUse { .. } | Self::Behind { .. } | Self::Locked { .. } => RetryClass::Transient,
             Self::Config(_) | Self::Places(_) | Self::Preflight { .. } => RetryClass::Definite,
-            Self::Broken { .. } | Self::Different(_) | Self::Refused(_) => RetryClass::Operator,
+            Self::Broken(_) | Self::Different(_) | Self::Refused(_) => RetryClass::Operator,
         }
     }
 

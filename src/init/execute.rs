@@ -1,25 +1,20 @@
 //! Runs a plan, in the order that `init` documents.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
 
 use super::compare::{self, Difference, Shared, Tables};
 use super::copy::{self, Pair, Stamp};
 use super::observe::NodeState;
+use super::overwrite::Locked;
+use super::overwritten::SetAside;
 use super::plan::{LinkWork, Plan, Step, StepKind};
 use super::session::{self, Session};
 use super::slots::{self, MadeSlots};
-use super::{InitError, InitOptions, Progress, join};
-use crate::catalog::position::read_position;
+use super::{InitError, InitOptions, Progress, join, overwrite, overwritten};
 use crate::catalog::table::Table;
 use crate::config::Config;
 use crate::ids::{LinkName, NodeName, slot_name};
-use crate::lsn::Lsn;
 use crate::migrate;
-
-/// How long a copy waits for its source to apply what other nodes wrote before.
-const CATCH_UP_MAX: Duration = Duration::from_secs(60);
-const CATCH_UP_POLL: Duration = Duration::from_millis(100);
 
 /// Remembers which file each table has, to know a rewrite by (`apply::rewrites`).
 const LOOK_AT_FILES: &str = "select mmrepl.look_at_files()";
@@ -110,8 +105,11 @@ async fn make_links(work: &Work<'_>, progress: &mut dyn Progress) -> Result<(), 
         return Ok(());
     }
     let mut made: Vec<MadeSlots> = Vec::new();
-    let result = make_links_with(work, &mut made, progress).await;
+    let mut locked: Vec<Locked> = Vec::new();
+    let result = make_links_with(work, (&mut made, &mut locked), progress).await;
     if result.is_err() {
+        // The first error is the one to report.
+        let _ = overwrite::release(work, &locked).await;
         for slots in made {
             let session = work.session(&slots.node);
             for (link, _) in &slots.starts {
@@ -126,14 +124,16 @@ async fn make_links(work: &Work<'_>, progress: &mut dyn Progress) -> Result<(), 
 
 async fn make_links_with(
     work: &Work<'_>,
-    made: &mut Vec<MadeSlots>,
+    (made, locked): (&mut Vec<MadeSlots>, &mut Vec<Locked>),
     progress: &mut dyn Progress,
 ) -> Result<(), InitError> {
     let mut stamp = None;
     for node in slot_order(work) {
         let session = work.session(&node);
         if work.options.copy_from.as_ref() == Some(&node) {
+            overwrite::lock_all(work, &node, locked).await?;
             wait_for_peers(work, &node, made).await?;
+            overwrite::wait_delivered(work, &node, locked).await?;
             stamp = Some(copy::clock(session).await?);
         }
         let links: Vec<&LinkWork> = work
@@ -151,7 +151,7 @@ async fn make_links_with(
         }
     }
     match (&work.options.copy_from, stamp) {
-        (Some(from), Some(time)) => copy_all(work, from, &time, made, progress).await?,
+        (Some(from), Some(time)) => overwrite::copy_all(work, from, &time, made, progress).await?,
         _ if !work.options.assume_identical => compare_all(work, made, progress).await?,
         _ => {}
     }
@@ -161,7 +161,12 @@ async fn make_links_with(
     for (slots, (link, start)) in all {
         let source = &work.state(&link.from).server;
         let target = work.session(&link.to);
-        slots::write_position(target, source, (link, *start), &slots.known).await?;
+        let witness = slots::leave_witness(work.session(&link.from), link).await?;
+        let known = (&slots.known, witness);
+        // What was written on a node until it was locked has been overwritten there.
+        let own = locked.iter().find(|locked| locked.node == link.from);
+        let start = own.map_or(*start, |own| own.at.max(*start));
+        slots::write_position(target, source, (link, start), known).await?;
         progress.step(&Step::new(
             &link.to,
             format!("wrote the position of {link}"),
@@ -185,41 +190,21 @@ async fn wait_for_peers(
     node: &NodeName,
     made: &[MadeSlots],
 ) -> Result<(), InitError> {
-    let session = work.session(node);
     for slots in made {
         let link = LinkName {
             from: slots.node.clone(),
             to: node.clone(),
         };
         let remade = work.plan.links.iter().any(|work| work.link == link);
-        let Some((_, start)) = slots.starts.first().filter(|_| !remade) else {
-            continue;
-        };
-        wait_applied(session, &slots.node, *start).await?;
+        if let Some((_, start)) = slots.starts.first().filter(|_| !remade) {
+            overwrite::wait_for(work, &link, *start).await?;
+        }
     }
     Ok(())
 }
 
-async fn wait_applied(session: &Session, source: &NodeName, point: Lsn) -> Result<(), InitError> {
-    let began = Instant::now();
-    loop {
-        let position = read_position(&session.client, source).await;
-        let position = position.map_err(InitError::catalog(session.name()))?;
-        if position.is_some_and(|position| position.end_lsn >= point) {
-            return Ok(());
-        }
-        if began.elapsed() > CATCH_UP_MAX {
-            return Err(InitError::Behind {
-                node: session.name().clone(),
-                source_node: source.clone(),
-            });
-        }
-        tokio::time::sleep(CATCH_UP_POLL).await;
-    }
-}
-
 /// Opens a read transaction, on the snapshot of the node's new slots where it has some.
-async fn open_snapshot(session: &Session, made: &[MadeSlots]) -> Result<(), InitError> {
+pub(super) async fn open_snapshot(session: &Session, made: &[MadeSlots]) -> Result<(), InitError> {
     session
         .batch(
             "open a snapshot",
@@ -284,7 +269,7 @@ fn pairs(work: &Work<'_>) -> Vec<(NodeName, NodeName)> {
 }
 
 /// Every table that takes part. The preflight made sure that all nodes have the same.
-fn all_tables(work: &Work<'_>) -> Vec<(String, String)> {
+pub(super) fn all_tables(work: &Work<'_>) -> Vec<(String, String)> {
     let tables = work
         .plan
         .states
@@ -362,70 +347,14 @@ fn unequal(shared: &Shared, digests: &[(&NodeName, compare::Digest)]) -> Vec<Dif
     found
 }
 
-/// Copies every table to every target, each in one transaction with the position row.
-async fn copy_all(
-    work: &Work<'_>,
-    from: &NodeName,
-    time: &str,
-    made: &[MadeSlots],
-    progress: &mut dyn Progress,
-) -> Result<(), InitError> {
-    let source = work.session(from);
-    for to in &work.plan.copy_to {
-        let Some(slots) = made.iter().find(|slots| slots.node == *from) else {
-            continue;
-        };
-        let Some((link, start)) = slots.starts.iter().find(|(link, _)| link.to == *to) else {
-            continue;
-        };
-        let stamp = Stamp {
-            lsn: *start,
-            time: time.to_owned(),
-        };
-        open_snapshot(source, made).await?;
-        let copied = copy_to(work, link, &stamp, &slots.known).await;
-        source.batch("close the snapshot", "commit").await?;
-        let (tables, rows) = copied?;
-        let what = format!("copied {rows} row(s) of {tables} table(s) from {from}");
-        progress.step(&Step::new(to, what, Vec::new()));
-    }
-    Ok(())
-}
-
-async fn copy_to(
-    work: &Work<'_>,
-    link: &LinkName,
-    stamp: &Stamp,
-    known: &slots::Known,
-) -> Result<(usize, u64), InitError> {
-    let target = work.session(&link.to);
-    copy::enter_origin(work.config, target, &link.from).await?;
-    target.batch("begin the copy", "begin").await?;
-    let copied = copy_in_transaction(work, link, stamp, &all_tables(work)).await;
-    let copied = match copied {
-        Ok(counts) => {
-            let source = &work.state(&link.from).server;
-            slots::write_position(target, source, (link, stamp.lsn), known)
-                .await
-                .map(|()| counts)
-        }
-        Err(error) => Err(error),
-    };
-    let end = if copied.is_ok() { "commit" } else { "rollback" };
-    let ended = target.batch("end the copy", end).await;
-    copy::leave_origin(target).await?;
-    let counts = copied?;
-    ended.map(|()| counts)
-}
-
 /// Empties the target's tables and fills them, in the sessions' open transactions. Returns how many
-/// tables and rows were copied.
+/// tables and rows were copied, and how many rows that were overwritten are kept in the history.
 pub(super) async fn copy_in_transaction(
     work: &Work<'_>,
     link: &LinkName,
     stamp: &Stamp,
     ids: &[(String, String)],
-) -> Result<(usize, u64), InitError> {
+) -> Result<(usize, u64, u64), InitError> {
     let (source, target) = (work.session(&link.from), work.session(&link.to));
     let tables = [work.tables(&link.from), work.tables(&link.to)];
     let of = |at: usize| -> Vec<&Table> {
@@ -437,6 +366,7 @@ pub(super) async fn copy_in_transaction(
     let with_rows = compare::with_rows(target, &here).await?;
     let old = here.iter().zip(with_rows).filter(|(_, filled)| *filled);
     let old: Vec<&Table> = old.map(|(table, _)| *table).collect();
+    let aside = set_all_aside((source, target), &old, &tables).await?;
     copy::clear(target, stamp, &old).await?;
     let filled = compare::with_rows(source, &there).await?;
     let (mut count, mut rows) = (0, 0);
@@ -464,5 +394,26 @@ pub(super) async fn copy_in_transaction(
             copy::siblings(source, target, (from, to)).await?;
         }
     }
-    Ok((count, rows))
+    let mut kept = 0;
+    for aside in &aside {
+        kept += overwritten::record(target, link, &stamp.time, aside).await?;
+    }
+    Ok((count, rows, kept))
+}
+
+/// Sets aside the rows of the tables that are about to be emptied and differ.
+async fn set_all_aside<'a>(
+    sessions: (&Session, &Session),
+    old: &[&'a Table],
+    tables: &[Tables<'a>; 2],
+) -> Result<Vec<SetAside<'a>>, InitError> {
+    let mut aside = Vec::new();
+    for here in old {
+        let Some(there) = tables[0].get(&here.id()) else {
+            continue;
+        };
+        let shared = compare::shared(here.id(), tables);
+        aside.extend(overwritten::set_aside(sessions, (there, here), shared).await?);
+    }
+    Ok(aside)
 }

@@ -31,6 +31,8 @@ mod links;
 mod merging;
 mod observe;
 mod observe_query;
+mod overwrite;
+mod overwritten;
 mod plan;
 mod publication;
 mod records;
@@ -38,6 +40,7 @@ mod remove;
 mod session;
 mod slots;
 mod triggers;
+mod undelivered;
 mod versions;
 
 pub use error::InitError;
@@ -106,6 +109,9 @@ pub async fn init(
         }
         return Ok(true);
     }
+    if let Some(from) = &options.copy_from {
+        overwrite::check(config, &plan, from, &sessions).await?;
+    }
     execute::execute(config, options, &plan, &mut sessions, progress).await?;
     Ok(true)
 }
@@ -157,7 +163,8 @@ async fn examine(config: &Config) -> (Vec<Session>, Vec<check::facts::NodeFacts>
     (sessions, facts, problems)
 }
 
-/// The preflight alone, for `mmrepl check`, with what is damaged on servers that were set up.
+/// The preflight alone, for `mmrepl check`, with what is damaged on servers that were set up,
+/// and the verdict on every link between them.
 pub async fn preflight(config: &Config) -> Vec<Problem> {
     let (sessions, facts, mut problems) = examine(config).await;
     for facts in &facts {
@@ -174,6 +181,12 @@ pub async fn preflight(config: &Config) -> Vec<Problem> {
             Ok(_) => {}
             Err(error) => problems.push(check::unreadable(&facts.name, &error)),
         }
+    }
+    // What keeps a node from being asked is a problem already.
+    if facts.len() == config.nodes.len()
+        && let Ok(states) = observe::observe_all(config, &sessions, &facts).await
+    {
+        problems.extend(links::findings(config, &states).iter().map(check::broken));
     }
     problems.sort_by_key(|problem| problem.severity);
     problems

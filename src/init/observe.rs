@@ -14,7 +14,9 @@ use crate::catalog::slots::{SlotState, slot_state};
 use crate::catalog::table::{Table, load_tables};
 use crate::check::facts::NodeFacts;
 use crate::config::Config;
-use crate::ids::{NodeName, slot_name};
+use crate::ids::{LinkName, NodeName, slot_name};
+use crate::lineage::{Known, Proof, gather};
+use crate::lsn::Lsn;
 use crate::migrate;
 
 /// One node as `init` found it.
@@ -38,6 +40,12 @@ pub struct NodeState {
     pub(super) positions: Vec<Position>,
     /// Slots of this cluster by peer.
     pub(super) slots: HashMap<NodeName, SlotState>,
+    /// How far its WAL is flushed.
+    pub(super) flushed: Lsn,
+    /// By peer: whether this server still has what that one applied last.
+    pub(super) proofs: HashMap<NodeName, Proof>,
+    /// By peer: what that one was known to have flushed.
+    pub(super) known: HashMap<NodeName, Vec<Known>>,
 }
 
 /// A row of `mmrepl.node`.
@@ -132,7 +140,29 @@ pub(super) async fn observe_all(
         let session = session::of(sessions, &facts.name);
         states.push(observe(config, session, &facts.server, &facts.tables).await?);
     }
+    prove(sessions, &mut states).await?;
     Ok(states)
+}
+
+/// Asks every node whether it still has what the others applied of it.
+async fn prove(sessions: &[Session], states: &mut [NodeState]) -> Result<(), InitError> {
+    let mut proofs = Vec::new();
+    for source in states.iter() {
+        for target in states.iter().filter(|state| state.name != source.name) {
+            let mut positions = target.positions.iter();
+            let position = positions.find(|position| position.source == source.name);
+            let client = &session::of(sessions, &source.name).client;
+            let proof = gather::prove(client, position).await;
+            let proof = proof.map_err(InitError::catalog(&source.name))?;
+            proofs.push((source.name.clone(), target.name.clone(), proof));
+        }
+    }
+    for (source, target, proof) in proofs {
+        for state in states.iter_mut().filter(|state| state.name == source) {
+            state.proofs.insert(target.clone(), proof);
+        }
+    }
+    Ok(())
 }
 
 pub(super) async fn observe(
@@ -162,6 +192,15 @@ pub(super) async fn observe(
                 .map(|slot| (peer.name.clone(), slot)),
         );
     }
+    let mut known = HashMap::new();
+    for peer in config.peers_of(name) {
+        let link = LinkName {
+            from: name.clone(),
+            to: peer.name.clone(),
+        };
+        let remembered = gather::known(client, &link).await.map_err(failed())?;
+        known.insert(link.to, remembered);
+    }
     Ok(NodeState {
         name: name.clone(),
         server: server.clone(),
@@ -186,6 +225,9 @@ pub(super) async fn observe(
             Vec::new()
         },
         slots,
+        flushed: gather::flushed(client).await.map_err(failed())?,
+        proofs: HashMap::new(),
+        known,
     })
 }
 

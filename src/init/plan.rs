@@ -142,6 +142,19 @@ fn link_work(
     let Some(from) = &options.copy_from else {
         return Ok((work, Vec::new()));
     };
+    // Other nodes may have got what the copied one has not, and can get no more: all start over.
+    let into = |state: &&LinkState| state.link.to == *from;
+    let cut_off = |state: &LinkState| matches!(state.condition, LinkCondition::Broken { .. });
+    if conditions.iter().filter(into).any(cut_off) {
+        let kept = conditions.iter().filter(|state| state.is_complete());
+        work.extend(kept.map(|state| LinkWork {
+            link: state.link.clone(),
+            slot_left: true,
+        }));
+        let nodes = conditions.iter().map(|state| state.link.to.clone());
+        let targets: BTreeSet<NodeName> = nodes.filter(|node| node != from).collect();
+        return Ok((work, targets.into_iter().collect()));
+    }
     let ends = work
         .iter()
         .flat_map(|work| [work.link.from.clone(), work.link.to.clone()]);
@@ -176,15 +189,12 @@ fn work_for(options: &InitOptions, state: &LinkState) -> Result<Option<LinkWork>
         LinkCondition::Fresh { slot_left } => Ok(work(*slot_left)),
         LinkCondition::InUse(pid) => Err(in_use(*pid)),
         LinkCondition::Broken {
-            reason,
+            finding,
             slot_left,
             active_pid,
         } => {
             if !options.assume_identical && options.copy_from.is_none() {
-                return Err(InitError::Broken {
-                    link: state.link.clone(),
-                    reason: reason.clone(),
-                });
+                return Err(InitError::Broken(finding.clone()));
             }
             active_pid.map_or_else(|| Ok(work(*slot_left)), |pid| Err(in_use(pid)))
         }

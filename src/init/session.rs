@@ -14,7 +14,7 @@ use crate::wire::{control, from_tokio_postgres};
 const LOCK_TIMEOUT: &str = "set lock_timeout = '5s'";
 
 /// How often a step is tried again while an application holds a lock.
-const LOCK_TRIES: usize = 6;
+pub(super) const LOCK_TRIES: usize = 6;
 
 /// A connection and the node it leads to.
 pub(super) struct Session {

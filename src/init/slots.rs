@@ -3,11 +3,12 @@
 use super::InitError;
 use super::plan::LinkWork;
 use super::session::Session;
-use crate::catalog::position::{KNOWN_NOW, RESET_POSITION};
+use crate::catalog::position::{KNOWN_NOW, RESET_POSITION, Witness};
 use crate::catalog::server::Server;
 use crate::catalog::slots::slot_state;
 use crate::config::Config;
 use crate::ids::{LinkName, NodeName, slot_name};
+use crate::lineage::gather::make_witness;
 use crate::lsn::Lsn;
 use crate::wire::ReplicationConnection;
 
@@ -114,20 +115,31 @@ pub(super) async fn drop_slot(session: &Session, slot: &str) -> Result<(), InitE
     Ok(())
 }
 
+/// Leaves a transaction on the source that shows later that it still has what lies before.
+pub(super) async fn leave_witness(
+    source: &Session,
+    link: &LinkName,
+) -> Result<Option<Witness>, InitError> {
+    let made = make_witness(&source.client, link).await;
+    made.map_err(InitError::catalog(source.name()))
+}
+
 /// Writes where the link's target begins. From then on the link counts as set up.
 pub(super) async fn write_position(
     target: &Session,
     source: &Server,
     (link, start): (&LinkName, Lsn),
-    known: &Known,
+    (known, witness): (&Known, Option<Witness>),
 ) -> Result<(), InitError> {
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] = [
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 8] = [
         &link.from.as_str(),
         &start.to_string(),
         &source.system_id.to_string(),
         &source.timeline.0.cast_signed(),
         &known.clock,
         &known.seen,
+        &witness.map(|witness| witness.xid.to_string()),
+        &witness.map(|witness| witness.time.to_string()),
     ];
     let written = target.client.execute(RESET_POSITION, &values).await;
     let what = format!("write the position of {link}");

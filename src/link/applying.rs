@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::caution::Lessons;
@@ -17,11 +18,13 @@ use super::window::{Flight, Group, Window};
 use crate::apply::{Applier, ApplyError, Committed, Ready, Touched};
 use crate::assemble::Piece;
 use crate::backoff::Backoff;
+use crate::catalog::position::Witness;
 use crate::commit_time::CommitTime;
 use crate::conflict::Seen;
 use crate::error::{RetryClass, Retryable};
 use crate::failpoint::fault_point;
 use crate::ids::LinkName;
+use crate::lineage::gather::make_witness;
 use crate::lsn::Lsn;
 use crate::status::model::{LinkState, Workers};
 use crate::status::monitor::LinkMonitor;
@@ -38,6 +41,8 @@ const IDLE_WAL_MAX_BYTES: u64 = 1024 * 1024;
 pub(super) struct ApplyOptions {
     /// The link.
     pub link: LinkName,
+    /// A control connection to the source.
+    pub source: Arc<Client>,
     /// How long to wait for the target's clock.
     pub max_clock_skew: Duration,
     /// Transactions are asked for once they are committed, but only for a while.
@@ -425,7 +430,8 @@ impl Applying {
 
     async fn nothing_up_to(&mut self, end: Lsn, seen: &Seen) -> Result<(), LinkError> {
         if end.bytes_since(self.progress.position()) >= IDLE_WAL_MAX_BYTES {
-            let committed = self.applier.advance(end, seen).await;
+            let witness = self.witness().await;
+            let committed = self.applier.advance(end, seen, witness).await;
             let committed = committed.map_err(|source| self.failed(source))?;
             self.note(Some(committed));
             return Ok(());
@@ -444,6 +450,13 @@ impl Applying {
             self.open_rows + rows as u64
         };
         self.monitor.set_open_rows(self.open_rows);
+    }
+
+    /// A transaction of the source's own that comes after everything up to now. Without one the
+    /// earlier one stands for less.
+    async fn witness(&self) -> Option<Witness> {
+        let made = make_witness(&self.options.source, &self.options.link).await;
+        made.ok().flatten()
     }
 
     /// Takes note of a commit and of what has become durable by it.

@@ -11,7 +11,6 @@ use super::LinkContext;
 use super::agreement::check_rules;
 use super::error::LinkError;
 use super::foreign;
-use super::history::{Witnesses, check_slot, start_position};
 use super::other_daemon;
 use super::probe::read_clock;
 use super::reading::ReadingThread;
@@ -19,16 +18,19 @@ use super::workers::{end_left_behind, open_workers};
 use crate::apply::{Applier, Committed, Fetcher, Origins, Skip, Skips, Tables, apply_session};
 use crate::catalog::CatalogError;
 use crate::catalog::link_control::read_paused;
-use crate::catalog::position::{read_position, read_seen};
+use crate::catalog::position::{Position, read_seen};
 use crate::catalog::secret::read_secret;
 use crate::catalog::server::{Server, read_server};
 use crate::catalog::skips::read_skips;
 use crate::catalog::slots::{SlotState, origins, slot_state};
 use crate::checkpoint::Checkpoint;
+use crate::commit_time::CommitTime;
 use crate::config::Node;
 use crate::conflict::{Secret, SeenHistory};
 use crate::error::Retryable;
 use crate::ids::{NodeName, origin_name, slot_name};
+use crate::lineage::gather::{read_pair, remember};
+use crate::lineage::{Cause, Finding, Known, Pair, check_slot, judge};
 use crate::lsn::Lsn;
 use crate::migrate::is_behind;
 use crate::wire::Session;
@@ -111,8 +113,9 @@ pub(super) async fn connect(context: &LinkContext, streaming: bool) -> Result<Re
     end_left_behind(context, &target_control).await;
     let mut session = open_session(context, &target_control, ("apply", &origins)).await?;
     let workers = open_workers(context, &target_control, (&origins, &mut session)).await?;
-    let (position, slot) =
-        agreed_start(context, &source_control, &target_control, &source_server).await?;
+    let pair = gather_pair(context, &source_control, &target_control).await?;
+    let position = agreed_start(context, &pair, &source_control).await?;
+    let began = began(pair.forward.position.as_ref());
     let seen = read_seen(&source_control, &target_control, &source.name).await;
     let seen = SeenHistory::new(position, seen.map_err(|error| not_set_up(target, error))?);
     let looked = foreign::look_first(context, &source_control, source_server.version).await;
@@ -120,12 +123,12 @@ pub(super) async fn connect(context: &LinkContext, streaming: bool) -> Result<Re
     let secret = read_secret(&source_control).await;
     let secret = secret.map_err(|error| not_set_up(source, error))?;
     let begun = flush_state(target, &target_control, position).await?;
-    let from = (position, streaming);
-    let (reading, stream) = open_stream(context, &source_control, from).await?;
+    let (reading, stream) = open_stream(context, &source_control, (position, streaming)).await?;
     // The slot is ours now; until then it may have become another one of the same name, and the
     // server begins where the slot does, whatever it is asked for.
     let begun_at = read_slot(context, &source_control, &slot).await?;
-    check_slot(&context.link, (&slot, begun_at.as_ref()), position)?;
+    let begins = check_slot(&context.link, (&slot, begun_at.as_ref()), position);
+    begins.map_err(|cause| Finding::of_slot(&context.link, cause))?;
     let identity = Checkpoint {
         position,
         target_system_id: target_server.system_id,
@@ -133,6 +136,7 @@ pub(super) async fn connect(context: &LinkContext, streaming: bool) -> Result<Re
         source_system_id: source_server.system_id,
         source_timeline: source_server.timeline,
         slot,
+        began,
     };
     let target_control = Arc::new(target_control);
     let session = (session, position);
@@ -307,28 +311,42 @@ async fn read_slot(
     slot.map_err(catalog_at(&context.source.name))
 }
 
-async fn agreed_start(
+/// Both servers' witnesses, and what this daemon remembers.
+async fn gather_pair(
     context: &LinkContext,
     source: &Client,
     target: &Client,
-    source_server: &Server,
-) -> Result<(Lsn, String), LinkError> {
-    let slot_name = slot_name(&context.cluster, &context.target.name);
-    let position = read_position(target, &context.source.name)
-        .await
-        .map_err(|error| not_set_up(&context.target, error))?;
-    let slot = read_slot(context, source, &slot_name).await?;
+) -> Result<Pair, LinkError> {
+    let pair = read_pair(&context.cluster, &context.link, (source, target)).await;
+    let mut pair = pair.map_err(|error| not_set_up(&context.target, error))?;
     let checkpoint = context.checkpoints.load(&context.link)?;
-    let witnesses = Witnesses {
-        link: &context.link,
-        position: position.as_ref(),
-        slot_name: &slot_name,
-        slot: slot.as_ref(),
-        checkpoint: checkpoint.as_ref(),
-        source_system_id: source_server.system_id,
-        source_flushed: current_lsn(&context.source, source).await?,
+    pair.forward.known.extend(checkpoint.map(|known| Known {
+        durable: known.position,
+        began: known.began,
+    }));
+    Ok(pair)
+}
+
+/// Where the stream goes on. What only this daemon knows is left on its server where it matters.
+async fn agreed_start(
+    context: &LinkContext,
+    pair: &Pair,
+    source: &Client,
+) -> Result<Lsn, LinkError> {
+    let finding = match judge(pair) {
+        Ok(start) => return Ok(start),
+        Err(finding) => finding,
     };
-    Ok((start_position(&witnesses)?, slot_name))
+    if let Cause::TargetLost { durable, .. } = finding.cause {
+        let began = began(pair.forward.position.as_ref());
+        let kept = remember(source, &context.link, Known { durable, began }).await;
+        kept.map_err(|error| not_set_up(&context.source, error))?;
+    }
+    Err(finding.into())
+}
+
+fn began(position: Option<&Position>) -> CommitTime {
+    position.map_or_else(CommitTime::default, |position| position.began)
 }
 
 /// A missing schema or table `mmrepl` means that `init` has not been run.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::history::HistoryError;
 use crate::apply::ApplyError;
 use crate::assemble::AssembleError;
 use crate::catalog::CatalogError;
@@ -11,6 +10,7 @@ use crate::commit_time::CommitTime;
 use crate::error::{RetryClass, Retryable};
 use crate::fault::Fault;
 use crate::ids::{LinkName, NodeName};
+use crate::lineage::Finding;
 use crate::lsn::Lsn;
 use crate::migrate::MigrateError;
 use crate::pgoutput::DecodeError;
@@ -75,7 +75,7 @@ pub enum LinkError {
     Running(String),
     /// History is broken.
     #[error(transparent)]
-    History(#[from] HistoryError),
+    History(#[from] Finding),
     /// `init` has not been run, or only in part.
     #[error("{node} has no {what}: run `mmrepl init`")]
     NotSetUp {

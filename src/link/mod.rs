@@ -19,7 +19,6 @@ mod connect;
 mod dispatch;
 mod error;
 mod foreign;
-mod history;
 mod lock_wait;
 mod nap;
 mod other_daemon;
@@ -42,6 +41,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::assemble::{Assembler, OriginFilter, PieceLimits};
@@ -65,7 +65,6 @@ use running::Running;
 
 pub use error::LinkError;
 pub use foreign::Foreign;
-pub use history::HistoryError;
 pub use progress::UNFLUSHED_MAX;
 pub use queue::{QUEUE_BYTES_MAX, QUEUE_PIECES_MAX};
 pub use window::GROUP_ROWS_MAX;
@@ -290,7 +289,7 @@ impl Link {
         let running = Running::new(context.clone(), Arc::clone(&ready.target_control));
         let mut applying = Applying::new(
             (ready.applier, running),
-            (self.options(asked), lessons),
+            (self.options(asked, &ready.source_control), lessons),
             (receiver, durable_tx),
             monitor,
             (ready.begun, ready.goal),
@@ -328,8 +327,9 @@ impl Link {
         seen
     }
 
-    fn options(&self, asked: bool) -> ApplyOptions {
+    fn options(&self, asked: bool, source: &Arc<Client>) -> ApplyOptions {
         ApplyOptions {
+            source: Arc::clone(source),
             link: self.context.link.clone(),
             max_clock_skew: self.context.max_clock_skew,
             waits_to_ask: self.wants_running() && !asked,

@@ -27,6 +27,7 @@ pub const TABLES: &[File] = embed!("tables":
     "004_rewrites"
     "005_skips"
     "006_secret"
+    "007_witnesses"
 );
 
 /// What runs again whenever it has changed. The order does not matter.

@@ -7,6 +7,7 @@ use super::model::{
 use crate::checkpoint::Checkpoint;
 use crate::commit_time::CommitTime;
 use crate::ids::LinkName;
+use crate::lineage::Finding;
 use crate::lsn::Lsn;
 
 /// WAL a healthy idle link may be behind: what a server writes by itself between two keepalives.
@@ -48,6 +49,8 @@ pub struct Evidence {
     pub source: Result<SourceFacts, String>,
     /// The target's answer; `Ok(None)` when it has no position for the link.
     pub target: Result<Option<TargetFacts>, String>,
+    /// What would keep the link from going on even with its daemon, where both servers answered.
+    pub finding: Option<Finding>,
 }
 
 /// The status of `link` by `evidence`, which was gathered at `now`.
@@ -93,7 +96,7 @@ fn judge(link: &LinkName, evidence: &Evidence) -> (LinkState, Vec<String>) {
     if active {
         findings.push(SLOT_IN_USE.to_owned());
     }
-    let broken = broken(link, evidence, facts);
+    let broken = broken(evidence);
     let is_broken = broken.is_some();
     findings.extend(broken);
     if facts.paused {
@@ -118,43 +121,10 @@ fn settled(evidence: &Evidence, facts: &SourceFacts) -> bool {
     matches!(evidence.target, Ok(Some(_))) && behind <= SETTLED_BYTES
 }
 
-/// What would keep the link from going on even with its daemon (design: the history checks).
-fn broken(link: &LinkName, evidence: &Evidence, facts: &SourceFacts) -> Option<String> {
-    let Some((slot, confirmed)) = &facts.slot else {
-        return Some(format!(
-            "{} has no slot for it: run `mmrepl init`",
-            link.from
-        ));
-    };
-    if slot.wal_status == "lost" {
-        return Some(format!(
-            "{} has thrown away WAL that slot {} still needed: copy the data again with `mmrepl init --copy-from {}`",
-            link.from, slot.name, link.from
-        ));
-    }
-    let target = match evidence.target {
-        Ok(Some(target)) => target,
-        Ok(None) => {
-            return Some(format!(
-                "{} has no position for it: run `mmrepl init`",
-                link.to
-            ));
-        }
-        Err(_) => return None,
-    };
-    if *confirmed > target.applied {
-        return Some(format!(
-            "slot {} begins at {confirmed}, after the position {} of {}: transactions between them are gone from the stream (was {} restored from a backup?)",
-            slot.name, target.applied, link.to, link.to
-        ));
-    }
-    let checkpoint = evidence.checkpoint.as_ref()?;
-    (checkpoint.position > target.applied && checkpoint.slot == slot.name).then(|| {
-        format!(
-            "{} had flushed up to {} and is now at {}: it was restored or lost commits",
-            link.to, checkpoint.position, target.applied
-        )
-    })
+/// What would keep the link from going on even with its daemon.
+fn broken(evidence: &Evidence) -> Option<String> {
+    let finding = evidence.finding.as_ref()?;
+    Some(format!("{}; {}", finding.cause, finding.advice))
 }
 
 fn positions(evidence: &Evidence) -> LsnStatus {
@@ -249,6 +219,7 @@ impl Verdict {
 mod tests {
     use super::*;
     use crate::ids::{SystemId, TimelineId};
+    use crate::lineage::Cause;
 
     fn link() -> LinkName {
         "east->west".parse().unwrap()
@@ -271,6 +242,7 @@ mod tests {
             daemon: "the daemon of east does not answer".into(),
             hangs: false,
             checkpoint: None,
+            finding: None,
             source: Ok(SourceFacts {
                 current: Lsn::new(500),
                 slot,
@@ -299,6 +271,7 @@ mod tests {
             source_system_id: SystemId(2),
             source_timeline: TimelineId(1),
             slot: "mmrepl_shop_west".into(),
+            began: CommitTime::default(),
         }
     }
 
@@ -403,42 +376,35 @@ mod tests {
         assert_eq!(judged(&evidence).state, LinkState::Paused);
     }
 
+    fn lost_slot() -> Finding {
+        let cause = Cause::NoSlot {
+            from: link().from,
+            to: link().to,
+            slot: "mmrepl_shop_west".to_owned(),
+            applied: Lsn::new(300),
+        };
+        Finding::of_slot(&link(), cause)
+    }
+
     #[test]
-    fn broken_history_is_seen_without_the_daemon() {
-        let assert_told = |evidence: &Evidence, words: &str| {
-            let status = judged(evidence);
-            let reason = status.reason.unwrap();
-            assert_eq!(status.state, LinkState::Stopped, "{reason}");
-            assert!(reason.contains(words), "{reason}");
-        };
-        let mut restored = evidence();
-        restored.checkpoint = Some(checkpoint(400));
-        assert_told(&restored, "restored or lost commits");
-        let mut skipped = evidence();
-        skipped.source.as_mut().unwrap().slot = Some((slot(false), Lsn::new(301)));
-        assert_told(
-            &skipped,
-            "begins at 0/12D, after the position 0/12C of west",
+    fn a_broken_history_is_told_with_its_remedy() {
+        let mut evidence = evidence();
+        evidence.finding = Some(lost_slot());
+        let status = judged(&evidence);
+        let reason = status.reason.unwrap();
+        assert_eq!(status.state, LinkState::Stopped, "{reason}");
+        assert!(reason.contains("its replication slot is gone"), "{reason}");
+        assert!(
+            reason.contains("`mmrepl init --copy-from east`"),
+            "{reason}"
         );
-        let mut dropped = evidence();
-        dropped.source.as_mut().unwrap().slot = None;
-        assert_told(&dropped, "east has no slot for it");
-        let mut new = evidence();
-        new.target = Ok(None);
-        assert_told(&new, "west has no position for it");
-        let mut lost = evidence();
-        let lost_slot = SlotStatus {
-            wal_status: "lost".into(),
-            ..slot(false)
-        };
-        lost.source.as_mut().unwrap().slot = Some((lost_slot, Lsn::new(100)));
-        assert_told(&lost, "has thrown away WAL");
     }
 
     #[test]
     fn a_daemon_out_of_reach_with_a_broken_history_is_blocked() {
         let mut evidence = evidence();
         evidence.source.as_mut().unwrap().slot = Some((slot(true), Lsn::new(301)));
+        evidence.finding = Some(lost_slot());
         assert_eq!(judged(&evidence).state, LinkState::Blocked);
     }
 

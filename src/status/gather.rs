@@ -20,6 +20,8 @@ use crate::commit_time::CommitTime;
 use crate::config::{Config, Node};
 use crate::error::Retryable;
 use crate::ids::{ClusterName, LinkName, NodeName, slot_name};
+use crate::lineage::gather::read_pair;
+use crate::lineage::{Finding, Known, Pair, judge};
 use crate::lsn::Lsn;
 use crate::wire::control;
 
@@ -155,10 +157,11 @@ async fn look_around(
         )
     });
     let local = look_into_stores(data_dir, sources.into_iter().cloned().collect());
-    let (servers, local) = tokio::join!(join_all(servers), local);
+    let pairs = join_all(untold.iter().map(|link| ask_pair(config, link)));
+    let (servers, local, pairs) = tokio::join!(join_all(servers), local, pairs);
     let servers: BTreeMap<NodeName, Result<ServerFacts, String>> = servers.into_iter().collect();
     let now = CommitTime::now();
-    let judge = |link: &LinkName| {
+    let judge = |(link, pair): (&LinkName, Option<Pair>)| {
         let daemon = silent.get(&link.from).cloned().unwrap_or_else(|| Silence {
             words: format!(
                 "the daemon of {} runs with another configuration, without this link: start it again",
@@ -166,9 +169,41 @@ async fn look_around(
             ),
             hangs: false,
         });
-        from_evidence(link, &evidence(link, daemon, &servers, &local), now)
+        let mut evidence = evidence(link, daemon, &servers, &local);
+        evidence.finding = pair.and_then(|pair| finding(link, pair, &local));
+        from_evidence(link, &evidence, now)
     };
-    untold.iter().map(judge).collect()
+    untold.iter().zip(pairs).map(judge).collect()
+}
+
+/// The witnesses of both servers about the link, where both answer.
+async fn ask_pair(config: &Config, link: &LinkName) -> Option<Pair> {
+    let name = format!("mmrepl {} status", config.cluster);
+    let (from, to) = (config.node(&link.from).ok()?, config.node(&link.to).ok()?);
+    let questions = async {
+        let (source, target) = tokio::join!(control(&from.dsn, &name), control(&to.dsn, &name));
+        let (source, target) = (source.ok()?, target.ok()?);
+        let pair = read_pair(&config.cluster, link, (&source, &target)).await;
+        // Who cannot be asked, and why, is told by the other questions.
+        pair.ok()
+    };
+    tokio::time::timeout(SERVER_TIMEOUT, questions).await.ok()?
+}
+
+/// The verdict, with what the daemons of this machine remember.
+fn finding(link: &LinkName, mut pair: Pair, local: &Stores) -> Option<Finding> {
+    let back = LinkName {
+        from: link.to.clone(),
+        to: link.from.clone(),
+    };
+    for (link, facts) in [(link, &mut pair.forward), (&back, &mut pair.backward)] {
+        let checkpoint = local.checkpoints.get(link);
+        facts.known.extend(checkpoint.map(|known| Known {
+            durable: known.position,
+            began: known.began,
+        }));
+    }
+    judge(&pair).err()
 }
 
 fn evidence(
@@ -212,6 +247,7 @@ fn evidence(
         checkpoint: local.checkpoints.get(link).cloned(),
         source,
         target,
+        finding: None,
     }
 }
 

@@ -33,6 +33,7 @@ mod init_rows;
 mod keyless;
 mod large;
 mod leaving;
+mod lineage;
 mod manual;
 mod mends;
 mod merge;

@@ -159,6 +159,7 @@ async fn a_checkpoint_on_this_machine_is_shown_and_a_held_store_named() {
         source_system_id: crate::ids::SystemId(2),
         source_timeline: crate::ids::TimelineId(1),
         slot: "mmrepl_shop_west".into(),
+        began: CommitTime::default(),
     };
     store
         .save(&"east->west".parse().unwrap(), checkpoint)
@@ -196,7 +197,8 @@ async fn connect(server: &LocalServer, database: &str) -> Client {
 const SLOT: &str = "select pg_create_logical_replication_slot('mmrepl_shop_west', 'pgoutput')";
 const WORK: &str = "create table public.t as select generate_series(1, 1000) i";
 const POSITION: &str = "insert into mmrepl.apply_position
-    select 'east', confirmed_flush_lsn, confirmed_flush_lsn, now() - interval '1 minute', '7', 1
+    select 'east', confirmed_flush_lsn, confirmed_flush_lsn, now() - interval '1 minute',
+        (select system_identifier::text from pg_control_system()), 1
     from pg_replication_slots";
 
 /// A server with the databases `east` and `west`, and a cluster of them without daemons.
@@ -231,7 +233,7 @@ async fn servers_speak_for_a_daemon_that_is_down() {
         (LinkState::Stopped, StatusSource::Server)
     );
     assert!(
-        reason.contains("east has no slot for it: run `mmrepl init`"),
+        reason.contains("west has no position for it; run `mmrepl init`"),
         "{reason}"
     );
 
@@ -239,6 +241,11 @@ async fn servers_speak_for_a_daemon_that_is_down() {
     let mut west = connect(&server, "west").await;
     crate::migrate::migrate(&mut east).await.unwrap();
     crate::migrate::migrate(&mut west).await.unwrap();
+    for (client, node) in [(&east, "east"), (&west, "west")] {
+        let here =
+            format!("insert into mmrepl.node (name, here, system_id) values ('{node}', true, '7')");
+        client.batch_execute(&here).await.unwrap();
+    }
     east.batch_execute(SLOT).await.unwrap();
     let (_, reason) = told(&config).await;
     assert!(reason.contains("west has no position for it"), "{reason}");

@@ -1,0 +1,303 @@
+//! `--copy-from`: the rows of one node replace those of others, with writers busy on all of them.
+//!
+//! What a node that is overwritten has written and not delivered would be gone there and still
+//! arrive elsewhere. So its tables are locked against writes first, and the copied node must have
+//! applied everything that the other one has before its snapshot is taken. What it still has
+//! alone then is kept in its history ([`overwritten`](super::overwritten)).
+
+use std::time::{Duration, Instant};
+
+use super::copy::{self, Stamp};
+use super::execute::{Work, all_tables, copy_in_transaction, open_snapshot};
+use super::plan::{Plan, Step};
+use super::session::{self, Session};
+use super::slots::{self, MadeSlots};
+use super::undelivered;
+use super::{InitError, Progress};
+use crate::catalog::names::literal;
+use crate::catalog::position::read_position;
+use crate::config::Config;
+use crate::error::Retryable;
+use crate::ids::{LinkName, NodeName};
+use crate::lineage::gather::{flushed, make_witness};
+use crate::lsn::Lsn;
+
+/// How long a copy waits for its source to apply what other nodes wrote before.
+const CATCH_UP_MAX: Duration = Duration::from_secs(60);
+const CATCH_UP_POLL: Duration = Duration::from_millis(100);
+/// WAL without anything for a link after which its daemon moves the position; see `link`.
+const IDLE_WAL_BYTES: usize = 1024 * 1024 + 4096;
+/// A daemon whose link is stopped takes the origin for a moment whenever it looks again.
+const ORIGIN_TRIES: u32 = 50;
+
+/// A node that is about to be overwritten: its copy's transaction is open, its tables locked.
+pub(super) struct Locked {
+    pub(super) node: NodeName,
+    /// Where its WAL stood when nobody could write to its tables any more.
+    pub(super) at: Lsn,
+}
+
+/// Looks at everything that a copy needs, before anything is changed: no daemon may apply to a node
+/// that is overwritten from the copied one, and what cannot be delivered is named.
+pub(super) async fn check(
+    config: &Config,
+    plan: &Plan,
+    from: &NodeName,
+    sessions: &[Session],
+) -> Result<(), InitError> {
+    for work in &plan.links {
+        let state = plan
+            .states
+            .iter()
+            .find(|state| state.name == work.link.from);
+        let slot = state.and_then(|state| state.slots.get(&work.link.to));
+        if let Some(pid) = slot.and_then(|slot| slot.active_pid) {
+            return Err(InitError::InUse {
+                node: work.link.from.clone(),
+                what: format!("the replication slot of {} (by process {pid})", work.link),
+                daemon: work.link.from.clone(),
+            });
+        }
+    }
+    for to in &plan.copy_to {
+        let session = session::of(sessions, to);
+        enter_origin(config, session, from).await?;
+        copy::leave_origin(session).await?;
+        let link = LinkName {
+            from: to.clone(),
+            to: from.clone(),
+        };
+        if plan.links.iter().all(|work| work.link != link) {
+            undelivered::refuse(config, &link, sessions).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes the origin, which a daemon with a stopped link may hold for a moment.
+async fn enter_origin(
+    config: &Config,
+    target: &Session,
+    source: &NodeName,
+) -> Result<(), InitError> {
+    let mut tries_left = ORIGIN_TRIES;
+    loop {
+        tries_left -= 1;
+        match copy::enter_origin(config, target, source).await {
+            Err(InitError::InUse { .. }) if tries_left > 0 => {
+                tokio::time::sleep(CATCH_UP_POLL).await;
+            }
+            // The first setup makes it.
+            Err(InitError::Server { source, .. }) if source.sqlstate() == Some("42704") => {
+                return Ok(());
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Opens the copies' transactions and locks the tables of all nodes that are overwritten.
+pub(super) async fn lock_all(
+    work: &Work<'_>,
+    from: &NodeName,
+    locked: &mut Vec<Locked>,
+) -> Result<(), InitError> {
+    for to in &work.plan.copy_to {
+        let target = work.session(to);
+        enter_origin(work.config, target, from).await?;
+        locked.push(Locked {
+            node: to.clone(),
+            at: Lsn::ZERO,
+        });
+        lock(work, target).await?;
+        let at = flushed_or_later(target).await?;
+        if let Some(last) = locked.last_mut() {
+            last.at = at;
+        }
+    }
+    Ok(())
+}
+
+/// Begins the transaction with all tables locked; tries again a few times where somebody writes.
+async fn lock(work: &Work<'_>, target: &Session) -> Result<(), InitError> {
+    let tables = work.tables(target.name());
+    let mut names: Vec<String> = tables.values().map(|table| table.only()).collect();
+    names.sort();
+    let begin = if names.is_empty() {
+        "begin".to_owned()
+    } else {
+        let names = names.join(", ");
+        format!("begin; lock table {names} in share row exclusive mode")
+    };
+    let mut tries_left = session::LOCK_TRIES;
+    loop {
+        tries_left -= 1;
+        let locked = target.batch("lock its tables", &begin).await;
+        if locked.is_err() {
+            target.batch("roll back", "rollback").await?;
+        }
+        match locked {
+            Err(InitError::Locked { .. }) if tries_left > 0 => {}
+            result => return result,
+        }
+    }
+}
+
+async fn flushed_or_later(session: &Session) -> Result<Lsn, InitError> {
+    let sql = "select pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text";
+    let row = session.client.query_one(sql, &[]).await;
+    let row = row.map_err(InitError::server(session.name(), "read the WAL position"))?;
+    crate::catalog::CatalogError::parse("pg_current_wal_insert_lsn", row.get(0))
+        .map_err(InitError::catalog(session.name()))
+}
+
+/// Ends what [`lock_all`] began, where it was not ended.
+pub(super) async fn release(work: &Work<'_>, locked: &[Locked]) -> Result<(), InitError> {
+    let mut released = Ok(());
+    for Locked { node, .. } in locked {
+        let target = work.session(node);
+        let ended = target.batch("end the copy", "rollback").await;
+        let sql = "select pg_catalog.pg_replication_origin_session_reset()
+                   where pg_catalog.pg_replication_origin_session_is_setup()";
+        let left = target.batch("leave the origin", sql).await;
+        released = released.and(ended).and(left);
+    }
+    released
+}
+
+/// Waits until the copied node has applied everything that the overwritten ones have: their own
+/// writes, and what they applied of third nodes. Links that are made anew deliver nothing.
+pub(super) async fn wait_delivered(
+    work: &Work<'_>,
+    from: &NodeName,
+    locked: &[Locked],
+) -> Result<(), InitError> {
+    let kept = |link: &LinkName| work.plan.links.iter().all(|work| work.link != *link);
+    for Locked { node, at } in locked {
+        for origin in work.sessions.iter().map(Session::name) {
+            let link = LinkName {
+                from: origin.clone(),
+                to: from.clone(),
+            };
+            if origin == from || !kept(&link) {
+                continue;
+            }
+            let point = if origin == node {
+                Some(*at)
+            } else {
+                let position = read_position(&work.session(node).client, origin).await;
+                let position = position.map_err(InitError::catalog(node))?;
+                position.map(|position| position.end_lsn)
+            };
+            if let Some(point) = point {
+                wait_for(work, &link, point).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the link has delivered what its source wrote up to `point`, or has nothing to
+/// deliver and nobody who would.
+pub(super) async fn wait_for(
+    work: &Work<'_>,
+    link: &LinkName,
+    point: Lsn,
+) -> Result<(), InitError> {
+    let target = work.session(&link.to);
+    let began = Instant::now();
+    let mut nudged = false;
+    loop {
+        let position = read_position(&target.client, &link.from).await;
+        let position = position.map_err(InitError::catalog(target.name()))?;
+        if position.is_some_and(|position| position.end_lsn >= point) {
+            return Ok(());
+        }
+        if !undelivered::is_streaming(work.config, link, work.sessions).await? {
+            return undelivered::refuse(work.config, link, work.sessions).await;
+        }
+        if !nudged {
+            nudge(work, link).await?;
+            nudged = true;
+        }
+        if began.elapsed() > CATCH_UP_MAX {
+            return Err(InitError::Behind {
+                node: link.to.clone(),
+                source_node: link.from.clone(),
+            });
+        }
+        tokio::time::sleep(CATCH_UP_POLL).await;
+    }
+}
+
+/// The position of a link moves with what it delivers, and past WAL without anything for it once
+/// there is enough: so there is enough.
+async fn nudge(work: &Work<'_>, link: &LinkName) -> Result<(), InitError> {
+    let Ok(node) = work.config.node(&link.from) else {
+        return Ok(());
+    };
+    // Its own session may be in the copy's transaction.
+    let session = Session::open(work.config, node).await;
+    let session = session.map_err(InitError::wire(&link.from, "connect"))?;
+    let sql = format!(
+        "select pg_catalog.pg_logical_emit_message(false, 'mmrepl_idle', pg_catalog.repeat({}, {IDLE_WAL_BYTES}))",
+        literal(" ")
+    );
+    session.batch("let the link go on", &sql).await?;
+    // Its commit flushes the message.
+    let made = make_witness(&session.client, link).await;
+    made.map_err(InitError::catalog(&link.from))?;
+    let reached = flushed(&session.client).await;
+    reached.map(drop).map_err(InitError::catalog(&link.from))
+}
+
+/// Copies every table to every target, each in one transaction with the position row.
+pub(super) async fn copy_all(
+    work: &Work<'_>,
+    from: &NodeName,
+    time: &str,
+    made: &[MadeSlots],
+    progress: &mut dyn Progress,
+) -> Result<(), InitError> {
+    let source = work.session(from);
+    for to in &work.plan.copy_to {
+        let Some(slots) = made.iter().find(|slots| slots.node == *from) else {
+            continue;
+        };
+        let Some((link, start)) = slots.starts.iter().find(|(link, _)| link.to == *to) else {
+            continue;
+        };
+        let stamp = Stamp {
+            lsn: *start,
+            time: time.to_owned(),
+        };
+        open_snapshot(source, made).await?;
+        let copied = copy_to(work, link, &stamp, &slots.known).await;
+        source.batch("close the snapshot", "commit").await?;
+        let (tables, rows, kept) = copied?;
+        let what = format!("copied {rows} row(s) of {tables} table(s) from {from}");
+        progress.step(&Step::new(to, what, Vec::new()));
+        if kept > 0 {
+            let what = format!(
+                "kept {kept} overwritten row(s) in the history (mmrepl conflicts list, restore)"
+            );
+            progress.step(&Step::new(to, what, Vec::new()));
+        }
+    }
+    Ok(())
+}
+
+async fn copy_to(
+    work: &Work<'_>,
+    link: &LinkName,
+    stamp: &Stamp,
+    known: &slots::Known,
+) -> Result<(usize, u64, u64), InitError> {
+    let target = work.session(&link.to);
+    let counts = copy_in_transaction(work, link, stamp, &all_tables(work)).await?;
+    let source = &work.state(&link.from).server;
+    slots::write_position(target, source, (link, stamp.lsn), (known, None)).await?;
+    target.batch("end the copy", "commit").await?;
+    copy::leave_origin(target).await?;
+    Ok(counts)
+}

@@ -1,0 +1,144 @@
+//! What a node has written and another one has not applied, read from the link's slot.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+
+use super::session::{self, Session};
+use super::{InitError, PUBLICATION};
+use crate::catalog::names::readable;
+use crate::catalog::position::read_position;
+use crate::catalog::slots::slot_state;
+use crate::config::Config;
+use crate::ids::{LinkName, RelationId, slot_name};
+use crate::lsn::Lsn;
+use crate::pgoutput::{Message, decode};
+
+/// How many changes are looked at; then there are more.
+const CHANGES_MAX: i32 = 2_000;
+/// From this version on the server itself leaves out what has an origin.
+const ORIGIN_OPTION_SINCE: u32 = 160_000;
+
+/// Rows by table.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Undelivered {
+    rows: BTreeMap<String, u64>,
+}
+
+/// Whether a daemon streams the link.
+pub(super) async fn is_streaming(
+    config: &Config,
+    link: &LinkName,
+    sessions: &[Session],
+) -> Result<bool, InitError> {
+    let source = session::of(sessions, &link.from);
+    let slot = slot_state(&source.client, &slot_name(&config.cluster, &link.to)).await;
+    let slot = slot.map_err(InitError::catalog(&link.from))?;
+    Ok(slot.is_some_and(|slot| slot.active_pid.is_some()))
+}
+
+/// Refuses where nobody delivers what the link still has to. A daemon that streams is waited for.
+pub(super) async fn refuse(
+    config: &Config,
+    link: &LinkName,
+    sessions: &[Session],
+) -> Result<(), InitError> {
+    if is_streaming(config, link, sessions).await? {
+        return Ok(());
+    }
+    let target = session::of(sessions, &link.to);
+    let position = read_position(&target.client, &link.from).await;
+    let position = position.map_err(InitError::catalog(&link.to))?;
+    let applied = position.map_or(Lsn::ZERO, |position| position.end_lsn);
+    let left = look(config, link, session::of(sessions, &link.from), applied).await?;
+    let Some(told) = told(&left) else {
+        return Ok(());
+    };
+    let LinkName { from, to } = link;
+    Err(InitError::Refused(format!(
+        "{from} has written what {to} has not applied, and what would be overwritten on {from} and still arrive on {to}: {told}; start the daemon of {from} (mmrepl run --node {from}), wait until `mmrepl status` shows {link} streaming without a lag, then run this again; nothing was changed"
+    )))
+}
+
+fn told(left: &Undelivered) -> Option<String> {
+    let tables: Vec<String> = left
+        .rows
+        .iter()
+        .map(|(table, rows)| format!("{rows} row(s) of {table}"))
+        .collect();
+    let total: u64 = left.rows.values().sum();
+    let more = if total >= u64::from(CHANGES_MAX.unsigned_abs()) {
+        " and more"
+    } else {
+        ""
+    };
+    (!tables.is_empty()).then(|| format!("{}{more}", tables.join(", ")))
+}
+
+async fn look(
+    config: &Config,
+    link: &LinkName,
+    source: &Session,
+    applied: Lsn,
+) -> Result<Undelivered, InitError> {
+    let failed = || InitError::server(&link.from, format!("look into the slot of {link}"));
+    let version = "select pg_catalog.current_setting('server_version_num')::int4";
+    let version = source.client.query_one(version, &[]).await;
+    let version: i32 = version.map_err(failed())?.get(0);
+    let origin = if version.cast_unsigned() >= ORIGIN_OPTION_SINCE {
+        ", 'origin', 'none'"
+    } else {
+        ""
+    };
+    let sql = format!(
+        "select data from pg_catalog.pg_logical_slot_peek_binary_changes(
+             $1::text::name, null, {CHANGES_MAX},
+             'proto_version', '1', 'publication_names', '{PUBLICATION}'{origin})"
+    );
+    let slot = slot_name(&config.cluster, &link.to);
+    let rows = source
+        .client
+        .query(&sql, &[&slot])
+        .await
+        .map_err(failed())?;
+    let messages = rows.iter().map(|row| row.get::<_, Vec<u8>>(0));
+    Ok(count(messages, applied))
+}
+
+/// Counts the changes of transactions that were written here and committed after `applied`.
+/// What cannot be read is left to the link, which names it.
+fn count(messages: impl Iterator<Item = Vec<u8>>, applied: Lsn) -> Undelivered {
+    let mut left = Undelivered::default();
+    let mut names: HashMap<RelationId, String> = HashMap::new();
+    let mut counts = false;
+    for message in messages.filter_map(|data| decode(Bytes::from(data), false).ok()) {
+        match message {
+            Message::Begin { final_lsn, .. } => counts = final_lsn >= applied,
+            Message::Origin { .. } => counts = false,
+            Message::Relation(relation) => {
+                let relation = relation.relation;
+                let name = readable(&relation.schema, &relation.name);
+                names.insert(relation.id, name);
+            }
+            Message::Insert { relation, .. }
+            | Message::Update { relation, .. }
+            | Message::Delete { relation, .. }
+                if counts =>
+            {
+                note(&mut left, &names, relation);
+            }
+            Message::Truncate { relations, .. } if counts => {
+                for relation in relations {
+                    note(&mut left, &names, relation);
+                }
+            }
+            _ => {}
+        }
+    }
+    left
+}
+
+fn note(left: &mut Undelivered, names: &HashMap<RelationId, String>, relation: RelationId) {
+    let name = names.get(&relation).cloned();
+    *left.rows.entry(name.unwrap_or_default()).or_default() += 1;
+}

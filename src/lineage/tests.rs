@@ -1,0 +1,190 @@
+//! The verdict, witness by witness.
+
+use super::*;
+use crate::catalog::slots::PLUGIN;
+use crate::error::{RetryClass, Retryable};
+
+fn end(node: &str) -> EndFacts {
+    EndFacts {
+        node: node.parse().unwrap(),
+        system_id: SystemId(if node == "east" { 1 } else { 2 }),
+        timeline: TimelineId(1),
+        database: "app".to_owned(),
+        flushed: Lsn::new(500),
+        here: Some(node.to_owned()),
+    }
+}
+
+fn began() -> CommitTime {
+    CommitTime::from_postgres_micros(7)
+}
+
+fn facts(source: &str) -> LinkFacts {
+    LinkFacts {
+        slot_name: "mmrepl_shop_x".to_owned(),
+        position: Some(Position {
+            source: source.parse().unwrap(),
+            commit_lsn: Lsn::new(290),
+            end_lsn: Lsn::new(300),
+            commit_time: None,
+            source_system_id: end(source).system_id,
+            source_timeline: TimelineId(1),
+            began: began(),
+            witness: None,
+        }),
+        slot: Some(SlotState {
+            active_pid: None,
+            restart_lsn: Some(Lsn::new(90)),
+            confirmed_flush: Some(Lsn::new(300)),
+            wal_status: "reserved".to_owned(),
+            retained_bytes: 0,
+            plugin: PLUGIN.to_owned(),
+            database: "app".to_owned(),
+            invalidation: None,
+        }),
+        proof: Proof::Holds,
+        known: vec![Known {
+            durable: Lsn::new(300),
+            began: began(),
+        }],
+    }
+}
+
+fn pair() -> Pair {
+    Pair {
+        from: end("east"),
+        to: end("west"),
+        forward: facts("east"),
+        backward: facts("west"),
+    }
+}
+
+fn finding(change: impl Fn(&mut Pair)) -> Finding {
+    let mut changed = pair();
+    change(&mut changed);
+    judge(&changed).unwrap_err()
+}
+
+fn copies_from(change: impl Fn(&mut Pair)) -> String {
+    let found = finding(change);
+    let from = found.advice.copy_from();
+    from.unwrap_or_else(|| panic!("{found}")).to_string()
+}
+
+fn ahead(facts: &mut LinkFacts) {
+    facts.slot.as_mut().unwrap().confirmed_flush = Some(Lsn::new(301));
+}
+
+#[test]
+fn agreeing_witnesses_give_the_position() {
+    assert_eq!(judge(&pair()), Ok(Lsn::new(300)));
+    let mut unknown = pair();
+    unknown.forward.proof = Proof::Unknown;
+    unknown.forward.known.clear();
+    // A clean failover: another timeline with everything that was applied.
+    unknown.from.timeline = TimelineId(2);
+    assert_eq!(judge(&unknown), Ok(Lsn::new(300)));
+}
+
+#[test]
+fn a_link_that_never_was_is_set_up() {
+    let new = finding(|pair| {
+        pair.forward = LinkFacts::default();
+        pair.backward = LinkFacts::default();
+    });
+    assert_eq!(new.advice, Advice::Init);
+    // A slot without a position was left by a setup that did not end.
+    let begun = finding(|pair| {
+        pair.forward.position = None;
+        pair.forward.known.clear();
+    });
+    assert_eq!(begun.advice, Advice::Init);
+}
+
+#[test]
+fn nobody_is_told_to_copy_from_the_side_that_lost() {
+    // A base backup of east: no slots there, and west's slot is ahead of its position.
+    let restored = |pair: &mut Pair| {
+        pair.forward.slot = None;
+        ahead(&mut pair.backward);
+    };
+    assert_eq!(copies_from(restored), "west");
+    let mut both = pair();
+    restored(&mut both);
+    let back = judge(&both.reversed()).unwrap_err();
+    assert_eq!(back.advice.copy_from().unwrap().as_str(), "west");
+    // The same where east only lost what it had written itself.
+    assert_eq!(
+        copies_from(|pair| pair.forward.proof = Proof::Fails),
+        "west"
+    );
+    assert_eq!(
+        copies_from(|pair| pair.from.flushed = Lsn::new(299)),
+        "west"
+    );
+    // An empty server, and another one.
+    assert_eq!(copies_from(|pair| pair.from.here = None), "west");
+    assert_eq!(
+        copies_from(|pair| pair.from.system_id = SystemId(9)),
+        "west"
+    );
+    let emptied = |pair: &mut Pair| {
+        pair.to.here = None;
+        pair.forward.position = None;
+        pair.forward.known.clear();
+    };
+    assert_eq!(copies_from(emptied), "east");
+    // The target: what it was known to have, and what the slot no longer has.
+    let lost = |pair: &mut Pair| pair.forward.known[0].durable = Lsn::new(301);
+    assert_eq!(copies_from(lost), "east");
+    assert_eq!(copies_from(|pair| ahead(&mut pair.forward)), "east");
+    let forgotten = |pair: &mut Pair| pair.forward.position = None;
+    assert_eq!(copies_from(forgotten), "east");
+}
+
+#[test]
+fn where_both_lost_no_side_is_named() {
+    let found = finding(|pair| {
+        ahead(&mut pair.forward);
+        ahead(&mut pair.backward);
+    });
+    assert!(matches!(found.advice, Advice::Neither(..)), "{found}");
+}
+
+#[test]
+fn a_slot_alone_says_nothing_of_its_server() {
+    assert_eq!(copies_from(|pair| pair.forward.slot = None), "east");
+    let invalid = |pair: &mut Pair| {
+        pair.forward.slot.as_mut().unwrap().wal_status = "lost".to_owned();
+    };
+    assert_eq!(copies_from(invalid), "east");
+    let foreign = finding(|pair| pair.forward.slot.as_mut().unwrap().database = "x".to_owned());
+    assert_eq!(foreign.advice, Advice::OtherName);
+}
+
+#[test]
+fn a_dsn_that_leads_astray_is_corrected() {
+    let swapped = finding(|pair| {
+        pair.from.here = Some("west".to_owned());
+        pair.to.here = Some("east".to_owned());
+    });
+    let node = "east".parse().unwrap();
+    assert_eq!(swapped.advice, Advice::CorrectDsn(node));
+}
+
+#[test]
+fn what_an_earlier_link_had_does_not_count() {
+    let mut anew = pair();
+    anew.forward.known[0] = Known {
+        durable: Lsn::new(9000),
+        began: CommitTime::from_postgres_micros(6),
+    };
+    assert_eq!(judge(&anew), Ok(Lsn::new(300)));
+}
+
+#[test]
+fn a_slot_that_is_still_being_made_needs_nobody() {
+    let found = finding(|pair| pair.forward.slot.as_mut().unwrap().confirmed_flush = None);
+    assert_eq!(found.retry_class(), RetryClass::Transient);
+    assert_eq!(found.advice, Advice::Wait);
+}
