@@ -92,7 +92,7 @@ async fn nothing_matters(majors: &[u32]) {
     restores(&cluster).await;
     assert!(cluster.mmrepl_ok(&["init"]).await.contains("nothing to do"));
     cluster.stop_daemons();
-    cluster.mmrepl_ok(&["drop", "--yes"]).await;
+    cluster.mmrepl_ok(&["drop", "--yes", "--discard"]).await;
     let drop = format!("drop role {role}; drop role {role}_none");
     cluster.sql_everywhere(&drop).await;
 }
