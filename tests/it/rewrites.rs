@@ -1,6 +1,7 @@
 //! A table that is rewritten: its rows keep the versions that they had.
 
 use crate::on_usual_majors;
+use crate::support::pool::usual_major;
 use crate::support::{Cluster, ClusterOptions};
 
 const SCHEMA: &str = "
@@ -205,3 +206,34 @@ async fn rewrites_under_writers(majors: &[u32]) {
     }
 }
 on_usual_majors!(live, crate::rewrites::rewrites_under_writers);
+
+/// Three nodes: what a third one wrote keeps its node and its time as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_three_nodes_each_keeps_who_wrote_what() {
+    let options = ClusterOptions::majors(&[usual_major(); 3]).config(TABLES);
+    let cluster = Cluster::running_with(options, SCHEMA).await;
+    cluster.wait_streaming().await;
+    cluster.write_on(cluster.east(), ROWS).await;
+    cluster.pause_all().await;
+    let write = |v: &str, to: u32| format!("update t set v = '{v}' where id <= {to}");
+    cluster.west().sql(&write("west", 10)).await;
+    cluster.node("north").sql(&write("north", 6)).await;
+    cluster.let_through("north", "east").await;
+    cluster.east().sql(&write("east", 2)).await;
+    cluster
+        .sql_everywhere("alter table t alter n type bigint")
+        .await;
+    cluster.resume_all().await;
+    cluster.wait_equal().await;
+    let told = "select string_agg(v, ' ' order by id) from t where id <= 10";
+    assert_eq!(
+        cluster.west().value(told).await,
+        "east east north north north north west west west west"
+    );
+    // West had heard of nobody; east and north had not heard of west.
+    let counted = async |node: &str| {
+        let count = "select count(*) from mmrepl.conflict where table_name = 't'";
+        cluster.node(node).value(count).await
+    };
+    assert_eq!(counted("east").await, "6");
+}
