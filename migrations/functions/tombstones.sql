@@ -3,7 +3,7 @@
 -- The statement that leaves one tombstone per key; `keys` is a query that yields a text[], the version of the delete
 -- and the image of the row.
 create or replace function mmrepl.tombstone_statement(keys text) returns text
-language sql immutable set search_path = pg_catalog, pg_temp as $$
+language sql immutable as $$
     select 'insert into mmrepl.tombstone (relation, key, version, image)'
         || ' select $1, k.key::text, k.version, k.image from (' || keys || ') k(key, version, image)'
         || ' on conflict (relation, key, bulk) do update'
@@ -24,23 +24,30 @@ $$;
 -- The query `keys` of `mmrepl.tombstone_statement`, less the keys that have no tombstone. One that is there is replaced in
 -- any case: what the source writes next does not meet a delete again that this one has won over.
 create or replace function mmrepl.with_tombstone(keys text) returns text
-language sql immutable set search_path = pg_catalog, pg_temp as $$
+language sql immutable as $$
     select 'select n.* from (' || keys || ') n(key, version, image) cross join lateral'
         || ' (select from mmrepl.tombstone t where t.relation = $1 and t.key = n.key::text limit 1) found'
 $$;
 
--- After DELETE, per statement, on ordinary tables. Arguments, each an expression over `d`: the key as a text[], the
--- version of the delete, the image of the row. One argument means that rows do not keep their version.
+-- After DELETE, per statement, on ordinary tables. Arguments: the key as a text[] over `d`, the shape that it had then;
+-- over `d` the version of the delete and the image of the row, where rows keep their version; the key's index and its
+-- columns (`key_now`).
 create or replace function mmrepl.leave_tombstones() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set timezone = 'UTC'
 set extra_float_digits = 1 set bytea_output = 'hex' as $$
 declare
-    keys text := format('select distinct on (1) %s, %s, %s from mmrepl_old d',
-        tg_argv[0], coalesce(tg_argv[1], 'null'), coalesce(tg_argv[2], 'null::text[]'));
+    key text := mmrepl.key_now(tg_relid, tg_argv[0], tg_argv[1], tg_argv[tg_nargs - 2]::oid,
+        tg_argv[tg_nargs - 1]::text[], true);
+    keys text := format('select distinct on (1) %s, %s, %s from mmrepl_old d', key,
+        case when tg_nargs > 4 then tg_argv[2] else 'null' end,
+        case when tg_nargs > 5 then tg_argv[3] else 'null::text[]' end);
 begin
-    if tg_nargs = 1 and mmrepl.applies_from_only_peer() then
+    if key is null then
+        return null;
+    end if;
+    if tg_nargs = 4 and mmrepl.applies_from_only_peer() then
         keys := mmrepl.with_tombstone(keys);
     end if;
     execute mmrepl.tombstone_statement(keys) using tg_relid;
@@ -56,13 +63,19 @@ set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set timezone = 'UTC'
 set extra_float_digits = 1 set bytea_output = 'hex' as $$
 declare
     root oid := coalesce(pg_partition_root(tg_relid)::oid, tg_relid);
-    keys text := format('select %s, %s, %s from (select ($2).*) d', tg_argv[0],
-        coalesce(tg_argv[1], 'null'), coalesce(tg_argv[2], 'null::text[]'));
+    key text := mmrepl.key_now(root, tg_argv[0], tg_argv[1], tg_argv[tg_nargs - 2]::oid,
+        tg_argv[tg_nargs - 1]::text[], true);
+    keys text := format('select %s, %s, %s from (select ($2).*) d', key,
+        case when tg_nargs > 4 then tg_argv[2] else 'null' end,
+        case when tg_nargs > 5 then tg_argv[3] else 'null::text[]' end);
 begin
+    if key is null then
+        return null;
+    end if;
     if tg_op = 'UPDATE' then
         keys := keys || ', (select ($3).*) n';
     end if;
-    if tg_nargs = 1 and mmrepl.applies_from_only_peer() then
+    if tg_nargs = 4 and mmrepl.applies_from_only_peer() then
         keys := mmrepl.with_tombstone(keys);
     end if;
     if tg_op = 'UPDATE' then
@@ -74,7 +87,7 @@ begin
 end $$;
 
 -- After DELETE, per statement, on ordinary tables that keep no versions and whose key is unique at any
--- moment, not only at the end of a transaction. Argument: the key as a text[] expression over `d`.
+-- moment, not only at the end of a transaction. Arguments as of `leave_tombstones`.
 --
 -- Who deletes a row has waited for whoever deleted the one that had its key before. So with a snapshot taken
 -- now an earlier tombstone of the key is visible, and no other can come in between. A snapshot of the whole
@@ -91,10 +104,15 @@ set search_path = pg_catalog, pg_temp
 set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set timezone = 'UTC'
 set extra_float_digits = 1 set bytea_output = 'hex' as $$
 declare
-    singly text := format('select distinct on (1) %s, null, null::text[] from mmrepl_old d', tg_argv[0]);
-    keys text := format('(select (%s)::text from mmrepl_old d) k(key)', tg_argv[0]);
+    key text := mmrepl.key_now(tg_relid, tg_argv[0], tg_argv[1], tg_argv[tg_nargs - 2]::oid,
+        tg_argv[tg_nargs - 1]::text[], true);
+    singly text := format('select distinct on (1) %s, null, null::text[] from mmrepl_old d', key);
+    keys text := format('(select (%s)::text from mmrepl_old d) k(key)', key);
     rows bigint;
 begin
+    if key is null then
+        return null;
+    end if;
     if mmrepl.applies_from_only_peer() then
         if exists (select from mmrepl.tombstone t where t.relation = tg_relid) then
             execute mmrepl.tombstone_statement(mmrepl.with_tombstone(singly)) using tg_relid;

@@ -29,6 +29,14 @@ pub(super) fn damages(config: &Config, state: &NodeState) -> Vec<Damage> {
         found.push(Damage::new(DamageKind::Schema, false, what));
     }
     found.extend(publication(state));
+    let events = state.event_triggers.faults();
+    if !events.is_empty() {
+        let what = format!(
+            "event triggers are missing or disabled: {}",
+            events.join(", ")
+        );
+        found.push(Damage::new(DamageKind::Triggers, false, what));
+    }
     let rules = config.rules();
     for table in &state.tables {
         let own = &table.table;
@@ -86,7 +94,7 @@ fn published(state: &NodeState, table: &TableState) -> Option<Damage> {
 
 /// The triggers of the table and its partitions. A table that nobody has published yet has none.
 fn table_triggers(state: &TableState, in_row: Option<&InRow>) -> Option<Damage> {
-    let wanted = triggers::of_table(&state.table, in_row);
+    let wanted = triggers::of_table(&state.table, in_row, state.key_index.as_ref());
     if state.published.is_none() || wanted.is_empty() {
         return None;
     }

@@ -24,6 +24,7 @@ mod damage;
 mod drop_check;
 mod error;
 mod execute;
+mod follow;
 mod identity;
 mod join;
 mod leftovers;

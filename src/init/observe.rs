@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
+use super::follow::EventTriggers;
 use super::leftovers::{Leftover, leftovers};
 use super::observe_query as query;
 use super::session::{self, Session};
-use super::triggers::Trigger;
+use super::triggers::{KeyIndex, Trigger};
 use super::{InitError, PUBLICATION};
 use crate::catalog::CatalogError;
 use crate::catalog::position::{Position, read_positions};
@@ -31,6 +32,7 @@ pub struct NodeState {
     pub(super) pending: Vec<&'static str>,
     pub(super) tables: Vec<TableState>,
     pub(super) publication: Option<PublicationState>,
+    pub(super) event_triggers: EventTriggers,
     /// What is left on tables that take part no longer.
     pub(super) leftovers: Vec<Leftover>,
     /// Rows of `mmrepl.node`: name, whether it is this server, system id, origin.
@@ -88,6 +90,8 @@ pub(super) struct Published {
 #[derive(Clone, Debug)]
 pub(super) struct TableState {
     pub(super) table: Table,
+    /// The index of its key.
+    pub(super) key_index: Option<KeyIndex>,
     /// The index of `replica identity using index`.
     pub(super) identity_index: Option<String>,
     /// Nothing where it is not published.
@@ -210,6 +214,7 @@ pub(super) async fn observe(
         publication: query::publication(client, PUBLICATION, server.major())
             .await
             .map_err(failed())?,
+        event_triggers: EventTriggers::read(client).await.map_err(failed())?,
         leftovers: leftovers(client, &config.tables, set_up)
             .await
             .map_err(failed())?,

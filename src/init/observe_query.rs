@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 
 use super::PUBLICATION;
 use super::observe::{NodeRow, PartitionState, PublicationState, Published, TableState};
-use super::triggers::Trigger;
+use super::triggers::{KeyIndex, Trigger};
 use crate::catalog::table::Table;
 use crate::catalog::{CatalogError, names, slots};
 use crate::config::Config;
@@ -23,6 +23,7 @@ pub(super) async fn tables(
     oids.extend(partitions.values().flatten().map(|partition| partition.oid));
     let mut triggers = triggers(client, &oids).await?;
     let mut indexes = identity_indexes(client, &oids).await?;
+    let mut key_indexes = key_indexes(client, tables).await?;
     let filled = seem_filled(client, &oids).await?;
     for partition in partitions.values_mut().flatten() {
         partition.triggers = triggers.remove(&partition.oid).unwrap_or_default();
@@ -30,6 +31,7 @@ pub(super) async fn tables(
     }
     let state = |table: &Table| TableState {
         table: table.clone(),
+        key_index: key_indexes.remove(&table.oid),
         identity_index: indexes.remove(&table.oid),
         published: published.get(&table.oid).copied(),
         seems_filled: filled.get(&table.oid).copied().unwrap_or(false),
@@ -37,6 +39,29 @@ pub(super) async fn tables(
         partitions: partitions.remove(&table.oid).unwrap_or_default(),
     };
     Ok(tables.iter().map(state).collect())
+}
+
+/// The index of each table's key.
+async fn key_indexes(
+    client: &Client,
+    tables: &[Table],
+) -> Result<HashMap<u32, KeyIndex>, CatalogError> {
+    let sql = "
+        select i.indrelid, i.indexrelid,
+               array(select pg_catalog.pg_get_indexdef(i.indexrelid, k, false)
+                     from pg_catalog.generate_series(1, i.indnkeyatts::int4) k order by k)::text
+        from unnest($1::pg_catalog.oid[], $2::pg_catalog.text[]) t(oid, key_index)
+        join pg_catalog.pg_index i on i.indrelid = t.oid
+        join pg_catalog.pg_class c on c.oid = i.indexrelid and c.relname = t.key_index";
+    let key = |table: &Table| Some((table.oid, table.key.as_ref()?.index.clone()));
+    let (oids, names): (Vec<u32>, Vec<String>) = tables.iter().filter_map(key).unzip();
+    let rows = client.query(sql, &[&oids, &names]).await;
+    let rows = rows.map_err(CatalogError::query("read the indexes of keys"))?;
+    let index = |row: &tokio_postgres::Row| KeyIndex {
+        index: row.get(1),
+        columns: row.get(2),
+    };
+    Ok(rows.iter().map(|row| (row.get(0), index(row))).collect())
 }
 
 /// The publication's tables. `to_jsonb`: row filters and column lists came with 15.

@@ -113,6 +113,7 @@ pub(super) fn plan(
             .iter()
             .filter_map(|state| node_step(config, states, state)),
     );
+    prepare.extend(states.iter().filter_map(event_step));
     prepare.extend(states.iter().flat_map(|state| table_steps(config, state)));
     let publish = states
         .iter()
@@ -214,6 +215,12 @@ fn migrate_step(state: &NodeState) -> Option<Step> {
             ..Step::new(&state.name, what, sql)
         }
     })
+}
+
+fn event_step(state: &NodeState) -> Option<Step> {
+    let sql = state.event_triggers.statements();
+    let what = "make event triggers, by which triggers follow their tables";
+    (!sql.is_empty()).then(|| Step::new(&state.name, what, sql))
 }
 
 /// Versions under `manual` and `custom` have a place for each node, in the order of the file.
@@ -370,7 +377,7 @@ fn table_statements(state: &TableState, in_row: Option<&InRow>) -> Vec<String> {
     for partition in &state.partitions {
         sql.extend(partition_identity(state, partition, in_row.is_some()));
     }
-    let wanted = triggers::of_table(table, in_row);
+    let wanted = triggers::of_table(table, in_row, state.key_index.as_ref());
     let mut remade = BTreeSet::new();
     for trigger in &wanted {
         let statements = trigger.statements(&qualified, &state.triggers);
@@ -380,7 +387,7 @@ fn table_statements(state: &TableState, in_row: Option<&InRow>) -> Vec<String> {
         let mut there = state.triggers.iter();
         let there = there.find(|there| there.name == trigger.name);
         let other_rule = there.is_some_and(|there| !triggers::keeps_versions(there, in_row));
-        if trigger.name == "mmrepl_delete" && !statements.is_empty() && other_rule {
+        if trigger.name.ends_with("_delete") && !statements.is_empty() && other_rule {
             // Versions of another rule mean nothing to this one.
             let oid = table.oid;
             sql.push(format!(

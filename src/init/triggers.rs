@@ -86,8 +86,10 @@ pub(super) struct Wanted {
     event: &'static str,
     /// Between the table and `execute`.
     scope: String,
-    /// The function with its argument, as `pg_get_triggerdef` prints it.
+    /// The function with its arguments, as `pg_get_triggerdef` prints it.
     call: String,
+    /// Arguments behind them that save time and may be out of date.
+    hint: Option<String>,
     /// The statement that makes the function, where it is the table's own.
     function: Option<String>,
 }
@@ -100,8 +102,42 @@ impl Wanted {
             event,
             scope: scope.to_owned(),
             call,
+            hint: None,
             function: None,
         }
+    }
+
+    /// The same with what tells quickly that the key is as it was.
+    fn hinted(self, hint: &KeyIndex) -> Self {
+        let (index, columns) = (hint.index, quoted(&hint.columns));
+        Self {
+            hint: Some(format!(", '{index}', {columns}")),
+            ..self
+        }
+    }
+
+    /// The function with all its arguments.
+    fn whole_call(&self) -> String {
+        let Some(hint) = &self.hint else {
+            return self.call.clone();
+        };
+        let open = self.call.strip_suffix(')').unwrap_or(&self.call);
+        format!("{open}{hint})")
+    }
+
+    /// Whether that call does what ours does, with whatever hint.
+    fn calls(&self, there: &str) -> bool {
+        if self.hint.is_none() {
+            return there == self.call;
+        }
+        let open = self.call.strip_suffix(')').unwrap_or(&self.call);
+        let hint = there.strip_prefix(open);
+        let index = hint.and_then(|hint| hint.strip_prefix(", '"));
+        let digits = |text: &str| text.starts_with(|first: char| first.is_ascii_digit());
+        index.is_some_and(|index| {
+            let rest = index.trim_start_matches(|c: char| c.is_ascii_digit());
+            digits(index) && rest.starts_with("', '{") && rest.ends_with("}')")
+        })
     }
 
     fn enabled(&self) -> char {
@@ -115,9 +151,11 @@ impl Wanted {
     /// kind.
     fn is(&self, there: &Trigger) -> bool {
         let per_row = self.scope.contains("for each row");
-        there
+        let (_, call) = there
             .definition
-            .ends_with(&format!("EXECUTE FUNCTION {}", self.call))
+            .split_once(" EXECUTE FUNCTION ")
+            .unwrap_or_default();
+        self.calls(call)
             && there.definition.contains("FOR EACH ROW") == per_row
             && there.definition.contains(" WHEN (") == self.scope.contains(" when (")
             && there.definition.contains(APPLIES) == self.scope.contains(APPLIES)
@@ -142,7 +180,10 @@ impl Wanted {
             statements.extend(self.function.clone());
             statements.push(format!(
                 "create or replace trigger {} {} on {qualified}{} execute function {}",
-                self.name, self.event, self.scope, self.call
+                self.name,
+                self.event,
+                self.scope,
+                self.whole_call()
             ));
         }
         let remade = !statements.is_empty();
@@ -161,14 +202,65 @@ impl Wanted {
     }
 }
 
+/// The index of a table's key, by which triggers see that the key is still the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct KeyIndex {
+    /// `pg_class.oid`.
+    pub(super) index: u32,
+    /// Its columns as `pg_get_indexdef` prints them, as the text of an array.
+    pub(super) columns: String,
+}
+
 /// What a published table must have; nothing where there is no key to remember.
-pub(super) fn of_table(table: &Table, in_row: Option<&InRow>) -> Vec<Wanted> {
-    let Some(key) = &table.key else {
+pub(super) fn of_table(
+    table: &Table,
+    in_row: Option<&InRow>,
+    index: Option<&KeyIndex>,
+) -> Vec<Wanted> {
+    let (Some(key), Some(index)) = (&table.key, index) else {
         return Vec::new();
     };
+    let mut wanted = of_key(table, key, in_row);
+    for trigger in &mut wanted {
+        if BY_KEY.iter().any(|by_key| trigger.call.starts_with(by_key)) {
+            *trigger = trigger.clone().hinted(index);
+        }
+        if table.partitioned {
+            trigger.name = of_root(trigger.name);
+        }
+    }
+    wanted
+}
+
+/// The functions that get the key.
+const BY_KEY: [&str; 4] = [
+    "mmrepl.leave_tombstone(",
+    "mmrepl.leave_tombstones(",
+    "mmrepl.remember_deletes(",
+    "mmrepl.lift_versions(",
+];
+
+/// The name on a partitioned table. A partition gets a clone of the same name, and a table that had
+/// a trigger of its own by that name could not become a partition.
+fn of_root(name: &'static str) -> &'static str {
+    match name {
+        "mmrepl_delete" => "mmrepl_root_delete",
+        "mmrepl_rekey" => "mmrepl_root_rekey",
+        "mmrepl_version" => "mmrepl_root_version",
+        "mmrepl_version_moved" => "mmrepl_root_version_moved",
+        "mmrepl_lift" => "mmrepl_root_lift",
+        "mmrepl_lift_moved" => "mmrepl_root_lift_moved",
+        "mmrepl_delete_begin" => "mmrepl_root_delete_begin",
+        MERGE_TRIGGER => "zzz_mmrepl_root_merge",
+        other => other,
+    }
+}
+
+fn of_key(table: &Table, key: &Key, in_row: Option<&InRow>) -> Vec<Wanted> {
     let argument = quoted(&key_expression(key, |_, column| {
         format!("d.{}", ident(&column.name))
     }));
+    let argument = format!("{argument}, {}", quoted(&shape(table, key)));
     let image = in_row.and_then(InRow::merging).map(Merging::image);
     let with = |version: Option<String>| {
         let more = version.iter().map(String::as_str).chain(image);
@@ -216,6 +308,17 @@ fn twin(name: &'static str, event: &'static str, call: String) -> Wanted {
     }
 }
 
+/// Names and types of the key, as `mmrepl.key_shape` gives them for the key that the table has now.
+fn shape(table: &Table, key: &Key) -> String {
+    let column = |column: &KeyColumn| {
+        let of_table = table.column(&column.name);
+        let type_oid = of_table.map_or(0, |column| column.type_oid);
+        format!("{}:{type_oid}", ident(&column.name))
+    };
+    let columns: Vec<String> = key.columns.iter().map(column).collect();
+    columns.join(",")
+}
+
 /// Whether two rows never have the same key, not even for a moment, and no two keys the same text:
 /// what a type that somebody else defined prints may leave something out.
 fn is_unique_at_once(key: &Key) -> bool {
@@ -253,7 +356,7 @@ fn truncates(table: &Table) -> Vec<Wanted> {
     vec![truncate]
 }
 
-/// What keeps the versions of rows; `argument` is the key over `d`. These do not see what is
+/// What keeps the versions of rows; `argument` is the key over `d` with its shape. These do not see what is
 /// applied: it has the source's version.
 fn versioned(table: &Table, key: &Key, argument: &str, in_row: &InRow) -> Vec<Wanted> {
     let writes = |scope: &str| format!("{scope} when {}", not_applying());
@@ -354,14 +457,14 @@ fn quoted(text: &str) -> String {
 
 /// Row triggers that a partition inherits from its root; they must be `enable always` there too.
 pub(super) const CLONED: [&str; 8] = [
-    "mmrepl_delete",
-    "mmrepl_rekey",
-    "mmrepl_version",
-    "mmrepl_version_moved",
-    "mmrepl_lift",
-    "mmrepl_lift_moved",
-    "mmrepl_delete_begin",
-    MERGE_TRIGGER,
+    "mmrepl_root_delete",
+    "mmrepl_root_rekey",
+    "mmrepl_root_version",
+    "mmrepl_root_version_moved",
+    "mmrepl_root_lift",
+    "mmrepl_root_lift_moved",
+    "mmrepl_root_delete_begin",
+    "zzz_mmrepl_root_merge",
 ];
 
 /// Fires when the key changes by its own equality, and `also` holds. Not `update of`: a BEFORE

@@ -135,11 +135,16 @@ const MENDED: [(&str, &str, bool); 14] = [
         false,
     ),
     (
-        "create table p2 partition of p for values from (10) to (20)",
+        "create table p2 partition of p for values from (10) to (20);
+      drop trigger mmrepl_truncate_partition on p2",
         "mmrepl_truncate_partition is missing",
         true,
     ),
-    ("alter table p disable trigger all", "mmrepl_delete", true),
+    (
+        "alter table p disable trigger all",
+        "mmrepl_root_delete",
+        true,
+    ),
     (
         "create table fresh (id int primary key, v text)",
         "table public.fresh takes part and is not",

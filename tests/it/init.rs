@@ -217,7 +217,7 @@ async fn new_partitions_are_completed_by_another_run() {
     both_have(
         &cluster,
         &format!("{TRIGGERS} where tgrelid = 'p3'::regclass"),
-        "mmrepl_deleteA mmrepl_rekeyA mmrepl_truncate_partitionA",
+        "mmrepl_root_deleteA mmrepl_root_rekeyA mmrepl_truncate_partitionA",
     )
     .await;
 }

@@ -30,6 +30,7 @@ mod housekeeping;
 mod identities;
 mod init;
 mod init_rows;
+mod key_changes;
 mod keyless;
 mod large;
 mod leaving;
