@@ -20,7 +20,7 @@ begin
     perform set_config('mmrepl.released', '', true);
     get diagnostics said = pg_context;
     said := said || ' ' || coalesce(current_query(), '');
-    if said !~* '\m(type|drop)\M' then
+    if said !~* '\m(type|drop)\M' or said ~* '\mtrigger\M' then
         return;
     end if;
     names := array(
@@ -72,6 +72,19 @@ begin
             -- The column is gone. `mmrepl status` says what is missing.
             raise log 'mmrepl: trigger % is not made again: %', held ->> 'trigger', sqlerrm;
         end;
+    end loop;
+    -- An index that was the replica identity may be gone: deletes and updates would fail.
+    for changed in
+        select n.nspname, c.relname
+        from pg_event_trigger_ddl_commands() d
+        join pg_class c on c.oid = d.objid and c.relkind in ('r', 'p') and c.relreplident = 'i'
+        join pg_namespace n on n.oid = c.relnamespace
+        where d.classid = 'pg_class'::regclass and d.object_type = 'table'
+          and exists (select from pg_trigger t join pg_proc f on f.oid = t.tgfoid
+                      where t.tgrelid = c.oid and f.pronamespace = 'mmrepl'::regnamespace)
+          and not exists (select from pg_index i where i.indrelid = c.oid and i.indisreplident)
+    loop
+        execute format('alter table only %I.%I replica identity full', changed.nspname, changed.relname);
     end loop;
     for changed in
         select distinct n.nspname, c.relname, c.oid

@@ -10,8 +10,9 @@ use crate::ids::NodeName;
 use crate::wire::WireError;
 use crate::wire::{control, from_tokio_postgres};
 
-/// An application that holds a lock is not made to queue behind `init` for longer than this.
-const LOCK_TIMEOUT: &str = "set lock_timeout = '5s'";
+/// An application that holds a lock is not made to queue behind `init` for longer than this; and
+/// triggers do not follow what `init` itself does to a table (`migrations/functions/follow.sql`).
+const SETTINGS: &str = "set lock_timeout = '5s'; set mmrepl.following = 'on'";
 
 /// How often a step is tried again while an application holds a lock.
 pub(super) const LOCK_TRIES: usize = 6;
@@ -32,7 +33,7 @@ impl Session {
     pub(super) async fn open_as(name: &str, node: &Node) -> Result<Self, WireError> {
         let client = control(&node.dsn, name).await?;
         client
-            .batch_execute(LOCK_TIMEOUT)
+            .batch_execute(SETTINGS)
             .await
             .map_err(from_tokio_postgres)?;
         Ok(Self {
