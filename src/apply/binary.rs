@@ -11,23 +11,23 @@
 
 /// OIDs that are fixed in every server (`pg_type.dat`).
 pub(super) mod oid {
-    pub(super) const BOOL: u32 = 16;
-    pub(super) const BYTEA: u32 = 17;
-    pub(super) const INT8: u32 = 20;
-    pub(super) const INT2: u32 = 21;
-    pub(super) const INT4: u32 = 23;
+    pub(in crate::apply) const BOOL: u32 = 16;
+    pub(in crate::apply) const BYTEA: u32 = 17;
+    pub(in crate::apply) const INT8: u32 = 20;
+    pub(in crate::apply) const INT2: u32 = 21;
+    pub(in crate::apply) const INT4: u32 = 23;
     pub(in crate::apply) const TEXT: u32 = 25;
-    pub(super) const JSON: u32 = 114;
-    pub(super) const FLOAT4: u32 = 700;
-    pub(super) const FLOAT8: u32 = 701;
-    pub(super) const BPCHAR: u32 = 1042;
-    pub(super) const VARCHAR: u32 = 1043;
-    pub(super) const DATE: u32 = 1082;
-    pub(super) const TIMESTAMP: u32 = 1114;
+    pub(in crate::apply) const JSON: u32 = 114;
+    pub(in crate::apply) const FLOAT4: u32 = 700;
+    pub(in crate::apply) const FLOAT8: u32 = 701;
+    pub(in crate::apply) const BPCHAR: u32 = 1042;
+    pub(in crate::apply) const VARCHAR: u32 = 1043;
+    pub(in crate::apply) const DATE: u32 = 1082;
+    pub(in crate::apply) const TIMESTAMP: u32 = 1114;
     pub(in crate::apply) const TIMESTAMPTZ: u32 = 1184;
-    pub(super) const NUMERIC: u32 = 1700;
-    pub(super) const UUID: u32 = 2950;
-    pub(super) const JSONB: u32 = 3802;
+    pub(in crate::apply) const NUMERIC: u32 = 1700;
+    pub(in crate::apply) const UUID: u32 = 2950;
+    pub(in crate::apply) const JSONB: u32 = 3802;
 }
 
 /// Days from the first March of year 0 to 2000-01-01, the server's day 0.

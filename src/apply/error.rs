@@ -186,6 +186,7 @@ impl ApplyError {
                 MapError::NoTable { table, .. }
                 | MapError::NoColumn { table, .. }
                 | MapError::KeyNotSent { table, .. }
+                | MapError::Narrower { table, .. }
                 | MapError::NoOldRows { table }
                 | MapError::NoVersion { table, .. },
             ) => Some(table),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::narrower::{Loss, loss, name_of};
 use crate::catalog::key_text::Spelling;
 use crate::catalog::table::{Key, Table};
 use crate::pgoutput::{OldImage, Tuple, Value};
@@ -61,6 +62,22 @@ pub enum MapError {
         /// The rule.
         rule: &'static str,
     },
+    /// The target's type would change values and not say so.
+    #[error(
+        "column \"{column}\" of {table} is {there} on {node} and {here} on the source: values would be changed without a word; `alter table {table} alter column \"{column}\" type {here}` on {node}, the link goes on by itself"
+    )]
+    Narrower {
+        /// `schema.table`.
+        table: String,
+        /// The target.
+        node: String,
+        /// The column.
+        column: String,
+        /// Its type on the source.
+        here: String,
+        /// Its type on the target.
+        there: String,
+    },
     /// A table without a key does not send whole old rows.
     #[error(
         "table {table} has no key and its source does not send old rows: run `mmrepl init` again, it sets REPLICA IDENTITY FULL"
@@ -111,6 +128,8 @@ pub struct TableMap {
     pub key: Option<Vec<usize>>,
     /// What the texts of the key's columns tell, where not all are exact.
     spellings: Option<Vec<Spelling>>,
+    /// Columns that take no more characters than this, where the source's may have more.
+    cut: Vec<(usize, usize)>,
 }
 
 impl TableMap {
@@ -135,15 +154,46 @@ impl TableMap {
             .collect();
         let spellings = table.key.as_ref().and_then(spellings);
         let lacks = |index: &usize| table.column(&relation.columns[*index].name).is_none();
-        Ok(Self {
+        let mut map = Self {
             missing: indexes.filter(lacks).collect(),
             spellings,
+            cut: Vec::new(),
             node: node.to_owned(),
             columns,
             relation,
             table,
             key,
-        })
+        };
+        map.compare_types()?;
+        Ok(map)
+    }
+
+    /// Makes sure that no type of the target changes values without a word.
+    fn compare_types(&mut self) -> Result<(), MapError> {
+        for index in 0..self.columns.len() {
+            let column = &self.relation.columns[index];
+            let from = (column.type_oid, column.type_modifier);
+            let there = self.table.column(&column.name);
+            match there.and_then(|there| loss(from, there.base_type)) {
+                Some(Loss::Silent) if self.columns[index].written => {
+                    return Err(self.narrower(index));
+                }
+                Some(Loss::LongerThan(most)) => self.cut.push((index, most)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn narrower(&self, index: usize) -> MapError {
+        let column = &self.relation.columns[index];
+        MapError::Narrower {
+            table: self.label(),
+            node: self.node.clone(),
+            column: column.name.clone(),
+            here: name_of((column.type_oid, column.type_modifier)),
+            there: self.columns[index].type_name.clone(),
+        }
     }
 
     /// The source columns that the target's unique indexes may look at, the key's aside.
@@ -153,8 +203,18 @@ impl TableMap {
         columns.map(|(index, _)| index).collect()
     }
 
-    /// Makes sure that no value of `row` would be lost because the target lacks its column.
+    /// Makes sure that no value of `row` would be lost because the target lacks its column, or
+    /// would lose blanks at its end there.
     pub fn check_missing(&self, row: &Tuple) -> Result<(), MapError> {
+        let is_long = |(index, most): &&(usize, usize)| match row.0.get(*index) {
+            Some(Value::Text(text)) if text.len() > *most => {
+                std::str::from_utf8(text).map_or(true, |text| text.chars().count() > *most)
+            }
+            _ => false,
+        };
+        if let Some((index, _)) = self.cut.iter().find(is_long) {
+            return Err(self.narrower(*index));
+        }
         let lost = self
             .missing
             .iter()

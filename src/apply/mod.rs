@@ -45,6 +45,7 @@ mod guard;
 mod in_order;
 mod mapping;
 mod merging;
+mod narrower;
 mod origins;
 mod overtaken;
 mod params;

@@ -39,6 +39,7 @@ mod manual;
 mod mends;
 mod merge;
 mod migrations;
+mod narrower_types;
 mod newest_server;
 mod not_shown;
 mod operators;
