@@ -42,6 +42,7 @@ mod session;
 mod slots;
 mod triggers;
 mod undelivered;
+mod upgraded;
 mod versions;
 
 pub use error::InitError;
@@ -100,6 +101,7 @@ pub async fn init(
     }
     let added = add_columns(config, options, (&mut sessions, &mut facts), progress).await?;
     let states = observe::observe_all(config, &sessions, &facts).await?;
+    upgraded::check(options, &states)?;
     let plan = plan::plan(config, options, &states)?;
     if plan.is_empty() {
         return Ok(added);

@@ -67,5 +67,6 @@ mod truth_setup;
 mod types;
 mod unique;
 mod unique_cases;
+mod upgraded_server;
 mod versions;
 mod workers;
