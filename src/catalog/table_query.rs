@@ -36,9 +36,11 @@ join pg_catalog.pg_type b on b.oid = case when t.typtype = 'd' then t.typbasetyp
 where a.attrelid = any($1) and a.attnum > 0 and not a.attisdropped
 order by a.attrelid, a.attnum";
 
-/// The best usable index of each table with its columns. Usable: unique, valid, a btree (a temporal
-/// primary key of PostgreSQL 18 is `GiST` and does not mean equality), without predicate or
-/// expressions, on NOT NULL columns. Best: the primary key, then the immediate ones, then by name.
+/// The best usable index of each table with its columns. Usable: unique, valid, a btree or of a
+/// constraint `without overlaps` (18), without predicate or expressions, on NOT NULL columns; a NOT
+/// NULL that is not valid (18) leaves NULLs where they are. Best: the primary key, then the immediate
+/// ones, then btrees, then by name. Where periods may not overlap, those that are equal do: so equal
+/// values and periods are one row; what else the constraint keeps out is in `unique`.
 /// The form of a key column follows its type under all domains; see `key_text`. `hashes`: what the
 /// type hashes by (support function 2) where that agrees with the index's own equality, and where
 /// elements, bounds and columns of the type have such a function too.
@@ -46,17 +48,20 @@ const KEYS: &str = "
 with usable as (
     select distinct on (i.indrelid)
            i.indexrelid, i.indrelid, i.indisprimary, not i.indimmediate as deferrable,
-           ic.relname::text as index_name, i.indnkeyatts, i.indkey, i.indclass, i.indcollation
+           i.indisexclusion as temporal, ic.relname::text as index_name, i.indnkeyatts, i.indkey, i.indclass, i.indcollation
     from pg_catalog.pg_index i
     join pg_catalog.pg_class ic on ic.oid = i.indexrelid
     join pg_catalog.pg_am am on am.oid = ic.relam
     where i.indrelid = any($1) and i.indisunique and i.indisvalid and i.indisready
-      and am.amname = 'btree' and i.indpred is null and i.indexprs is null
+      and (am.amname = 'btree' or i.indisexclusion) and i.indpred is null and i.indexprs is null
       and not exists (
           select from pg_catalog.generate_series(0, i.indnkeyatts - 1) g(k)
           join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[g.k]
-          where not a.attnotnull)
-    order by i.indrelid, i.indisprimary desc, i.indimmediate desc, ic.relname
+          where not a.attnotnull or exists (
+              select from pg_catalog.pg_constraint n
+              where n.conrelid = i.indrelid and n.contype = 'n' and not n.convalidated
+                and n.conkey[1] = a.attnum))
+    order by i.indrelid, i.indisprimary desc, i.indimmediate desc, i.indisexclusion, ic.relname
 ), hashes as (
     select ho.opcintype as type, eq.amopopr as equality,
            pg_catalog.format('%I.%I', pn.nspname, p.proname) as function
@@ -72,7 +77,8 @@ with usable as (
 )
 select u.indrelid, u.index_name, u.indisprimary, u.deferrable, a.attname::text,
        pg_catalog.format_type(a.atttypid, a.atttypmod),
-       pg_catalog.format('OPERATOR(%I.%s)', opn.nspname, op.oprname),
+       case when u.temporal then 'OPERATOR(pg_catalog.=)'
+            else pg_catalog.format('OPERATOR(%I.%s)', opn.nspname, op.oprname) end,
        base.typname::text, basens.nspname = 'pg_catalog', base.typtype::text,
        case when elem.typnamespace = 'pg_catalog'::pg_catalog.regnamespace
                  and elem.typtype = 'b' and elem.typelem = 0 then elem.typname::text
@@ -84,10 +90,10 @@ from usable u
 cross join lateral pg_catalog.generate_series(0, u.indnkeyatts - 1) g(k)
 join pg_catalog.pg_attribute a on a.attrelid = u.indrelid and a.attnum = u.indkey[g.k]
 join pg_catalog.pg_opclass oc on oc.oid = u.indclass[g.k]
-join pg_catalog.pg_amop ao on ao.amopfamily = oc.opcfamily and ao.amopstrategy = 3
-     and ao.amoplefttype = oc.opcintype and ao.amoprighttype = oc.opcintype
-join pg_catalog.pg_operator op on op.oid = ao.amopopr
-join pg_catalog.pg_namespace opn on opn.oid = op.oprnamespace
+left join pg_catalog.pg_amop ao on ao.amopfamily = oc.opcfamily and ao.amopstrategy = 3
+     and ao.amoplefttype = oc.opcintype and ao.amoprighttype = oc.opcintype and not u.temporal
+left join pg_catalog.pg_operator op on op.oid = ao.amopopr
+left join pg_catalog.pg_namespace opn on opn.oid = op.oprnamespace
 left join pg_catalog.pg_collation coll on coll.oid = u.indcollation[g.k]
 left join pg_catalog.pg_namespace colln on colln.oid = coll.collnamespace
 cross join lateral (
@@ -102,7 +108,7 @@ join pg_catalog.pg_namespace basens on basens.oid = base.typnamespace
 left join pg_catalog.pg_range r on r.rngtypid = base.oid or r.rngmultitypid = base.oid
 left join pg_catalog.pg_type elem on elem.oid = coalesce(r.rngsubtype, nullif(base.typelem, 0))
 left join hashes hash
-     on hash.equality = op.oid
+     on (hash.equality = op.oid or u.temporal)
      and hash.type = case when base.typtype = 'c' then 'pg_catalog.record'::pg_catalog.regtype
                           when base.typtype = 'r' then 'pg_catalog.anyrange'::pg_catalog.regtype
                           when base.typtype = 'm'

@@ -95,7 +95,8 @@ select i.indrelid, ic.relname::text,
        pg_catalog.pg_get_indexdef(i.indexrelid, g.k + 1, true),
        pg_catalog.format('OPERATOR(%I.%s)', opn.nspname, op.oprname),
        case when coll.oid is not null
-            then pg_catalog.format('%I.%I', colln.nspname, coll.collname) end
+            then pg_catalog.format('%I.%I', colln.nspname, coll.collname) end,
+       i.indisexclusion
 from pg_catalog.pg_index i
 join pg_catalog.pg_class ic on ic.oid = i.indexrelid
 cross join lateral pg_catalog.generate_series(0, i.indnkeyatts - 1) g(k)
@@ -125,7 +126,8 @@ left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attn
 where a.attrelid = any($1) and a.attnum > 0 and not a.attisdropped
 order by a.attrelid, a.attnum";
 
-/// The unique indexes of each table; `keys` names the index that is a table's key.
+/// The unique indexes of each table; `keys` names the index that is a table's key. One without
+/// overlaps keeps out more than equal keys, and is among them all the same.
 pub(super) async fn uniques(
     client: &Client,
     oids: &[u32],
@@ -138,7 +140,8 @@ pub(super) async fn uniques(
     let mut uniques: HashMap<u32, Uniques> = HashMap::new();
     for row in &rows {
         let (oid, index): (u32, &str) = (row.get(0), row.get(1));
-        if keys.get(&oid).is_some_and(|key| key == index) {
+        let is_key = keys.get(&oid).is_some_and(|key| key == index);
+        if is_key && !row.get::<_, bool>(7) {
             continue;
         }
         let list = &mut uniques.entry(oid).or_default().indexes;

@@ -59,6 +59,7 @@ mod streaming;
 mod subscriptions;
 #[path = "../support/mod.rs"]
 mod support;
+mod temporal_keys;
 mod together;
 mod tombstones;
 mod truth;
