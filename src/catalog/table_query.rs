@@ -37,10 +37,10 @@ where a.attrelid = any($1) and a.attnum > 0 and not a.attisdropped
 order by a.attrelid, a.attnum";
 
 /// The best usable index of each table with its columns. Usable: unique, valid, a btree or of a
-/// constraint `without overlaps` (18), without predicate or expressions, on NOT NULL columns; a NOT
-/// NULL that is not valid (18) leaves NULLs where they are. Best: the primary key, then the immediate
-/// ones, then btrees, then by name. Where periods may not overlap, those that are equal do: so equal
-/// values and periods are one row; what else the constraint keeps out is in `unique`.
+/// constraint `without overlaps` (18), without predicate or expressions, on NOT NULL columns; a
+/// NOT NULL that is not valid (18) leaves NULLs where they are. Best: the primary key, then the
+/// immediate ones, then btrees, then by name. Where periods may not overlap, those that are equal
+/// do: so equal values and periods are one row; what else is kept out is in `unique`.
 /// The form of a key column follows its type under all domains; see `key_text`. `hashes`: what the
 /// type hashes by (support function 2) where that agrees with the index's own equality, and where
 /// elements, bounds and columns of the type have such a function too.
@@ -48,7 +48,8 @@ const KEYS: &str = "
 with usable as (
     select distinct on (i.indrelid)
            i.indexrelid, i.indrelid, i.indisprimary, not i.indimmediate as deferrable,
-           i.indisexclusion as temporal, ic.relname::text as index_name, i.indnkeyatts, i.indkey, i.indclass, i.indcollation
+           i.indisexclusion as temporal,
+           ic.relname::text as index_name, i.indnkeyatts, i.indkey, i.indclass, i.indcollation
     from pg_catalog.pg_index i
     join pg_catalog.pg_class ic on ic.oid = i.indexrelid
     join pg_catalog.pg_am am on am.oid = ic.relam

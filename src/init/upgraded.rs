@@ -1,7 +1,7 @@
-//! A node whose database stands on another server than before, with all that `init` made in it. Pure.
+//! A node whose database stands on another server, with all that `init` made in it. Pure.
 //!
-//! `pg_upgrade` moves a database so: the new server has an identifier, a log and commit times of its
-//! own, so no link of the node can go on by itself. A server put back from its files keeps its
+//! `pg_upgrade` moves a database so: the new server has an identifier, a log and commit times of
+//! its own, so no link of the node can go on by itself. A server put back from its files keeps its
 //! identifier, and what it lost shows in its positions; see [`super::links`].
 
 use super::observe::NodeState;

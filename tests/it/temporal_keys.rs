@@ -15,7 +15,8 @@ const SCHEMA: &str = "
 
 /// Rows of `stay`, and how many rows are kept aside.
 async fn until_all_have(cluster: &Cluster, wanted: &str) {
-    let query = "select coalesce(string_agg(format('%s %s %s', room, lower(during) - date '2026-01-01', guest),
+    let query = "select coalesce(string_agg(
+            format('%s %s %s', room, lower(during) - date '2026-01-01', guest),
             ', ' order by room, during), '') || ' aside ' || (select count(*) from mmrepl.shadow)
         from stay";
     wait_until(wanted, LIMIT, async || {
@@ -66,7 +67,8 @@ async fn periods(majors: &[u32]) {
         insert into stay values (2, '[2026-01-04,2026-01-11)', 'more');
         commit;
         begin; delete from stay where guest = 'more'; commit;
-        begin; insert into stay values (2, '[2026-01-03,2026-01-12)', 'nobody') on conflict do nothing;
+        begin;
+        insert into stay values (2, '[2026-01-03,2026-01-12)', 'nobody') on conflict do nothing;
         update stay set during = '[2026-01-01,2026-01-03)' where room = 2; commit;
         begin; insert into stay values (2, '[2026-01-03,2026-01-12)', 'last'); commit";
     cluster.write_on(cluster.west(), cut).await;
