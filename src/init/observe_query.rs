@@ -108,10 +108,14 @@ async fn triggers(
     let mut triggers: HashMap<u32, Vec<Trigger>> = HashMap::new();
     for row in &rows {
         let enabled: &str = row.get(2);
+        // Nothing where it has been dropped since the query began.
+        let Some(definition) = row.get(3) else {
+            continue;
+        };
         triggers.entry(row.get(0)).or_default().push(Trigger {
             name: row.get(1),
             enabled: enabled.chars().next().unwrap_or('D'),
-            definition: row.get(3),
+            definition,
             cloned: row.get(4),
         });
     }

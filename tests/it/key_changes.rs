@@ -107,7 +107,6 @@ async fn followed(majors: &[u32]) {
         east.sql(&format!("insert into {table}{columns} values ({row})"))
             .await;
         super::init::soon(&cluster, &format!("select count(*) from {table}"), "1").await;
-        east.sql(&format!("update {table} set v = v")).await;
         east.sql(&format!("delete from {table}")).await;
         super::init::soon(&cluster, &format!("select count(*) from {table}"), "0").await;
         let left = format!(
