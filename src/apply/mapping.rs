@@ -204,7 +204,7 @@ impl TableMap {
     }
 
     /// Makes sure that no value of `row` would be lost because the target lacks its column, or
-    /// would lose blanks at its end there.
+    /// would lose blanks or digits there.
     pub fn check_missing(&self, row: &Tuple) -> Result<(), MapError> {
         let is_long = |(index, most): &&(usize, usize)| match row.0.get(*index) {
             Some(Value::Text(text)) if text.len() > *most => {

@@ -15,7 +15,8 @@ pub(super) type Typed = (u32, i32);
 pub(super) enum Loss {
     /// Some may change, and nothing tells which.
     Silent,
-    /// Those of more characters than this lose blanks at their end, or are refused.
+    /// Those of more characters than this: texts lose blanks at their end, or are refused; whole
+    /// numbers lose digits.
     LongerThan(usize),
 }
 
@@ -51,6 +52,10 @@ const ARRAYS: [(u32, u32); 19] = [
     (1561, BIT),
 ];
 
+/// Whole numbers of so many digits are exact.
+const FLOAT4_DIGITS: usize = 7;
+const FLOAT8_DIGITS: usize = 15;
+
 const WHOLE: [u32; 3] = [oid::INT2, oid::INT4, oid::INT8];
 const TEXTS: [u32; 3] = [oid::TEXT, oid::VARCHAR, oid::BPCHAR];
 
@@ -75,8 +80,10 @@ fn loss_of_one(from: Typed, to: Typed) -> Option<Loss> {
     let silent = |loses: bool| loses.then_some(Loss::Silent);
     match to.0 {
         oid::NUMERIC => silent(rounds(from, to.1)),
-        oid::FLOAT4 => silent(is(&[oid::FLOAT8, oid::NUMERIC, oid::INT4, oid::INT8])),
-        oid::FLOAT8 => silent(is(&[oid::NUMERIC, oid::INT8])),
+        oid::FLOAT4 if is(&[oid::INT4, oid::INT8]) => Some(Loss::LongerThan(FLOAT4_DIGITS)),
+        oid::FLOAT4 => silent(is(&[oid::FLOAT8, oid::NUMERIC])),
+        oid::FLOAT8 if is(&[oid::INT8]) => Some(Loss::LongerThan(FLOAT8_DIGITS)),
+        oid::FLOAT8 => silent(is(&[oid::NUMERIC])),
         MONEY => silent(is(&[oid::NUMERIC, oid::FLOAT4, oid::FLOAT8])),
         oid::DATE => silent(is(&[oid::TIMESTAMP, oid::TIMESTAMPTZ])),
         TIME => silent(
@@ -236,6 +243,8 @@ mod tests {
         assert_eq!(loss((oid::TIMESTAMP, -1), (oid::DATE, -1)), silent);
         assert_eq!(loss((1231, -1), (1231, digits(4, 0).1)), silent);
         assert_eq!(loss((23, -1), (23, -1)), None);
+        let exact = Some(Loss::LongerThan(15));
+        assert_eq!(loss((oid::INT8, -1), (oid::FLOAT8, -1)), exact);
     }
 
     #[test]
