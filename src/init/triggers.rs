@@ -356,8 +356,8 @@ fn truncates(table: &Table) -> Vec<Wanted> {
     vec![truncate]
 }
 
-/// What keeps the versions of rows; `argument` is the key over `d` with its shape. These do not see what is
-/// applied: it has the source's version.
+/// What keeps the versions of rows; `argument` is the key over `d` with its shape. These do not see
+/// what is applied: it has the source's version.
 fn versioned(table: &Table, key: &Key, argument: &str, in_row: &InRow) -> Vec<Wanted> {
     let writes = |scope: &str| format!("{scope} when {}", not_applying());
     let same = |column: &KeyColumn| {

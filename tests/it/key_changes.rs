@@ -1,5 +1,5 @@
-//! The key of a table gets another name, type or shape: no statement of the application fails by our
-//! triggers, and deletes are remembered under the key as it is from then on.
+//! The key of a table gets another name, type or shape: no statement of the application fails by
+//! our triggers, and deletes are remembered under the key as it is from then on.
 
 use crate::on_usual_majors;
 use crate::support::{Cluster, ClusterOptions};
@@ -138,7 +138,7 @@ async fn a_partition_made_later_passes_its_truncate_on() {
     super::init::soon(&cluster, "select count(*) from p", "0").await;
 }
 
-/// Without event triggers, which take a superuser: the trigger functions find the key by themselves.
+/// Without event triggers, which take a superuser, the trigger functions find the key themselves.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_event_triggers_deletes_follow_all_the_same() {
     let cluster = Cluster::running(TABLES).await;
