@@ -62,7 +62,7 @@ pub(super) async fn check(
     for to in &plan.copy_to {
         let session = session::of(sessions, to);
         enter_origin(config, session, from).await?;
-        copy::leave_origin(session).await?;
+        leave_origin(session).await?;
         let link = LinkName {
             from: to.clone(),
             to: from.clone(),
@@ -94,6 +94,13 @@ async fn enter_origin(
             result => return result,
         }
     }
+}
+
+/// Leaves the origin, where it was there to be taken.
+async fn leave_origin(target: &Session) -> Result<(), InitError> {
+    let sql = "select pg_catalog.pg_replication_origin_session_reset()
+               where pg_catalog.pg_replication_origin_session_is_setup()";
+    target.batch("leave the origin", sql).await
 }
 
 /// Opens the copies' transactions and locks the tables of all nodes that are overwritten.
@@ -157,9 +164,7 @@ pub(super) async fn release(work: &Work<'_>, locked: &[Locked]) -> Result<(), In
     for Locked { node, .. } in locked {
         let target = work.session(node);
         let ended = target.batch("end the copy", "rollback").await;
-        let sql = "select pg_catalog.pg_replication_origin_session_reset()
-                   where pg_catalog.pg_replication_origin_session_is_setup()";
-        let left = target.batch("leave the origin", sql).await;
+        let left = leave_origin(target).await;
         released = released.and(ended).and(left);
     }
     released

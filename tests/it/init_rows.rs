@@ -221,7 +221,7 @@ async fn three_nodes_become_equal_to_the_one_that_counts() {
     assert!(again.ends_with("nothing to do\n"), "{again}");
     // Taking one node out leaves the others at work.
     cluster
-        .mmrepl_ok(&["drop", "--yes", "--node", "north"])
+        .mmrepl_ok(&["drop", "--yes", "--node", "north", "--discard"])
         .await;
     assert_eq!(cluster.east().value(slots).await, "1");
     assert_eq!(cluster.west().value(slots).await, "1");

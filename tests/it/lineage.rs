@@ -70,7 +70,12 @@ async fn rows(cluster: &Cluster, node: &str, expected: &str) {
 async fn one_verdict(cluster: &Cluster, (whole, loser): (&str, &str)) {
     let right = format!("--copy-from {whole}");
     let wrong = format!("--copy-from {loser}");
-    let status = String::from_utf8(cluster.mmrepl(&["status"]).await.stdout).unwrap();
+    // A daemon that has just begun says so first.
+    let status = wait_until("the verdict in the status", LIMIT, async || {
+        let status = String::from_utf8(cluster.mmrepl(&["status"]).await.stdout).unwrap();
+        ensure(status.contains(&right), || status.clone()).map(|()| status)
+    })
+    .await;
     let check = cluster.mmrepl_fails(&["check"]).await;
     let init = cluster.mmrepl_fails(&["init"]).await;
     for said in [&status, &check, &init] {
@@ -204,6 +209,7 @@ async fn undelivered(majors: &[u32]) {
     assert_says(&said, &["3 row(s) of public.t", "mmrepl run --node west"]);
     rows(&cluster, "west", "13").await;
     cluster.start_daemons();
+    cluster.wait_state("west", "east", &["streaming"]).await;
     let said = cluster.mmrepl_ok(&["init", "--copy-from", "east"]).await;
     assert!(!said.contains("overwritten"), "{said}");
     cluster.wait_streaming().await;
