@@ -7,7 +7,7 @@
 -- client's message, and inside functions that of the statement.
 create or replace function mmrepl.release_columns() returns event_trigger
 language plpgsql security definer
-set search_path = pg_catalog, pg_temp set lock_timeout = '5s' set lc_messages = 'C' as $$
+set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     said text;
     names text[];

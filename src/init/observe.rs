@@ -144,8 +144,28 @@ pub(super) async fn observe_all(
         let session = session::of(sessions, &facts.name);
         states.push(observe(config, session, &facts.server, &facts.tables).await?);
     }
+    look_again(sessions, &mut states).await?;
     prove(sessions, &mut states).await?;
     Ok(states)
+}
+
+/// Reads positions after all slots, and the ends of all WAL after the positions, as links go on
+/// meanwhile: see [`gather`].
+async fn look_again(sessions: &[Session], states: &mut [NodeState]) -> Result<(), InitError> {
+    for state in states
+        .iter_mut()
+        .filter(|state| !state.positions.is_empty())
+    {
+        let client = &session::of(sessions, &state.name).client;
+        let positions = read_positions(client).await;
+        state.positions = positions.map_err(InitError::catalog(&state.name))?;
+    }
+    for state in states {
+        let client = &session::of(sessions, &state.name).client;
+        let flushed = gather::flushed(client).await;
+        state.flushed = flushed.map_err(InitError::catalog(&state.name))?;
+    }
+    Ok(())
 }
 
 /// Asks every node whether it still has what the others applied of it.

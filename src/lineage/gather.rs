@@ -1,4 +1,8 @@
 //! Asks two servers what [`super::judge`] needs to know.
+//!
+//! A link goes on while it is asked about, and each answer is older than the next. So the order
+//! matters: first what must not lie beyond a position (what was known to be flushed, the slot),
+//! then the position, then what it must not lie beyond (the witness, the end of the WAL).
 
 use tokio_postgres::Client;
 
@@ -25,11 +29,13 @@ pub async fn read_pair(
         from: link.to.clone(),
         to: link.from.clone(),
     };
+    let forward = read_link(cluster, link, (source, target)).await?;
+    let backward = read_link(cluster, &back, (target, source)).await?;
     Ok(Pair {
         from: read_end(&link.from, source).await?,
         to: read_end(&link.to, target).await?,
-        forward: read_link(cluster, link, (source, target)).await?,
-        backward: read_link(cluster, &back, (target, source)).await?,
+        forward,
+        backward,
     })
 }
 
@@ -66,12 +72,13 @@ pub async fn read_link(
     link: &LinkName,
     (source, target): (&Client, &Client),
 ) -> Result<LinkFacts, CatalogError> {
-    let position = or_not_set_up(read_position(target, &link.from).await)?;
+    let known = known(source, link).await?;
     let slot_name = slot_name(cluster, &link.to);
     let slot = slot_state(source, &slot_name).await?;
+    let position = or_not_set_up(read_position(target, &link.from).await)?;
     Ok(LinkFacts {
         proof: prove(source, position.as_ref()).await?,
-        known: known(source, link).await?,
+        known,
         slot_name,
         position,
         slot,
