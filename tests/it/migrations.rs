@@ -185,7 +185,12 @@ async fn emptied_tables_are_filled_again(majors: &[u32]) {
     })
     .await;
     cluster.stop_daemons();
-    cluster.mmrepl_ok(&["init"]).await;
+    let said = cluster.mmrepl_fails(&["init"]).await;
+    assert_says(
+        &said,
+        &["west lost its position", "`mmrepl init --copy-from east`"],
+    );
+    cluster.mmrepl_ok(&["init", "--copy-from", "east"]).await;
     cluster.start_daemons();
     cluster.east().sql("insert into t values (2, 'b')").await;
     cluster.west().sql("delete from t where id = 1").await;
