@@ -241,7 +241,7 @@ impl fmt::Display for Advice {
             ),
             Self::Neither(one, other) => write!(
                 f,
-                "both nodes lost something, and neither has everything: `mmrepl init` shows what each has alone; then say whose rows count with --copy-from {one} or --copy-from {other}, rows that the other alone has are kept in its history of conflicts (`mmrepl init --assume-identical` if they are equal)"
+                "both nodes lost something, and neither has everything: say whose rows count with `mmrepl init --copy-from {one}` or `mmrepl init --copy-from {other}`, rows that the other alone has are kept in its history of conflicts (`mmrepl init --assume-identical` if they are equal)"
             ),
         }
     }

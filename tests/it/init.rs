@@ -196,7 +196,7 @@ async fn what_a_killed_run_left_is_completed() {
     cluster.mmrepl_ok(&["init"]).await;
     both_have(
         &cluster,
-        &format!("{TRIGGERS} where tgname like 'mmrepl%'"),
+        &format!("{TRIGGERS} where tgrelid = 't'::regclass and tgname like 'mmrepl%'"),
         "mmrepl_deleteA mmrepl_delete_rowR mmrepl_rekeyA mmrepl_truncateA",
     )
     .await;
