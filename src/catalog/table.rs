@@ -159,9 +159,9 @@ async fn complete(client: &Client, tables: &mut [Table]) -> Result<(), CatalogEr
     let indexes = keys.iter().map(|(oid, key)| (*oid, key.index.clone()));
     let mut uniques = uniques(client, &oids, &indexes.collect()).await?;
     let keyless = oids.iter().filter(|oid| !keys.contains_key(oid));
-    let mut indexed = indexed(client, &keyless.copied().collect::<Vec<_>>()).await?;
+    let mut of_keyless = indexed(client, &keyless.copied().collect::<Vec<_>>()).await?;
     for table in tables {
-        table.indexed = indexed.remove(&table.oid).unwrap_or_default();
+        table.indexed = of_keyless.remove(&table.oid).unwrap_or_default();
         table.uniques = uniques.remove(&table.oid).unwrap_or_default();
         table.columns = columns.remove(&table.oid).unwrap_or_default();
         table.key = keys.remove(&table.oid);

@@ -112,7 +112,7 @@ fn condition(pair: &Pair) -> LinkCondition {
                 slot_left: slot.is_some(),
             },
             _ => LinkCondition::Broken {
-                finding: Box::new(finding),
+                finding,
                 slot_left: slot.is_some(),
                 active_pid,
             },

@@ -9,7 +9,7 @@ use crate::ids::{LinkName, NodeName};
 use crate::lsn::Lsn;
 
 /// Where the link's stream goes on, or why it cannot.
-pub fn judge(pair: &Pair) -> Result<Lsn, Finding> {
+pub fn judge(pair: &Pair) -> Result<Lsn, Box<Finding>> {
     let forward = (&pair.from, &pair.to, &pair.forward);
     let cause = match start(forward) {
         Ok(start) => return Ok(start),
@@ -21,11 +21,11 @@ pub fn judge(pair: &Pair) -> Result<Lsn, Finding> {
         to: pair.to.node.clone(),
     };
     let advice = advice(&link, &cause, backward.as_ref());
-    Err(Finding {
+    Err(Box::new(Finding {
         link,
         cause,
         advice,
-    })
+    }))
 }
 
 /// What to do, by what both directions say.

@@ -62,7 +62,7 @@ fn pair() -> Pair {
 fn finding(change: impl Fn(&mut Pair)) -> Finding {
     let mut changed = pair();
     change(&mut changed);
-    judge(&changed).unwrap_err()
+    *judge(&changed).unwrap_err()
 }
 
 fn copies_from(change: impl Fn(&mut Pair)) -> String {

@@ -569,7 +569,7 @@ impl Applying {
         }
         LinkError::Apply {
             node: self.options.link.to.clone(),
-            source,
+            source: Box::new(source),
         }
     }
 }

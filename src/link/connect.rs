@@ -122,13 +122,13 @@ pub(super) async fn connect(context: &LinkContext, streaming: bool) -> Result<Re
     looked.map_err(catalog_at(&source.name))?;
     let secret = read_secret(&source_control).await;
     let secret = secret.map_err(|error| not_set_up(source, error))?;
-    let begun = flush_state(target, &target_control, position).await?;
+    let flushed_then = flush_state(target, &target_control, position).await?;
     let (reading, stream) = open_stream(context, &source_control, (position, streaming)).await?;
     // The slot is ours now; until then it may have become another one of the same name, and the
     // server begins where the slot does, whatever it is asked for.
     let begun_at = read_slot(context, &source_control, &slot).await?;
     let begins = check_slot(&context.link, (&slot, begun_at.as_ref()), position);
-    begins.map_err(|cause| Finding::of_slot(&context.link, cause))?;
+    begins.map_err(|cause| Box::new(Finding::of_slot(&context.link, cause)))?;
     let identity = Checkpoint {
         position,
         target_system_id: target_server.system_id,
@@ -147,7 +147,7 @@ pub(super) async fn connect(context: &LinkContext, streaming: bool) -> Result<Re
         stream,
         applier,
         streaming,
-        begun,
+        begun: flushed_then,
         goal,
         seen,
         secret,
@@ -468,7 +468,7 @@ pub(super) async fn running_applier(
     let limited = applier.limit_lock_waits(LOCK_TIMEOUT_BESIDE_RUNNING).await;
     limited.map_err(|source| LinkError::Apply {
         node: node.name.clone(),
-        source,
+        source: Box::new(source),
     })?;
     Ok(applier)
 }

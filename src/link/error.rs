@@ -58,7 +58,7 @@ pub enum LinkError {
         /// The target.
         node: NodeName,
         /// Why.
-        source: ApplyError,
+        source: Box<ApplyError>,
     },
     /// A change could not be applied, and a person may let it go by.
     #[error("{}: {source}; the way past it, without this change: `{}`", .link.to, skip_command(.link, *.commit, .source.table()))]
@@ -75,7 +75,7 @@ pub enum LinkError {
     Running(String),
     /// History is broken.
     #[error(transparent)]
-    History(#[from] Finding),
+    History(#[from] Box<Finding>),
     /// `init` has not been run, or only in part.
     #[error("{node} has no {what}: run `mmrepl init`")]
     NotSetUp {
@@ -140,8 +140,7 @@ impl Retryable for LinkError {
         match self {
             Self::Node { source, .. } => source.retry_class(),
             Self::Catalog { source, .. } => source.retry_class(),
-            Self::Apply { source, .. } => source.retry_class(),
-            Self::Change { source, .. } => source.retry_class(),
+            Self::Apply { source, .. } | Self::Change { source, .. } => source.retry_class(),
             Self::Schema { source, .. } => source.retry_class(),
             Self::Decode { .. }
             | Self::Assemble { .. }
@@ -160,8 +159,7 @@ impl Retryable for LinkError {
         match self {
             Self::Node { source, .. } => source.sqlstate(),
             Self::Catalog { source, .. } => source.sqlstate(),
-            Self::Apply { source, .. } => source.sqlstate(),
-            Self::Change { source, .. } => source.sqlstate(),
+            Self::Apply { source, .. } | Self::Change { source, .. } => source.sqlstate(),
             Self::Schema { source, .. } => source.sqlstate(),
             Self::Advised { source, .. } => source.sqlstate(),
             _ => None,
@@ -197,8 +195,7 @@ impl LinkError {
     /// The table the error is about.
     pub fn relation(&self) -> Option<&str> {
         match self {
-            Self::Apply { source, .. } => source.table(),
-            Self::Change { source, .. } => source.table(),
+            Self::Apply { source, .. } | Self::Change { source, .. } => source.table(),
             Self::Advised { source, .. } => source.relation(),
             _ => None,
         }

@@ -203,7 +203,7 @@ fn finding(link: &LinkName, mut pair: Pair, local: &Stores) -> Option<Finding> {
             began: known.began,
         }));
     }
-    judge(&pair).err()
+    judge(&pair).err().map(|finding| *finding)
 }
 
 fn evidence(
