@@ -209,10 +209,13 @@ async fn applied(client: &Client) -> Result<Vec<Applied>, MigrateError> {
         checksum: row.get(1),
         version: row.get(2),
     };
-    if rows.is_empty() {
-        return remarked(client).await;
+    let mut all: Vec<Applied> = rows.iter().map(applied).collect();
+    for table in remarked(client).await? {
+        if !all.iter().any(|there| there.name == table.name) {
+            all.push(table);
+        }
     }
-    Ok(rows.iter().map(applied).collect())
+    Ok(all)
 }
 
 /// What begins the remark on schema `mmrepl`; the last file of tables follows.
@@ -225,7 +228,8 @@ fn remark() -> String {
     format!("comment on schema mmrepl is '{REMARK}{last}'")
 }
 
-/// The tables that are there although nothing is on record. Functions run again.
+/// The tables that are there even where nothing is on record. Functions have no such remark: they
+/// run again.
 async fn remarked(client: &Client) -> Result<Vec<Applied>, MigrateError> {
     let sql = "select coalesce(pg_catalog.obj_description(n.oid, 'pg_namespace'), '')
         from pg_catalog.pg_namespace n where n.nspname = 'mmrepl'";

@@ -118,7 +118,7 @@ async fn no_row_lost(majors: &[u32]) {
     let mut cluster = Cluster::running_with(ClusterOptions::majors(majors), SCHEMA).await;
     cluster.wait_streaming().await;
     cluster.allow_error("23514");
-    cluster.allow_error("not yet");
+    cluster.allow_error("no_commit()");
     error_in_a_statement(&cluster).await;
     failed_commit(&cluster).await;
     terminated_apply_sessions(&cluster).await;
@@ -176,7 +176,7 @@ async fn failed_commit(cluster: &Cluster) {
         .await;
     write_twenty(cluster.east(), 200).await;
     cluster
-        .wait_reason(("east", "west"), &["blocked", "retrying"], "not yet")
+        .wait_reason(("east", "west"), &["blocked", "retrying"], "no_commit()")
         .await;
     restart_apply(cluster.west()).await;
     cluster.west().sql("drop trigger no_commit on t").await;
