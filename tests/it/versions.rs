@@ -508,7 +508,7 @@ async fn a_table_may_change_its_rule() {
         .await;
     assert_eq!(value(&cluster).await, "w again");
     cluster.stop_daemons();
-    cluster.mmrepl_ok(&["drop", "--yes"]).await;
+    cluster.mmrepl_ok(&["drop", "--yes", "--discard"]).await;
     let ours = "select (select count(*) from pg_attribute where attname like 'mmrepl%'
             and not attisdropped)
         + (select count(*) from pg_trigger where tgname like 'mmrepl%')";
