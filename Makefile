@@ -26,15 +26,15 @@ test: servers lint
 		case " $$majors" in *' 14 '*) ;; *) echo '*** Everything passed, PostgreSQL 14 left out ***' ;; esac
 
 # The long forms: 200 faults, a minute of pgbench at scale 10, 2 million rows, 5000 tables, 10,000
-# edits in turn and as many at once; each trouble looked at for a minute; millions of histories in
+# edits in turn and as many at once; each trouble looked at for a minute; 100 acts of operators; millions of histories in
 # the model.
 soak: servers
 	MMREPL_MODEL_HISTORIES=1000000 MMREPL_MODEL_EXHAUSTIVE=1 $(CARGO) test --release --test model
 	MMREPL_CHAOS_FAULTS=$${MMREPL_CHAOS_FAULTS:-200} MMREPL_PGBENCH_SECONDS=60 MMREPL_LARGE=1 \
-		MMREPL_TRUTH_SECONDS=60 \
+		MMREPL_TRUTH_SECONDS=60 MMREPL_OPERATOR_ACTS=100 \
 		MMREPL_CONFLICT_ROUNDS=10000 MMREPL_CONFLICT_EDITS=10000 \
 		RUST_TEST_THREADS=1 $(CARGO) test --release --all-features --test it -- \
-		--nocapture chaos:: pgbench:: large:: truth:: truth_setup:: \
+		--nocapture chaos:: operators:: pgbench:: large:: truth:: truth_setup:: \
 		back_and_forth_edits_are_no_conflict::pg19 every_concurrent_edit_is_recorded::pg19
 
 # The same backlogs through the server's own subscription, pglogical and mmrepl, then latency, rates, a slow

@@ -327,21 +327,25 @@ async fn mend(cluster: &mut Cluster, told: String) {
     start_over(cluster).await;
 }
 
-/// Runs a command as it was advised; where it says that daemons run, once more without them.
+/// Runs a command as it was advised, then whatever its refusal advises, without the daemons where
+/// that is asked for. Gives the last refusal; nothing where a command succeeded.
 async fn follow(cluster: &mut Cluster, command: &[String]) -> String {
-    let words: Vec<&str> = command.iter().map(String::as_str).collect();
-    let mut said = run(cluster, &words).await;
-    if said.contains("daemon") && !said.is_empty() {
-        cluster.stop_daemons_quietly();
+    let (mut command, mut stopped) = (command.to_vec(), false);
+    let mut said = String::new();
+    for _ in 0..TRIES {
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
         said = run(cluster, &words).await;
-        if let Some(next) = advised(&said) {
-            let words: Vec<&str> = next.iter().map(String::as_str).collect();
-            said = run(cluster, &words).await;
+        if said.contains("stop the daemon") && !stopped {
+            cluster.stop_daemons_quietly();
+            stopped = true;
+        } else if let Some(next) = advised(&said).filter(|next| *next != command) {
+            command = next;
+        } else {
+            break;
         }
+    }
+    if stopped {
         cluster.start_daemons();
-    } else if let Some(next) = advised(&said) {
-        let words: Vec<&str> = next.iter().map(String::as_str).collect();
-        said = run(cluster, &words).await;
     }
     said
 }
