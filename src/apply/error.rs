@@ -166,7 +166,13 @@ impl ApplyError {
 
     /// Whether leaving the change out is a way past it: not where another command is the way.
     pub fn may_be_skipped(&self) -> bool {
-        !matches!(self, Self::Rewritten { .. })
+        !matches!(self, Self::Rewritten { .. }) && !self.lacks_identity()
+    }
+
+    /// Whether the target's table has lost its replica identity, without which the server refuses
+    /// every update (SQLSTATE 55000, which stands for other things too).
+    pub fn lacks_identity(&self) -> bool {
+        self.sqlstate() == Some("55000") && self.to_string().contains("replica identity")
     }
 
     /// The table the error is about.

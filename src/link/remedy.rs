@@ -36,6 +36,12 @@ pub(super) async fn advised(context: &LinkContext, error: LinkError) -> LinkErro
 
 async fn find(context: &LinkContext, table: &str, error: &LinkError) -> Option<String> {
     let (node, state) = (&context.target, error.sqlstate());
+    if matches!(error, LinkError::Apply { source, .. } if source.lacks_identity()) {
+        let name = &node.name;
+        return Some(format!(
+            "`mmrepl init` gives {table} on {name} its replica identity back"
+        ));
+    }
     let hidden = state.is_some_and(|state| HIDDEN.contains(&state));
     if !hidden && !may_be_by_search_path(state) {
         return None;

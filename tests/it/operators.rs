@@ -308,7 +308,11 @@ fn advised(text: &str) -> Option<Vec<String>> {
     let start = text.find("`mmrepl ")? + 1;
     let command = &text[start..start + text[start..].find('`')?];
     let words = command.split_whitespace().skip(1);
-    Some(words.map(str::to_owned).collect())
+    Some(
+        words
+            .map(|word| word.trim_matches('\'').to_owned())
+            .collect(),
+    )
 }
 
 /// Follows what is said until all is well and equal: the command that is advised, with the daemons
