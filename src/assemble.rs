@@ -255,11 +255,7 @@ impl Assembler {
                 xid,
             } => {
                 self.idle("Begin")?;
-                let header = TxHeader {
-                    final_lsn,
-                    commit_time,
-                    xid,
-                };
+                let header = TxHeader::committed(final_lsn, commit_time, xid);
                 self.state = State::Plain {
                     builder: Builder::new(header),
                     from: From::Here,
@@ -271,11 +267,7 @@ impl Assembler {
                 end_lsn,
                 commit_time,
             } => {
-                let found = TxHeader {
-                    final_lsn: commit_lsn,
-                    commit_time,
-                    xid: 0,
-                };
+                let found = TxHeader::committed(commit_lsn, commit_time, 0);
                 self.commit(
                     found,
                     TxEnd {
@@ -445,11 +437,7 @@ impl Assembler {
                 end_lsn,
                 commit_time,
             } => {
-                let header = TxHeader {
-                    final_lsn: commit_lsn,
-                    commit_time,
-                    xid,
-                };
+                let header = TxHeader::committed(commit_lsn, commit_time, xid);
                 return self.stream_commit(
                     header,
                     TxEnd {

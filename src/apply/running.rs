@@ -102,7 +102,7 @@ impl Applier {
         self.newest = header.commit_time;
         self.witness = Witness {
             xid: header.xid,
-            time: header.commit_time,
+            time: header.kept_time,
         };
         self.position.sent = position;
         let committed = self.commit(end, seen).await?;

@@ -207,6 +207,6 @@ pub(super) fn witness(pieces: &[Piece]) -> Witness {
     let last = pieces.last().map(|piece| piece.header);
     last.map_or_else(Witness::default, |header| Witness {
         xid: header.xid,
-        time: header.commit_time,
+        time: header.kept_time,
     })
 }

@@ -14,20 +14,29 @@ use crate::lsn::Lsn;
 pub struct TxHeader {
     /// Where its commit record starts on the source.
     pub final_lsn: Lsn,
-    /// When it committed, by the source's clock.
+    /// When it committed, by the source's clock; what its rows are judged by.
     pub commit_time: CommitTime,
+    /// The commit time that the source keeps of it and answers to `pg_xact_commit_timestamp`.
+    /// It differs from `commit_time` for a transaction that came from outside of the cluster.
+    pub kept_time: CommitTime,
     /// Its number on the source.
     pub xid: u32,
 }
 
 impl TxHeader {
-    /// Of a transaction that is still running: it will commit after everything known by now.
-    pub(super) const fn running(xid: u32) -> Self {
+    /// Of transaction `xid`, whose commit record starts at `final_lsn`.
+    pub const fn committed(final_lsn: Lsn, commit_time: CommitTime, xid: u32) -> Self {
         Self {
-            final_lsn: Lsn::MAX,
-            commit_time: CommitTime::MAX,
+            final_lsn,
+            commit_time,
+            kept_time: commit_time,
             xid,
         }
+    }
+
+    /// Of a transaction that is still running: it will commit after everything known by now.
+    pub(super) const fn running(xid: u32) -> Self {
+        Self::committed(Lsn::MAX, CommitTime::MAX, xid)
     }
 
     /// Of a transaction that came here from outside of the cluster: it has the commit time of the

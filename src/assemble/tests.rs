@@ -256,11 +256,7 @@ fn a_small_transaction_is_one_piece() {
     };
     assert!(!assembler.in_transaction());
     assert!(piece.first && piece.changes.len() == 3);
-    let header = TxHeader {
-        final_lsn: lsn(7),
-        commit_time: time(7),
-        xid: 7,
-    };
+    let header = TxHeader::committed(lsn(7), time(7), 7);
     assert_eq!((piece.header, piece.end), (header, Some(end(7))));
     assert_eq!(piece.bytes, 3 * (1 + 4 + 1 + 2 + 1 + 4 + 1));
 }

@@ -351,15 +351,21 @@ async fn a_server_that_an_older_version_has_set_up_is_named() {
     cluster.wait_streaming().await;
     cluster.allow_error("this version");
     cluster.take_daemon("east").terminate();
+    let remark = "select obj_description('mmrepl'::regnamespace, 'pg_namespace')";
+    let remark = cluster.west().value(remark).await;
     let take = "create table kept as select * from mmrepl.migration where file like 'tables/003%';
-        delete from mmrepl.migration where file like 'tables/003%'";
+        delete from mmrepl.migration where file like 'tables/003%';
+        comment on schema mmrepl is null";
     cluster.west().sql(take).await;
     cluster.start_daemon("east");
     let reason = "west has no schema mmrepl of this version: run `mmrepl init`";
     let link = ("east", "west");
     cluster.wait_reason(link, &["blocked"], reason).await;
-    let give = "insert into mmrepl.migration select * from kept; drop table kept";
-    cluster.west().sql(give).await;
+    let give = format!(
+        "insert into mmrepl.migration select * from kept; drop table kept;
+         comment on schema mmrepl is '{remark}'"
+    );
+    cluster.west().sql(&give).await;
     cluster.wait_streaming().await;
 }
 

@@ -242,11 +242,7 @@ impl Node {
         let position = u64::try_from(self.wal.len()).expect("a short WAL") * 16 + 16;
         let (commit_lsn, end_lsn) = (Lsn::new(position), Lsn::new(position + 8));
         self.wal.push(Piece {
-            header: TxHeader {
-                final_lsn: commit_lsn,
-                commit_time: CommitTime::from_postgres_micros(time),
-                xid: 1,
-            },
+            header: TxHeader::committed(commit_lsn, CommitTime::from_postgres_micros(time), 1),
             first: true,
             changes,
             bytes: 0,
