@@ -16,6 +16,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::emptied::push_no_newer_truncates;
 use super::error::ApplyError;
 use super::floors::Floors;
 use super::group::{Entry, RowChange, Segment};
@@ -100,6 +101,7 @@ impl Sending<'_> {
         self.telling.extend(copies.filter_map(|(statement, place)| {
             Some((place, Telling::NoCopy(Arc::clone(statement.copied_into()?))))
         }));
+        push_no_newer_truncates(batch, entries)?;
         let rows = entries.iter().filter_map(Entry::row);
         push_tombstones(batch, rows.filter(|row| row.leaves_version()))?;
         for target in plan.inserted_into() {

@@ -175,6 +175,8 @@ pub struct WholeRowChange {
     pub new: Option<Tuple>,
     /// Commit time.
     pub time: CommitTime,
+    /// What the source had seen.
+    pub seen: Arc<Seen>,
 }
 
 /// One thing to write.
@@ -215,7 +217,7 @@ pub fn entries_of(
         target.map.check_missing(new)?;
     }
     if target.map.key.is_none() {
-        let whole = whole_row(change, target, stamp.time).map(Entry::WholeRow);
+        let whole = whole_row(change, target, stamp).map(Entry::WholeRow);
         return Ok(whole.into_iter().collect());
     }
     let row = |key, made, op, rank| {
@@ -285,7 +287,7 @@ fn whole(old: Option<&OldImage>) -> Option<Tuple> {
     }
 }
 
-fn whole_row(change: &Change, target: &Arc<Target>, time: CommitTime) -> Option<WholeRowChange> {
+fn whole_row(change: &Change, target: &Arc<Target>, stamp: &Stamp) -> Option<WholeRowChange> {
     let image = |old: &OldImage| match old {
         OldImage::Key(tuple) | OldImage::Full(tuple) => tuple.clone(),
     };
@@ -303,7 +305,8 @@ fn whole_row(change: &Change, target: &Arc<Target>, time: CommitTime) -> Option<
         target: Arc::clone(target),
         old,
         new,
-        time,
+        time: stamp.time,
+        seen: Arc::clone(&stamp.seen),
     })
 }
 

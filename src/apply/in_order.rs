@@ -35,7 +35,13 @@ impl Applier {
         match entry {
             Entry::Row(row) if row.target.has_rivals() => self.settle_unique(row).await,
             Entry::Row(row) => self.settle(&[row], Own::Older).await.map(drop),
-            Entry::WholeRow(change) => self.write_whole_row(change).await,
+            Entry::WholeRow(change) => {
+                let entry = std::slice::from_ref(entry);
+                if self.not_emptied(entry).await?.is_empty() {
+                    return Ok(());
+                }
+                self.write_whole_row(change).await
+            }
         }
     }
 }

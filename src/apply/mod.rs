@@ -34,6 +34,7 @@ mod copy;
 mod crossing;
 mod custom;
 mod decide;
+mod emptied;
 mod error;
 mod fetch;
 mod floors;

@@ -22,6 +22,7 @@ fn change(target: &Arc<Target>, old: Option<u8>, new: Option<u8>) -> Entry {
         old: old.map(tuple),
         new: new.map(tuple),
         time: CommitTime::from_postgres_micros(0),
+        seen: Arc::default(),
     })
 }
 

@@ -22,6 +22,7 @@ struct Attempted<'a> {
 impl Applier {
     /// Writes the rows of a segment, then settles those that were not taken.
     pub(super) async fn write_rows(&mut self, entries: &[Entry]) -> Result<(), ApplyError> {
+        let entries = &*self.not_emptied(entries).await?;
         let plan = plan(entries, &mut self.copies, false);
         let Attempted {
             pushed,

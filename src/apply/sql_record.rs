@@ -65,6 +65,20 @@ pub(super) fn record(map: &TableMap, guard: &Guard, rule: &str, origin_of_rival:
     )
 }
 
+/// Records a row of a table without a key that a truncate takes. Parameters: `$1` source, `$2`
+/// target, `$3` kind, `$4` outcome, `$5` and `$6` names and values of the row, `$7` its time, `$8`
+/// and `$9` time and node of the truncate.
+pub(super) fn record_without_key(map: &TableMap, guard: &Guard, origin_of_rival: &str) -> String {
+    let (schema, table) = (literal(&map.table.schema), literal(&map.table.name));
+    format!(
+        "insert into mmrepl.conflict ({COLUMNS}) \
+         select $1, $2, {schema}, {table}, null, null, $3, 'last_write_wins', $4, \
+         $5::text[], $6::text[], $7::timestamptz, {}, \
+         null, null, $8::timestamptz, $9, {origin_of_rival}",
+        guard.origin,
+    )
+}
+
 /// The row that the target holds for the key, in the table or kept aside.
 fn held(map: &TableMap) -> String {
     let mut held = format!(
@@ -85,8 +99,8 @@ fn held(map: &TableMap) -> String {
     held
 }
 
-/// The number of the origin of node `$10`, for [`record`].
-pub(super) fn origin_of_rival(third: &[(u32, String)]) -> String {
+/// The number of the origin of the node that a parameter names.
+pub(super) fn origin_of_rival(third: &[(u32, String)], parameter: &str) -> String {
     if third.is_empty() {
         return "0".to_owned();
     }
@@ -94,7 +108,7 @@ pub(super) fn origin_of_rival(third: &[(u32, String)]) -> String {
         .iter()
         .map(|(id, node)| format!("when {} then {id}", literal(node)))
         .collect();
-    format!("case $10::text {} else 0 end", cases.join(" "))
+    format!("case {parameter}::text {} else 0 end", cases.join(" "))
 }
 
 /// "The row `t` was written by another node, and the source of the truncate did not know it".

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::binary;
+use super::emptied;
 use super::guard::Guard;
 use super::mapping::TableMap;
 use super::pending;
@@ -86,6 +87,14 @@ pub enum Statement {
     DropOlderShadows,
     /// Keep when the source wrote rows, where their transaction is stamped with another time.
     SourceTimes,
+    /// Keep truncates away.
+    HoldTable,
+    /// When the table was emptied last.
+    Truncates,
+    /// Whether the table was emptied after a time.
+    NewerTruncate,
+    /// Record a row that a truncate takes, of a table without a key.
+    RecordTaken,
     /// Copy rows whose values are in binary form.
     CopyBinary,
     /// Fail where a column is not of the type that it was; keeps it as it is from there on.
@@ -196,7 +205,7 @@ impl Target {
             Statement::DeletesAbove => sql::deletes_above(map, guard, versions),
             Statement::StillThere => set_sql::still_there(map),
             Statement::Record => {
-                let origin = sql_record::origin_of_rival(&self.third);
+                let origin = sql_record::origin_of_rival(&self.third, "$10");
                 sql_record::record(map, guard, versions.rule().name(), &origin)
             }
             Statement::Pend => pending::pend(map),
@@ -218,6 +227,10 @@ impl Target {
             Statement::NewerShadows => sql_unique::newer_shadows(map),
             Statement::DropOlderShadows => sql_unique::drop_older_shadows(map),
             Statement::SourceTimes => source_times::keep(map),
+            Statement::HoldTable => emptied::hold(map),
+            Statement::Truncates => emptied::truncates(map, guard),
+            Statement::NewerTruncate => emptied::newer_truncate(map, guard),
+            Statement::RecordTaken => emptied::record(map, guard, &self.third),
             Statement::CopyBinary => set_sql::copy(map) + " (format binary)",
             Statement::ExpectTypes => set_sql::expect_types(map),
         }

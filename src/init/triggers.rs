@@ -211,13 +211,16 @@ pub(super) struct KeyIndex {
     pub(super) columns: String,
 }
 
-/// What a published table must have; nothing where there is no key to remember.
+/// What a published table must have. Where there is no key to remember, truncates still are.
 pub(super) fn of_table(
     table: &Table,
     in_row: Option<&InRow>,
     index: Option<&KeyIndex>,
 ) -> Vec<Wanted> {
-    let (Some(key), Some(index)) = (&table.key, index) else {
+    let Some(key) = &table.key else {
+        return truncates(table);
+    };
+    let Some(index) = index else {
         return Vec::new();
     };
     let mut wanted = of_key(table, key, in_row);
@@ -442,7 +445,7 @@ fn keeper(in_row: &InRow) -> Wanted {
     }
 }
 
-/// What every partition under a published table with a key must have of its own. It turns an
+/// What every partition under a published table must have of its own. It turns an
 /// application's truncate of a partition into deletes; an applied truncate is of whole tables.
 pub(super) fn of_partition() -> Wanted {
     let scope = format!(" for each statement when {}", not_applying());
