@@ -56,6 +56,7 @@ pub mod init;
 pub mod lineage;
 pub mod link;
 pub mod local;
+pub mod lock_wait;
 pub mod lsn;
 pub mod metrics;
 pub mod migrate;

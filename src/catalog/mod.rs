@@ -7,6 +7,7 @@ pub mod foreign;
 pub mod indexed;
 pub mod key_text;
 pub mod link_control;
+pub mod lock_waits;
 pub mod names;
 pub mod parameter;
 pub mod position;

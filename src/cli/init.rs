@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::waiting::watched;
 use super::{ConfigArg, FAILED, output};
 use crate::check::{Problem, Severity};
 use crate::ids::NodeName;
@@ -41,7 +42,7 @@ pub async fn run(args: &InitArgs) -> ExitCode {
         copy_from: args.copy_from.clone(),
     };
     let result = match args.config.load() {
-        Ok(config) => crate::init::init(&config, &options, &mut progress).await,
+        Ok(config) => watched(&config, crate::init::init(&config, &options, &mut progress)).await,
         Err(error) => Err(InitError::Config(error)),
     };
     if args.json {
@@ -93,6 +94,10 @@ impl Progress for Printer {
                 output::line(&format!("    {};", sql.replace('\n', "\n    ")));
             }
         }
+    }
+
+    fn waiting(&mut self, sentence: &str) {
+        output::waiting(sentence);
     }
 
     fn problem(&mut self, problem: &Problem) {

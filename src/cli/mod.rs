@@ -13,6 +13,7 @@ pub mod rewritten;
 pub mod run;
 pub mod skip;
 pub mod status;
+mod waiting;
 
 use std::fmt::Display;
 use std::path::PathBuf;

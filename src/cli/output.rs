@@ -50,6 +50,18 @@ pub(super) fn error(sentence: &dyn Display) {
     }
 }
 
+/// Says on standard error what a command waits for. With `--json` it is an object on a line of its
+/// own, and standard output keeps its one object.
+pub(super) fn waiting(sentence: &str) {
+    let line = if are_errors_json() {
+        serde_json::json!({ "waiting": sentence }).to_string()
+    } else {
+        format!("mmrepl: {}", text::visible_lines(sentence))
+    };
+    // Nobody reads it; the command goes on all the same.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// Prints a JSON value on one line.
 pub(super) fn json(value: &serde_json::Value) {
     print(&value.to_string());

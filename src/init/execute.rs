@@ -132,8 +132,8 @@ async fn make_links_with(
         let session = work.session(&node);
         if work.options.copy_from.as_ref() == Some(&node) {
             overwrite::lock_all(work, &node, locked).await?;
-            wait_for_peers(work, &node, made).await?;
-            overwrite::wait_delivered(work, &node, locked).await?;
+            wait_for_peers(work, &node, made, progress).await?;
+            overwrite::wait_delivered(work, &node, locked, progress).await?;
             stamp = Some(copy::clock(session).await?);
         }
         let links: Vec<&LinkWork> = work
@@ -189,6 +189,7 @@ async fn wait_for_peers(
     work: &Work<'_>,
     node: &NodeName,
     made: &[MadeSlots],
+    progress: &mut dyn Progress,
 ) -> Result<(), InitError> {
     for slots in made {
         let link = LinkName {
@@ -197,7 +198,7 @@ async fn wait_for_peers(
         };
         let remade = work.plan.links.iter().any(|work| work.link == link);
         if let Some((_, start)) = slots.starts.first().filter(|_| !remade) {
-            overwrite::wait_for(work, &link, *start).await?;
+            overwrite::wait_for(work, &link, *start, progress).await?;
         }
     }
     Ok(())

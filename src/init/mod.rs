@@ -77,6 +77,8 @@ pub trait Progress: Send {
     fn step(&mut self, step: &Step);
     /// A finding of the preflight.
     fn problem(&mut self, problem: &Problem);
+    /// What `init` waits for, once it has waited for a while.
+    fn waiting(&mut self, sentence: &str);
 }
 
 /// Sets the cluster up or completes it. Returns whether anything was (or would be) changed.

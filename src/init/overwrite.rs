@@ -24,6 +24,8 @@ use crate::lsn::Lsn;
 
 /// How long a copy waits for its source to apply what other nodes wrote before.
 const CATCH_UP_MAX: Duration = Duration::from_secs(60);
+/// A shorter wait is not worth a word.
+const TOLD_AFTER: Duration = Duration::from_secs(1);
 const CATCH_UP_POLL: Duration = Duration::from_millis(100);
 /// WAL without anything for a link after which its daemon moves the position; see `link`.
 const IDLE_WAL_BYTES: usize = 1024 * 1024 + 4096;
@@ -176,6 +178,7 @@ pub(super) async fn wait_delivered(
     work: &Work<'_>,
     from: &NodeName,
     locked: &[Locked],
+    progress: &mut dyn Progress,
 ) -> Result<(), InitError> {
     let kept = |link: &LinkName| work.plan.links.iter().all(|work| work.link != *link);
     for Locked { node, at } in locked {
@@ -195,7 +198,7 @@ pub(super) async fn wait_delivered(
                 position.map(|position| position.end_lsn)
             };
             if let Some(point) = point {
-                wait_for(work, &link, point).await?;
+                wait_for(work, &link, point, progress).await?;
             }
         }
     }
@@ -208,10 +211,11 @@ pub(super) async fn wait_for(
     work: &Work<'_>,
     link: &LinkName,
     point: Lsn,
+    progress: &mut dyn Progress,
 ) -> Result<(), InitError> {
     let target = work.session(&link.to);
     let began = Instant::now();
-    let mut nudged = false;
+    let (mut nudged, mut told) = (false, false);
     loop {
         let position = read_position(&target.client, &link.from).await;
         let position = position.map_err(InitError::catalog(target.name()))?;
@@ -224,6 +228,15 @@ pub(super) async fn wait_for(
         if !nudged {
             nudge(work, link).await?;
             nudged = true;
+        }
+        if !told && began.elapsed() > TOLD_AFTER {
+            told = true;
+            progress.waiting(&format!(
+                "{}: waiting until link {link} has delivered what {} had written, for {} s at most",
+                link.to,
+                link.from,
+                CATCH_UP_MAX.as_secs()
+            ));
         }
         if began.elapsed() > CATCH_UP_MAX {
             return Err(InitError::Behind {

@@ -19,7 +19,6 @@ mod connect;
 mod dispatch;
 mod error;
 mod foreign;
-mod lock_wait;
 mod nap;
 mod other_daemon;
 mod probe;

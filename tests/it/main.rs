@@ -70,4 +70,5 @@ mod unique;
 mod unique_cases;
 mod upgraded_server;
 mod versions;
+mod waiting;
 mod workers;

@@ -1,4 +1,5 @@
-//! The sentence that says which lock a link waits for, and who holds it since when. Pure.
+//! The sentence that says which lock a session of ours waits for, and who holds it since when.
+//! Pure; `catalog::lock_waits` asks the server.
 
 use std::fmt::Write as _;
 
@@ -6,22 +7,24 @@ use crate::commit_time::CommitTime;
 use crate::ids::NodeName;
 use crate::text;
 
-/// A lock that a session of the link waits for.
+/// A lock that a session of ours waits for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct LockWait {
+pub struct LockWait {
     /// `relation`, `transactionid`, `tuple`, `advisory` …
     pub kind: String,
     /// `schema.table`, where the lock is on one or on one of its rows.
     pub table: Option<String>,
     /// Since when.
     pub since: Option<CommitTime>,
+    /// A slot is being made, which waits until every transaction that was open before has ended.
+    pub makes_slot: bool,
     /// Those that hold it, or wait for it before us.
     pub holders: Vec<Holder>,
 }
 
 /// Who holds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Holder {
+pub struct Holder {
     /// The server process; 0 for a prepared transaction.
     pub pid: i32,
     /// What it calls itself.
@@ -40,17 +43,37 @@ pub(super) struct Holder {
     pub waits: bool,
     /// The name of the prepared transaction.
     pub prepared: Option<String>,
+    /// Its database, where that is another one.
+    pub database: Option<String>,
+}
+
+impl LockWait {
+    /// Whether it is about what `other` is about, whatever has passed since.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let who = |wait: &Self| -> Vec<_> {
+            let holders = wait.holders.iter();
+            holders.map(|h| (h.pid, h.prepared.clone())).collect()
+        };
+        self.makes_slot == other.makes_slot && self.table == other.table && who(self) == who(other)
+    }
 }
 
 /// The sentence.
-pub(super) fn sentence(node: &NodeName, wait: &LockWait) -> String {
-    let mut words = format!("{node}: waiting for a lock{}", on_what(wait));
+pub fn sentence(node: &NodeName, wait: &LockWait) -> String {
+    let mut words = if wait.makes_slot {
+        format!(
+            "{node}: making a replication slot waits for the end of what was open before it began"
+        )
+    } else {
+        format!("{node}: waiting for a lock{}", on_what(wait))
+    };
     let holders: Vec<String> = wait.holders.iter().map(holder).collect();
     if holders.is_empty() {
         words.push_str(", whose holder the server does not tell");
     } else {
+        let held = if wait.makes_slot { ":" } else { " held by" };
         // Writing to a string cannot fail.
-        let _ = write!(words, " held by {}", holders.join(" and by "));
+        let _ = write!(words, "{held} {}", holders.join(" and by "));
     }
     if let Some(advice) = wait.holders.iter().find_map(advice) {
         let _ = write!(words, "; {advice} on {node} ends that");
@@ -69,12 +92,20 @@ fn on_what(wait: &LockWait) -> String {
 }
 
 fn holder(holder: &Holder) -> String {
-    if let Some(name) = &holder.prepared {
-        return format!("the prepared transaction '{}'", text::name(name));
+    match &holder.prepared {
+        Some(name) => format!(
+            "the prepared transaction '{}'{}{}",
+            text::name(name),
+            who(holder),
+            doing(holder)
+        ),
+        None if holder.pid == 0 => "a prepared transaction".to_owned(),
+        None => format!("process {}{}{}", holder.pid, who(holder), doing(holder)),
     }
-    if holder.pid == 0 {
-        return "a prepared transaction".to_owned();
-    }
+}
+
+/// ` (application psql, user app)`, as far as it is told.
+fn who(holder: &Holder) -> String {
     let mut who = Vec::new();
     let mut add = |what: &str, value: &Option<String>| {
         let value = value.as_deref().filter(|value| !value.is_empty());
@@ -83,12 +114,12 @@ fn holder(holder: &Holder) -> String {
     add("application ", &holder.application);
     add("user ", &holder.user);
     add("from ", &holder.address);
-    let who = if who.is_empty() {
+    add("database ", &holder.database);
+    if who.is_empty() {
         String::new()
     } else {
         format!(" ({})", who.join(", "))
-    };
-    format!("process {}{who}{}", holder.pid, doing(holder))
+    }
 }
 
 fn doing(holder: &Holder) -> String {
@@ -102,7 +133,11 @@ fn doing(holder: &Holder) -> String {
         }
     }
     if let Some(begun) = holder.begun {
-        let _ = write!(words, ", its transaction began {begun}");
+        let began = match holder.prepared {
+            Some(_) => "prepared",
+            None => "its transaction began",
+        };
+        let _ = write!(words, ", {began} {begun}");
     }
     words
 }
@@ -112,10 +147,12 @@ fn advice(holder: &Holder) -> Option<String> {
     let ours = holder.application.as_deref();
     let ours = ours.is_some_and(|name| name.starts_with("mmrepl "));
     match (&holder.prepared, holder.pid) {
-        (Some(name), _) => Some(format!(
-            "`rollback prepared '{}'`",
-            name.replace('\'', "''")
-        )),
+        (Some(name), _) => {
+            let name = name.replace('\'', "''");
+            Some(format!(
+                "`commit prepared '{name}'` or `rollback prepared '{name}'`"
+            ))
+        }
         (None, 0) => None,
         (None, _) if ours => None,
         (None, pid) => Some(format!("`select pg_terminate_backend({pid})`")),
@@ -152,6 +189,7 @@ mod tests {
             kind: kind.into(),
             table: Some("public.t".into()),
             since: Some(at(2)),
+            makes_slot: false,
             holders: holders.to_vec(),
         }
     }
@@ -171,11 +209,16 @@ mod tests {
     fn a_prepared_transaction_and_somebody_who_waits() {
         let prepared = Holder {
             prepared: Some("it's".into()),
+            user: Some("app".into()),
+            begun: Some(at(0)),
             ..Holder::default()
         };
         let words = told(&wait("relation", &[prepared]));
         assert!(
-            words.contains("on public.t held by the prepared transaction 'it's'"),
+            words.contains(
+                "on public.t held by the prepared transaction 'it's' (user app), prepared \
+                 2000-01-01T00:00:00.000000Z; `commit prepared 'it''s'` or"
+            ),
             "{words}"
         );
         assert!(
@@ -204,6 +247,21 @@ mod tests {
             ..idle()
         };
         assert!(!told(&wait("relation", &[ours])).contains("terminate"));
+    }
+
+    #[test]
+    fn a_slot_waits_for_transactions() {
+        let slot = LockWait {
+            makes_slot: true,
+            table: None,
+            ..wait("transactionid", &[idle()])
+        };
+        let words = told(&slot);
+        assert!(
+            words.contains("slot waits for the end of what was open before it began: process 4711"),
+            "{words}"
+        );
+        assert!(slot.is_like(&slot) && !slot.is_like(&wait("transactionid", &[idle()])));
     }
 
     #[test]
