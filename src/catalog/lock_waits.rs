@@ -21,7 +21,8 @@ with waits as (
   order by coalesce(l.waitstart, a.query_start) limit 1)
 select w.locktype, n.nspname::text || '.' || c.relname::text,
   (extract(epoch from coalesce(w.waitstart, w.query_start)) * 1000000)::int8 - 946684800000000,
-  b.pid, h.application_name, coalesce(h.usename, x.owner)::text, pg_catalog.host(h.client_addr), h.state,
+  b.pid, h.application_name, coalesce(h.usename, x.owner)::text,
+  pg_catalog.host(h.client_addr), h.state,
   (extract(epoch from h.state_change) * 1000000)::int8 - 946684800000000,
   (extract(epoch from coalesce(h.xact_start, x.prepared)) * 1000000)::int8 - 946684800000000,
   coalesce(h.wait_event_type = 'Lock', false),
