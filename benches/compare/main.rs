@@ -8,6 +8,10 @@
 //! `MMREPL_COMPARE_ONLY` (the beginning of a case's name) and `MMREPL_COMPARE_MAJOR` (of mmrepl and
 //! of the subscriptions; the newest found) change what is run. With `--write` the result replaces
 //! docs/comparison.md.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "an answer that is not as expected ends a bench"
+)]
 #![allow(clippy::print_stdout, missing_docs)]
 
 mod cases;

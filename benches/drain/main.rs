@@ -23,6 +23,10 @@
 //! Parts: `w1` to `w6` (backlogs), `workers/w1` … (several sessions), `mesh/w1` … (three nodes),
 //! `rtt/w1` … and `rtt/network` (far apart), `steady`, `rate`, `conflicts`; `none` only makes the
 //! document.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "an answer that is not as expected ends a bench"
+)]
 #![allow(clippy::print_stdout, missing_docs)]
 
 #[path = "../common/mod.rs"]

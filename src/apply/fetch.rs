@@ -135,8 +135,8 @@ impl Fetcher {
         batch.push(&sql, &parameters)?;
         let mut outcomes = batch.run().await.map_err(|failed| failed.error)?;
         let mut outcome = outcomes.pop().unwrap_or_default();
-        let snapshot = outcome.text(0, 0).unwrap_or_default().to_owned();
-        let found = outcome.text(0, 1) == Some("true");
+        let snapshot = outcome.get(0, 0, "what the source shows")?;
+        let found = outcome.flag(0, 1, "whether the source has a row")?;
         let row = outcome.rows.pop().filter(|_| found);
         Ok((snapshot, row.map(|mut row| row.split_off(2))))
     }

@@ -9,7 +9,7 @@ use crate::ids::{
     ClusterName, NodeName, OriginId, large_origin_name, origin_name, origin_names_beside,
     return_origin_name, worker_origin_name,
 };
-use crate::wire::Outcome;
+use crate::wire::{Outcome, WireError};
 
 /// The replication origins of one target server.
 #[derive(Debug, Clone)]
@@ -204,39 +204,50 @@ impl Origins {
     /// The version of a row from what the server says of it: microseconds and origin as text.
     ///
     /// A row that came here by other means than this cluster counts as written here.
-    pub fn version(&self, micros: Option<&[u8]>, origin: Option<&[u8]>) -> Option<Version> {
+    pub fn version(
+        &self,
+        micros: Option<&[u8]>,
+        origin: Option<&[u8]>,
+    ) -> Result<Option<Version>, WireError> {
+        let (Some(micros), Some(origin)) = (micros, origin) else {
+            return Ok(None);
+        };
         let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse::<i64>().ok();
-        let time = CommitTime::from_postgres_micros(number(micros?)?);
-        let id = OriginId(u32::try_from(number(origin?)?).ok()?);
+        let what = "when and by whom a row was written";
+        let unreadable = || WireError::Unreadable { what };
+        let time = CommitTime::from_postgres_micros(number(micros).ok_or_else(unreadable)?);
+        let id = number(origin).and_then(|id| u32::try_from(id).ok());
+        let id = OriginId(id.ok_or_else(unreadable)?);
         let further = || self.again.get(&id).or_else(|| self.beside.get(&id));
         let known = self.by_id.get(&id).or_else(further);
         let node = known.unwrap_or(&self.target).clone();
-        Some(Version { time, node })
+        Ok(Some(Version { time, node }))
     }
 }
 
 impl Origins {
     /// Rows or tombstones as statements tell their versions: micros, origin, the version in the
     /// row.
-    pub(super) fn held(&self, outcome: &Outcome) -> Vec<Held> {
+    pub(super) fn held(&self, outcome: &Outcome) -> Result<Vec<Held>, WireError> {
         let held = |row: usize| {
             let column = |column| outcome.text(row, column).map(str::as_bytes);
-            Held {
+            Ok(Held {
                 rank: Rank::read(column(2)),
-                version: self.version(column(0), column(1)),
-            }
+                version: self.version(column(0), column(1))?,
+            })
         };
         (0..outcome.rows.len()).map(held).collect()
     }
 
     /// The version of a shadow from what `sql_unique::lock_shadow` says of it: microseconds and the
     /// node's name.
-    pub(super) fn kept_version(shadow: &Outcome) -> Option<Version> {
-        let micros: i64 = shadow.text(0, 0)?.parse().ok()?;
-        Some(Version {
+    pub(super) fn kept_version(shadow: &Outcome) -> Result<Option<Version>, WireError> {
+        let micros = shadow.optional(0, 0, "when a row kept aside was written")?;
+        let node: NodeName = shadow.get(0, 1, "by whom a row kept aside was written")?;
+        Ok(micros.map(|micros| Version {
             time: CommitTime::from_postgres_micros(micros),
-            node: shadow.text(0, 1)?.parse().ok()?,
-        })
+            node,
+        }))
     }
 }
 
@@ -246,6 +257,10 @@ mod tests {
 
     fn node(name: &str) -> NodeName {
         name.parse().unwrap()
+    }
+
+    fn written(origins: &Origins, id: &[u8]) -> Version {
+        origins.version(Some(b"7"), Some(id)).unwrap().unwrap()
     }
 
     fn origins(source: &str, target: &str) -> Origins {
@@ -291,7 +306,7 @@ mod tests {
         assert_eq!(guard.again, vec![(7, 2), (8, 3), (9, 0)]);
         assert_eq!(guard.stronger, vec![0, 3, 8, 9]);
         assert_eq!(guard.others, vec![1, 3]);
-        let written_by = |id: &[u8]| origins.version(Some(b"7"), Some(id)).unwrap().node;
+        let written_by = |id: &[u8]| written(&origins, id).node;
         assert_eq!((written_by(b"7"), written_by(b"9")), (node("c"), node("m")));
     }
 
@@ -319,7 +334,7 @@ mod tests {
         let origins = Origins::of_server(&"shop".parse().unwrap(), &nodes, ends, &ids);
         assert_eq!(origins.guard().unwrap().again, vec![(7, 2), (8, 2), (9, 2)]);
         for id in [b"8", b"9"] {
-            let written = origins.version(Some(b"7"), Some(id)).unwrap();
+            let written = written(&origins, id);
             assert_eq!(written.node, node("c"));
         }
         let large = origins.clone().holding_large().unwrap();
@@ -332,9 +347,21 @@ mod tests {
     #[test]
     fn versions_name_the_node() {
         let origins = origins("c", "m");
-        let written_by = |id: &[u8]| origins.version(Some(b"7"), Some(id)).unwrap().node;
+        let written_by = |id: &[u8]| written(&origins, id).node;
         assert_eq!(written_by(b"0"), node("m"));
         assert_eq!(written_by(b"3"), node("z"));
-        assert_eq!(origins.version(None, None), None);
+        assert_eq!(origins.version(None, None).unwrap(), None);
+        let error = origins.version(Some(b"soon"), Some(b"3")).unwrap_err();
+        assert!(matches!(error, WireError::Unreadable { .. }), "{error}");
+        let kept = |micros: Option<&'static [u8]>, node: &'static [u8]| {
+            let row = [micros, Some(node)].map(|value| value.map(bytes::Bytes::from_static));
+            Origins::kept_version(&Outcome {
+                affected: 1,
+                rows: vec![row.to_vec()],
+            })
+        };
+        assert_eq!(kept(Some(b"7"), b"z").unwrap().unwrap().node, node("z"));
+        assert_eq!(kept(None, b"z").unwrap(), None);
+        assert!(kept(Some(b"soon"), b"z").is_err() && kept(Some(b"7"), b"").is_err());
     }
 }

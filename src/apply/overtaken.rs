@@ -128,10 +128,11 @@ impl Applier {
                 let row = rows.get(number.wrapping_sub(1));
                 row.ok_or(WireError::Unreadable { what })
             });
-            let row = row.map_err(|source| ApplyError::target(source, None))?;
+            let failed = |source| ApplyError::target(source, None);
+            let row = row.map_err(failed)?;
             let held = Held {
                 rank: Rank::read(column(3)),
-                version: self.origins.version(column(1), column(2)),
+                version: self.origins.version(column(1), column(2)).map_err(failed)?,
             };
             let wins = self.wins_over(&held, (row.target, row.time), row.rank);
             let merges = row.target.versions().merging().is_some();

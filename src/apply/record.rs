@@ -204,7 +204,8 @@ impl Applier {
             count.map_err(|source| ApplyError::target(source, Some(target.map.label())))
         };
         let (unknown, newer): (u64, u64) = (count(0)?, count(1)?);
-        if judged.text(0, 2) == Some("true") {
+        let rewritten = judged.flag(0, 2, "whether rows were rewritten");
+        if rewritten.map_err(|source| ApplyError::target(source, Some(target.map.label())))? {
             return Err(self.rewritten(target));
         }
         self.counts.conflicts += unknown;

@@ -17,6 +17,7 @@ use super::transaction::Applier;
 use crate::assemble::{Change, Piece};
 use crate::catalog::CatalogError;
 use crate::pgoutput::OldImage;
+use crate::wire::{RowExt, each};
 
 /// A table's OID, a key before, and after.
 type Pair = (u32, KeyValues, KeyValues);
@@ -117,6 +118,9 @@ impl Applier {
             table: target.map.label(),
             source: Box::new(CatalogError::query("compare keys")(error)),
         })?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        each(&rows, |row| row.read(0)).map_err(|unread| ApplyError::Catalog {
+            table: target.map.label(),
+            source: Box::new(unread.into()),
+        })
     }
 }

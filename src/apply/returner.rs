@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
 use super::error::ApplyError;
 use super::guard::Guard;
@@ -31,7 +31,7 @@ use crate::error::{RetryClass, Retryable};
 use crate::ids::{NodeName, RelationId, return_origin_name};
 use crate::pgoutput::{Tuple, Value};
 use crate::relation::{Relation, RelationColumn, ReplicaIdentity};
-use crate::wire::{Outcome, Session};
+use crate::wire::{Outcome, RowExt, Session, Unread, WireError, each};
 
 /// How many rows kept aside are looked at together.
 const CHUNK: i64 = 200;
@@ -57,7 +57,38 @@ pub struct Returned {
     pub gone: u64,
 }
 
-/// A row of `mmrepl.shadow`.
+/// A row of `mmrepl.shadow` as it is stored.
+struct Stored {
+    relation: u32,
+    key: String,
+    names: Vec<String>,
+    texts: Vec<Option<String>>,
+    /// Microseconds since 2000.
+    written: Option<i64>,
+    writer: String,
+    since: String,
+    /// Schema and name of its table; nothing where that is gone.
+    table: Option<(String, String)>,
+}
+
+impl Stored {
+    /// Reads a row of [`KEPT`].
+    fn of(row: &Row) -> Result<Self, Unread> {
+        let (schema, name): (Option<String>, Option<String>) = (row.read(7)?, row.read(8)?);
+        Ok(Self {
+            relation: row.read(0)?,
+            key: row.read(1)?,
+            names: row.read(2)?,
+            texts: row.read(3)?,
+            written: row.read(4)?,
+            writer: row.read(5)?,
+            since: row.read(6)?,
+            table: schema.zip(name),
+        })
+    }
+}
+
+/// A row of `mmrepl.shadow`, understood.
 struct Kept {
     relation: u32,
     /// As it is stored.
@@ -140,25 +171,29 @@ impl Returner {
                 .query(KEPT, &[&after.0, &after.1, &CHUNK])
                 .await;
             let rows = rows.map_err(|error| catalog("rows kept aside", error))?;
+            let rows: Result<Vec<Stored>, _> = each(&rows, Stored::of);
+            let rows = rows.map_err(|unread| ApplyError::Catalog {
+                table: "rows kept aside".to_owned(),
+                source: Box::new(unread.into()),
+            })?;
             let Some(last) = rows.last() else {
                 return Ok(sum);
             };
-            after = (last.get(0), last.get(1));
-            let mut chunk = Vec::new();
-            for row in &rows {
-                chunk.extend(self.read(row).await?);
+            after = (last.relation, last.key.clone());
+            let (looked_at, mut chunk) = (rows.len() as u64, Vec::new());
+            for row in rows {
+                chunk.extend(self.understand(row).await?);
             }
             let gone = self.chunk(chunk).await?;
             sum.gone += gone;
-            sum.kept += rows.len() as u64 - gone;
+            sum.kept += looked_at - gone;
         }
     }
 
     /// Understands a row of `mmrepl.shadow`; nothing for one that cannot come back as it is.
-    async fn read(&mut self, row: &tokio_postgres::Row) -> Result<Option<Kept>, ApplyError> {
-        let (relation, stored_key): (u32, String) = (row.get(0), row.get(1));
-        let (names, texts): (Vec<String>, Vec<Option<String>>) = (row.get(2), row.get(3));
-        let (Some(schema), Some(name)) = (row.get(7), row.get(8)) else {
+    async fn understand(&mut self, row: Stored) -> Result<Option<Kept>, ApplyError> {
+        let Stored { relation, .. } = row;
+        let Some((schema, name)) = &row.table else {
             // The table is gone, and its rows with it.
             let sql = "delete from mmrepl.shadow where relation = $1";
             let done = self.catalog.execute(sql, &[&relation]).await;
@@ -166,12 +201,13 @@ impl Returner {
                 .map(|_| None)
                 .map_err(|error| catalog("a table that is gone", error));
         };
-        let Some(target) = self.target((relation, schema, name), &names).await? else {
+        let table = (relation, schema.as_str(), name.as_str());
+        let Some(target) = self.target(table, &row.names).await? else {
             return Ok(None);
         };
         let text = |column: &RelationColumn| {
-            let place = names.iter().position(|name| *name == column.name)?;
-            texts.get(place)?.clone()
+            let place = row.names.iter().position(|name| *name == column.name)?;
+            row.texts.get(place)?.clone()
         };
         let columns = target.map.relation.columns.iter();
         let value =
@@ -180,19 +216,18 @@ impl Returner {
         let Some(key) = target.map.key_of(&values) else {
             return Ok(None);
         };
-        let written: Option<i64> = row.get(4);
-        let writer: Option<NodeName> = row.get::<_, &str>(5).parse().ok();
+        let writer: Option<NodeName> = row.writer.parse().ok();
         let known = writer.filter(|node| self.nodes.contains(node));
         // A node that has left the cluster is nobody's rival; its rows are this node's now.
         let node = known.unwrap_or_else(|| self.origins.target().clone());
-        let version = written.map(|micros| Version {
+        let version = row.written.map(|micros| Version {
             time: CommitTime::from_postgres_micros(micros),
             node: node.clone(),
         });
         Ok(Some(Kept {
             relation,
-            stored_key,
-            since: row.get(6),
+            stored_key: row.key,
+            since: row.since,
             version,
             node,
             target,
@@ -298,39 +333,41 @@ impl Returner {
         for (kept, count) in chunk.into_iter().zip(counts) {
             let (own, others) = rest.split_at(count);
             rest = others;
-            let stays = matches!(self.fate(&kept, own), Fate::Stay);
+            let fate = self.fate(&kept, own);
+            let fate = fate.map_err(|source| failed(&kept.target, source))?;
+            let stays = matches!(fate, Fate::Stay);
             seen.push((kept, stays));
         }
         Ok(seen)
     }
 
-    fn fate(&self, kept: &Kept, outcomes: &[Outcome]) -> Fate {
+    fn fate(&self, kept: &Kept, outcomes: &[Outcome]) -> Result<Fate, WireError> {
         let [row, tombstones, rivals @ ..] = outcomes else {
             unreachable!("at least two statements each");
         };
         let versions = kept.target.versions();
         let own = kept.held();
-        if let Some(there) = self.origins.held(row).first() {
+        if let Some(there) = self.origins.held(row)?.first() {
             // A local write came later; in-row versions may say otherwise.
             let is_older = versions.is_in_row() && is_newer(&own, there, versions.tie());
-            return if is_older { Fate::Unseat } else { Fate::Drop };
+            return Ok(if is_older { Fate::Unseat } else { Fate::Drop });
         }
-        if self.has_newer(kept, tombstones) {
-            return Fate::Drop;
+        if self.has_newer(kept, tombstones)? {
+            return Ok(Fate::Drop);
         }
-        let rivals = rivals_of(&self.origins, kept.key.len(), rivals);
+        let rivals = rivals_of(&self.origins, kept.key.len(), rivals)?;
         let versions: Vec<_> = rivals.iter().map(|rival| rival.version.clone()).collect();
-        match reclaim(kept.version.as_ref(), &versions) {
+        Ok(match reclaim(kept.version.as_ref(), &versions) {
             Claim::Admitted => Fate::Return(rivals),
             Claim::Blocked(_) => Fate::Stay,
-        }
+        })
     }
 
     /// Whether one of these tombstones is newer than the row.
-    fn has_newer(&self, kept: &Kept, tombstones: &Outcome) -> bool {
+    fn has_newer(&self, kept: &Kept, tombstones: &Outcome) -> Result<bool, WireError> {
         let (own, tie) = (kept.held(), kept.target.versions().tie());
-        let deletes = self.origins.held(tombstones);
-        deletes.iter().any(|delete| is_newer(delete, &own, tie))
+        let deletes = self.origins.held(tombstones)?;
+        Ok(deletes.iter().any(|delete| is_newer(delete, &own, tie)))
     }
 
     /// Brings one row back, or forgets it; false where it stays after all.
@@ -366,7 +403,7 @@ impl Returner {
             // Replaced or gone since it was read.
             return self.roll_back().await.map(|()| false);
         }
-        match self.fate(kept, &outcomes[3..]) {
+        match self.fate(kept, &outcomes[3..]).map_err(to_table)? {
             Fate::Stay => self.roll_back().await.map(|()| false),
             Fate::Drop => self.finish(kept, &[], None).await,
             Fate::Unseat => self.unseat(kept).await.map(|()| false),
@@ -404,10 +441,9 @@ impl Returner {
             .map_err(to_table)?;
         let outcomes = run(batch, target).await?;
         // The insert may have waited for a local delete of the same key.
-        let deleted = outcomes
-            .last()
-            .is_some_and(|last| self.has_newer(kept, last));
-        if values.is_some() && deleted {
+        let deleted = outcomes.last().map(|last| self.has_newer(kept, last));
+        let deleted = deleted.transpose().map_err(to_table)?;
+        if values.is_some() && deleted == Some(true) {
             return self.roll_back().await.map(|()| false);
         }
         self.commit(kept).await.map(|()| true)

@@ -273,9 +273,13 @@ impl Applier {
         })?;
         let pairs = rows.iter().zip(outcomes.chunks(2));
         let held = pairs.map(|(row, pair)| {
-            let local = self.local(pair);
-            let by_time = !row.target.versions().is_in_row();
-            let forged = by_time && pair[0].text(0, FORGED_COLUMN) == Some("true");
+            let local = self.local(row, pair)?;
+            let by_time = !row.target.versions().is_in_row() && !pair[0].rows.is_empty();
+            let what = "whether a row was rewritten";
+            let forged = by_time
+                && pair[0]
+                    .flag(0, FORGED_COLUMN, what)
+                    .map_err(|source| failed(row, source))?;
             self.refuse_forged(row, &local, forged)?;
             Ok((local, written_here(row, how, pair)?))
         });
@@ -283,12 +287,14 @@ impl Applier {
     }
 
     /// What holds the key.
-    pub(super) fn local(&self, outcomes: &[Outcome]) -> Local {
-        let mut versions = outcomes.iter().map(|outcome| self.origins.held(outcome));
-        Local {
+    pub(super) fn local(&self, row: &RowChange, outcomes: &[Outcome]) -> Result<Local, ApplyError> {
+        let versions = outcomes.iter().map(|outcome| self.origins.held(outcome));
+        let versions: Result<Vec<_>, _> = versions.collect();
+        let mut versions = versions.map_err(|source| failed(row, source))?.into_iter();
+        Ok(Local {
             row: versions.next().and_then(|rows| rows.into_iter().next()),
             tombstones: versions.next().unwrap_or_default(),
-        }
+        })
     }
 
     /// What is to be done, the row being locked; nothing where it is not or no longer needed.

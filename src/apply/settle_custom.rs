@@ -194,7 +194,8 @@ impl Applier {
             .map(|(index, _)| params::value(&row.0[index]))
             .collect();
         let image = self.ask(change, Statement::Image, &values).await?;
-        Ok(image.text(0, 0).map(str::to_owned))
+        let image = image.get(0, 0, "a row as JSON");
+        image.map(Some).map_err(|source| failed(change, source))
     }
 
     /// Runs one statement around the function; what fails is the function's.
@@ -238,16 +239,15 @@ impl Applier {
             ApplyError::target(error.error, row.map(|row| row.target.map.label()))
         })?;
         let found = rows.iter().zip(outcomes.chunks(EACH.len()));
-        Ok(found
-            .map(|(row, answers)| Found {
-                local: self.local(&answers[..2]),
-                row: answers[0]
-                    .rows
-                    .first()
-                    .map(|row| values_of(&row[ROW_COLUMNS..])),
-                kept: kept(&row.target, &answers[2]),
+        let found = found.map(|(row, answers)| {
+            let there = answers[0].rows.first();
+            Ok(Found {
+                local: self.local(row, &answers[..2])?,
+                row: there.map(|row| values_of(&row[ROW_COLUMNS..])),
+                kept: kept(&row.target, &answers[2]).map_err(|source| failed(row, source))?,
             })
-            .collect())
+        });
+        found.collect()
     }
 
     async fn carry_out_steps(&mut self, steps: &[Step<'_>]) -> Result<(), ApplyError> {
@@ -345,13 +345,16 @@ fn values_of(row: &[Option<bytes::Bytes>]) -> Tuple {
 }
 
 /// The siblings as the statement told them, in the order of the source's columns.
-fn kept(target: &Target, outcome: &Outcome) -> Vec<Sibling<Tuple>> {
+fn kept(target: &Target, outcome: &Outcome) -> Result<Vec<Sibling<Tuple>>, WireError> {
+    let what = "a write that is kept beside others";
     let sibling = |row: usize| {
-        let version = outcome.text(row, 0)?.parse().ok()?;
-        let list = |column| -> Option<Vec<Option<String>>> {
-            serde_json::from_str(outcome.text(row, column)?).ok()
+        let version = outcome.get(row, 0, what)?;
+        let list = |column| -> Result<Option<Vec<Option<String>>>, WireError> {
+            let text: Option<String> = outcome.optional(row, column, what)?;
+            let list = text.map(|text| serde_json::from_str(&text)).transpose();
+            list.map_err(|_| WireError::Unreadable { what })
         };
-        let row = list(1).zip(list(2)).map(|(names, values)| {
+        let row = list(1)?.zip(list(2)?).map(|(names, values)| {
             let columns = target.map.columns.iter().map(|column| {
                 let is_it = |name: &Option<String>| name.as_ref() == Some(&column.name);
                 let place = names.iter().position(is_it)?;
@@ -361,9 +364,9 @@ fn kept(target: &Target, outcome: &Outcome) -> Vec<Sibling<Tuple>> {
                 |value: Option<String>| value.map_or(Value::Null, |text| Value::Text(text.into()));
             Tuple(columns.map(value).collect())
         });
-        Some(Sibling { version, row })
+        Ok(Sibling { version, row })
     };
-    (0..outcome.rows.len()).filter_map(sibling).collect()
+    (0..outcome.rows.len()).map(sibling).collect()
 }
 
 /// Pushes the statements that keep the siblings of a key, and forget those it had.

@@ -9,9 +9,9 @@ use super::settle::{Act, failed};
 use super::sql_merge::ROW_COLUMNS;
 use super::target::{Statement, Target};
 use super::transaction::Applier;
-use crate::conflict::{Local, Rank};
+use crate::conflict::Local;
 use crate::pgoutput::{Tuple, Value};
-use crate::wire::Outcome;
+use crate::wire::{Outcome, WireError};
 
 /// What was found for a key: versions, values.
 type Found = (Local, Kept);
@@ -94,9 +94,11 @@ impl Applier {
             ApplyError::target(error.error, row.map(|row| row.target.map.label()))
         })?;
         let found = rows.iter().zip(outcomes.chunks(2));
-        Ok(found
-            .map(|(row, pair)| (self.local(pair), kept(&row.target, pair)))
-            .collect())
+        let found = found.map(|(row, pair)| {
+            let kept = kept(&row.target, pair).map_err(|source| failed(row, source))?;
+            Ok((self.local(row, pair)?, kept))
+        });
+        found.collect()
     }
 }
 
@@ -130,8 +132,11 @@ fn sets_identity(row: &RowChange, changed: &Tuple) -> bool {
     })
 }
 
+/// What a tombstone of a row that merges holds beside the version.
+const IMAGE: &str = "the columns that a tombstone remembers";
+
 /// The row and the tombstone as the target's statements told them.
-fn kept(target: &Target, outcomes: &[Outcome]) -> Kept {
+fn kept(target: &Target, outcomes: &[Outcome]) -> Result<Kept, WireError> {
     let row = outcomes.first().and_then(|outcome| outcome.rows.first());
     let value = |value: &Option<bytes::Bytes>| {
         let copied = value.as_deref().map(bytes::Bytes::copy_from_slice);
@@ -139,26 +144,30 @@ fn kept(target: &Target, outcomes: &[Outcome]) -> Kept {
     };
     let row = row.map(|row| Tuple(row[ROW_COLUMNS..].iter().map(value).collect()));
     let grave = outcomes.get(1).filter(|outcome| !outcome.rows.is_empty());
-    let grave = grave.map(|outcome| {
-        let count = outcome.rows.len();
-        let ranks = (0..count).map(|row| Rank::read(outcome.text(row, 2).map(str::as_bytes)));
-        let mut images = (0..count).filter_map(|row| outcome.text(row, 3));
-        Grave {
-            rank: ranks.max().flatten(),
-            image: images.next().and_then(|image| image_of(target, image)),
-        }
-    });
-    Kept { row, grave }
+    let grave = grave.map(|outcome| grave_of(target, outcome)).transpose()?;
+    Ok(Kept { row, grave })
+}
+
+fn grave_of(target: &Target, outcome: &Outcome) -> Result<Grave, WireError> {
+    let (mut rank, mut image) = (None, None);
+    for row in 0..outcome.rows.len() {
+        rank = rank.max(outcome.optional(row, 2, "the version of a tombstone")?);
+        let there: Option<String> = outcome.optional(row, 3, IMAGE)?;
+        image = image.or(there);
+    }
+    let image = image.map(|image| image_of(target, &image)).transpose()?;
+    Ok(Grave { rank, image })
 }
 
 /// The row of a tombstone, in the order of the source's columns.
-fn image_of(target: &Target, image: &str) -> Option<Tuple> {
-    let list: Vec<Option<String>> = serde_json::from_str(image).ok()?;
+fn image_of(target: &Target, image: &str) -> Result<Tuple, WireError> {
+    let list: Result<Vec<Option<String>>, _> = serde_json::from_str(image);
+    let list = list.map_err(|_| WireError::Unreadable { what: IMAGE })?;
     let columns = target.map.columns.iter().map(|column| {
         let mut pairs = list.chunks(2);
         let pair = pairs.find(|pair| pair[0].as_deref() == Some(&column.name))?;
         pair.get(1).cloned().flatten()
     });
     let value = |value: Option<String>| value.map_or(Value::Null, |text| Value::Text(text.into()));
-    Some(Tuple(columns.map(value).collect()))
+    Ok(Tuple(columns.map(value).collect()))
 }

@@ -41,16 +41,24 @@ pub(super) struct Rival {
 }
 
 /// What a batch of [`LOOK`] statements said of one key.
-pub(super) fn held(target: &Target, origins: &Origins, outcomes: &[Outcome]) -> HeldKey {
+pub(super) fn held(
+    target: &Target,
+    origins: &Origins,
+    outcomes: &[Outcome],
+) -> Result<HeldKey, WireError> {
     let [row, tombstones, shadow] = outcomes else {
         unreachable!("three statements each");
     };
-    let (versions, tombstones) = (target.versions(), origins.held(tombstones));
-    let kept = (!shadow.rows.is_empty()).then(|| Held {
-        rank: Rank::read(shadow.text(0, 2).map(str::as_bytes)),
-        version: Origins::kept_version(shadow),
-    });
-    let there = origins.held(row).pop();
+    let (versions, tombstones) = (target.versions(), origins.held(tombstones)?);
+    let kept = if shadow.rows.is_empty() {
+        None
+    } else {
+        Some(Held {
+            rank: Rank::read(shadow.text(0, 2).map(str::as_bytes)),
+            version: Origins::kept_version(shadow)?,
+        })
+    };
+    let there = origins.held(row)?.pop();
     let (has_row, has_shadow) = (there.is_some(), kept.is_some());
     // What a local write has left since is newer, unless the rule says otherwise.
     let kept = kept.filter(|kept| match &there {
@@ -59,14 +67,14 @@ pub(super) fn held(target: &Target, origins: &Origins, outcomes: &[Outcome]) -> 
             .iter()
             .any(|delete| is_newer(delete, kept, versions.tie())),
     });
-    HeldKey {
+    Ok(HeldKey {
         row: has_row,
         shadow: has_shadow,
         local: Local {
             row: kept.or(there),
             tombstones,
         },
-    }
+    })
 }
 
 /// What tells what a target holds for a key, the row before what remains of it.
@@ -88,7 +96,11 @@ pub(super) fn rival_parameters<'a>(
 }
 
 /// Reads what looks at rivals found, each row once.
-pub(super) fn rivals_of(origins: &Origins, keys: usize, outcomes: &[Outcome]) -> Vec<Rival> {
+pub(super) fn rivals_of(
+    origins: &Origins,
+    keys: usize,
+    outcomes: &[Outcome],
+) -> Result<Vec<Rival>, WireError> {
     let mut rivals: Vec<Rival> = Vec::new();
     for row in outcomes.iter().flat_map(|outcome| &outcome.rows) {
         let key: KeyValues = row.iter().take(keys).flatten().cloned().collect();
@@ -98,11 +110,11 @@ pub(super) fn rivals_of(origins: &Origins, keys: usize, outcomes: &[Outcome]) ->
         let column = |index: usize| row.get(keys + index)?.as_deref();
         rivals.push(Rival {
             key,
-            version: origins.version(column(0), column(1)),
+            version: origins.version(column(0), column(1))?,
             own: column(2) == Some(b"true"),
         });
     }
-    rivals
+    Ok(rivals)
 }
 
 /// Takes the lock under which shadows are made and return.
@@ -205,7 +217,7 @@ impl Applier {
             pushed.map_err(|source| failed(&row.target, source))?;
         }
         let outcomes = run(batch, &row.target).await?;
-        Ok(held(&row.target, &self.origins, &outcomes))
+        held(&row.target, &self.origins, &outcomes).map_err(|source| failed(&row.target, source))
     }
 
     async fn remove(
@@ -281,7 +293,8 @@ impl Applier {
                 .map_err(|source| failed(target, source))?;
         }
         let outcomes = run(batch, target).await?;
-        let mut rivals = rivals_of(&self.origins, row.key.len(), &outcomes);
+        let rivals = rivals_of(&self.origins, row.key.len(), &outcomes);
+        let mut rivals = rivals.map_err(|source| failed(target, source))?;
         for rival in rivals.iter_mut().filter(|rival| rival.own) {
             // An earlier change of the same transaction, which this one follows.
             rival.version = Some(Version {

@@ -3,6 +3,7 @@
 use tokio_postgres::Client;
 
 use super::CatalogError;
+use crate::wire::{RowExt, each};
 
 /// Subscriptions of this database, and origins that are neither ours nor those of subscriptions of
 /// other databases.
@@ -24,5 +25,5 @@ pub async fn read_foreign(client: &Client) -> Result<Vec<String>, CatalogError> 
     let rows = rows.map_err(CatalogError::query(
         "read subscriptions and replication origins",
     ))?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    Ok(each(&rows, |row| row.read(0))?)
 }

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use tokio_postgres::Client;
 
 use super::CatalogError;
+use crate::wire::RowExt;
 
 /// A column that stands in a usable index.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,10 +53,13 @@ pub(super) async fn indexed(
         .await
         .map_err(CatalogError::query("read indexed columns"))?;
     for row in &rows {
-        indexed.entry(row.get(0)).or_default().push(IndexedColumn {
-            name: row.get(1),
-            equality: row.get(2),
-        });
+        indexed
+            .entry(row.read(0)?)
+            .or_default()
+            .push(IndexedColumn {
+                name: row.read(1)?,
+                equality: row.read(2)?,
+            });
     }
     Ok(indexed)
 }

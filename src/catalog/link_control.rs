@@ -4,13 +4,14 @@ use tokio_postgres::Client;
 
 use super::CatalogError;
 use crate::ids::LinkName;
+use crate::wire::RowExt;
 
 /// Whether the link is paused. Ask the link's source server.
 pub async fn read_paused(client: &Client, link: &LinkName) -> Result<bool, CatalogError> {
     let sql = "select paused from mmrepl.link_control where link = $1";
     let row = client.query_opt(sql, &[&link.to_string()]).await;
     let row = row.map_err(CatalogError::query("read whether the link is paused"))?;
-    Ok(row.is_some_and(|row| row.get(0)))
+    Ok(row.map_or(Ok(false), |row| row.read(0))?)
 }
 
 /// Pauses or resumes the link, on its source server. `since` keeps the time of the last change.

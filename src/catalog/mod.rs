@@ -23,8 +23,7 @@ mod table_query;
 pub mod unique;
 
 use crate::error::{RetryClass, Retryable};
-use crate::wire::WireError;
-use crate::wire::from_tokio_postgres;
+use crate::wire::{Unread, WireError, from_tokio_postgres};
 
 /// A catalog query failed or returned what it never should.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +36,9 @@ pub enum CatalogError {
         /// The server's answer.
         source: WireError,
     },
+    /// A column of the answer is not what it must be.
+    #[error(transparent)]
+    Answer(#[from] Unread),
     /// A value in a catalog or in mmrepl's own tables is not what it must be.
     #[error("{what} holds `{value}`, which mmrepl cannot read; run `mmrepl check`")]
     Unreadable {
@@ -69,6 +71,7 @@ impl Retryable for CatalogError {
     fn retry_class(&self) -> RetryClass {
         match self {
             Self::Query { source, .. } => source.retry_class(),
+            Self::Answer(_) => RetryClass::Definite,
             Self::Unreadable { .. } => RetryClass::Operator,
         }
     }
@@ -76,7 +79,7 @@ impl Retryable for CatalogError {
     fn sqlstate(&self) -> Option<&str> {
         match self {
             Self::Query { source, .. } => source.sqlstate(),
-            Self::Unreadable { .. } => None,
+            Self::Answer(_) | Self::Unreadable { .. } => None,
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::commit_time::CommitTime;
 use crate::conflict::Seen;
 use crate::ids::{NodeName, SystemId, TimelineId};
 use crate::lsn::Lsn;
+use crate::wire::RowExt;
 
 /// How far one source has been applied on the server that was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,20 +69,20 @@ pub async fn read_positions(client: &Client) -> Result<Vec<Position>, CatalogErr
 }
 
 fn position(row: &Row) -> Result<Position, CatalogError> {
-    let parse_lsn = |index: usize| CatalogError::parse("mmrepl.apply_position", row.get(index));
-    let timeline: i32 = row.get(4);
-    let time: Option<i64> = row.get(5);
-    let began: i64 = row.get(6);
-    let xid: Option<&str> = row.get(7);
+    let parse_lsn = |index: usize| CatalogError::parse("mmrepl.apply_position", row.read(index)?);
+    let timeline: i32 = row.read(4)?;
+    let time: Option<i64> = row.read(5)?;
+    let began: i64 = row.read(6)?;
+    let xid: Option<&str> = row.read(7)?;
     let xid = xid.map(|xid| CatalogError::parse("witness_xid", xid));
-    let witness_time: Option<i64> = row.get(8);
+    let witness_time: Option<i64> = row.read(8)?;
     let witness = xid.transpose()?.zip(witness_time);
     Ok(Position {
-        source: CatalogError::parse("mmrepl.apply_position.source", row.get(0))?,
+        source: CatalogError::parse("mmrepl.apply_position.source", row.read(0)?)?,
         commit_lsn: parse_lsn(1)?,
         end_lsn: parse_lsn(2)?,
         commit_time: time.map(CommitTime::from_postgres_micros),
-        source_system_id: SystemId(CatalogError::parse("source_system_id", row.get(3))?),
+        source_system_id: SystemId(CatalogError::parse("source_system_id", row.read(3)?)?),
         source_timeline: TimelineId(timeline.cast_unsigned()),
         began: CommitTime::from_postgres_micros(began),
         witness: witness.map(|(xid, time)| Witness {
@@ -106,12 +107,12 @@ pub async fn read_seen(
     let told = target.query_opt(told, &[&name.as_str()]).await;
     let told = told.map_err(CatalogError::query("read what the source had seen"))?;
     let mut seen = match told {
-        Some(row) => CatalogError::parse("mmrepl.apply_position.seen", row.get(0))?,
+        Some(row) => CatalogError::parse("mmrepl.apply_position.seen", row.read(0)?)?,
         None => Seen::default(),
     };
     for row in rows {
-        let node = CatalogError::parse("mmrepl.apply_position.source", row.get(0))?;
-        seen.note(&node, CommitTime::from_postgres_micros(row.get(1)));
+        let node = CatalogError::parse("mmrepl.apply_position.source", row.read(0)?)?;
+        seen.note(&node, CommitTime::from_postgres_micros(row.read(1)?));
     }
     Ok(seen)
 }

@@ -6,6 +6,7 @@ use tokio_postgres::Client;
 
 use super::CatalogError;
 use super::table::Table;
+use crate::wire::RowExt;
 
 /// Such rows of table `t`, by partition and transaction, as `f`.
 fn forged(table: &Table) -> String {
@@ -23,7 +24,7 @@ pub async fn has_forged_rows(client: &Client, table: &Table) -> Result<bool, Cat
     let sql = format!("select exists (select from {})", forged(table));
     let row = client.query_one(&sql, &[]).await;
     let row = row.map_err(CatalogError::query("look for rewritten rows"))?;
-    Ok(row.get(0))
+    Ok(row.read(0)?)
 }
 
 /// `update … set` of a column to what it is; a column of the key only where there is no other.
@@ -88,5 +89,5 @@ pub async fn applied_since(client: &Client) -> Result<Option<String>, CatalogErr
                       then pg_catalog.min(commit_time) end::text from mmrepl.apply_position";
     let row = client.query_one(sql, &[]).await;
     let row = row.map_err(CatalogError::query("read the apply positions"))?;
-    Ok(row.get(0))
+    Ok(row.read(0)?)
 }

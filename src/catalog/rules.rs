@@ -3,6 +3,7 @@
 use tokio_postgres::Client;
 
 use super::CatalogError;
+use crate::wire::RowExt;
 
 /// Leaves the rules of this server's daemon.
 pub async fn write_rules(client: &Client, rules: &str) -> Result<(), CatalogError> {
@@ -18,5 +19,5 @@ pub async fn read_rules(client: &Client) -> Result<Option<String>, CatalogError>
         .query_opt("select rules from mmrepl.node where here", &[])
         .await
         .map_err(CatalogError::query("read the rules"))?;
-    Ok(row.and_then(|row| row.get(0)))
+    Ok(row.map_or(Ok(None), |row| row.read(0))?)
 }

@@ -4,6 +4,7 @@ use tokio_postgres::Client;
 
 use super::CatalogError;
 use super::names::ident;
+use crate::wire::{RowExt, Unread, each};
 
 /// SQLSTATEs of something named without its schema and not found: a table, a function, a type or
 /// operator, a column, a schema.
@@ -125,22 +126,22 @@ from pg_catalog.pg_event_trigger e join pg_catalog.pg_proc p on p.oid = e.evtfoi
 pub async fn of_table(client: &Client, table: &str) -> Result<Vec<Pathless>, CatalogError> {
     let rows = client.query(OF_TABLE, &[&table]).await;
     let rows = rows.map_err(CatalogError::query("read the functions of a table"))?;
-    Ok(rows.iter().map(read).collect())
+    Ok(each(&rows, read)?)
 }
 
 /// Those that any change of the structure calls.
 pub async fn of_event_triggers(client: &Client) -> Result<Vec<Pathless>, CatalogError> {
     let rows = client.query(OF_EVENT_TRIGGERS, &[]).await;
     let rows = rows.map_err(CatalogError::query("read event triggers"))?;
-    Ok(rows.iter().map(read).collect())
+    Ok(each(&rows, read)?)
 }
 
-fn read(row: &tokio_postgres::Row) -> Pathless {
-    Pathless {
-        user: row.get(0),
-        schema: row.get(1),
-        signature: row.get(2),
-    }
+fn read(row: &tokio_postgres::Row) -> Result<Pathless, Unread> {
+    Ok(Pathless {
+        user: row.read(0)?,
+        schema: row.read(1)?,
+        signature: row.read(2)?,
+    })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use tokio_postgres::Client;
 
 use super::CatalogError;
 use crate::ids::{SystemId, TimelineId};
+use crate::wire::RowExt;
 
 /// Identity and settings of one server and database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,27 +93,27 @@ select (pg_catalog.pg_control_system()).system_identifier,
 pub async fn read_server(client: &Client) -> Result<Server, CatalogError> {
     let row = client.query_one(SERVER, &[]).await;
     let row = row.map_err(CatalogError::query("read the server's settings"))?;
-    let (system, timeline, version): (i64, i32, i32) = (row.get(0), row.get(1), row.get(2));
+    let (system, timeline, version): (i64, i32, i32) = (row.read(0)?, row.read(1)?, row.read(2)?);
     Ok(Server {
         system_id: SystemId(system.cast_unsigned()),
         timeline: TimelineId(timeline.cast_unsigned()),
         version: version.cast_unsigned(),
-        database: row.get(3),
-        user: row.get(4),
-        superuser: row.get::<_, Option<bool>>(5).unwrap_or(false),
-        in_recovery: row.get(6),
-        encoding: row.get(7),
-        wal_level: row.get(8),
-        track_commit_timestamp: row.get(9),
-        max_slot_wal_keep_size: row.get(10),
-        idle_slot_timeout_s: row.get(11),
+        database: row.read(3)?,
+        user: row.read(4)?,
+        superuser: row.read::<Option<bool>>(5)?.unwrap_or(false),
+        in_recovery: row.read(6)?,
+        encoding: row.read(7)?,
+        wal_level: row.read(8)?,
+        track_commit_timestamp: row.read(9)?,
+        max_slot_wal_keep_size: row.read(10)?,
+        idle_slot_timeout_s: row.read(11)?,
         room: Room {
-            slots_max: row.get(12),
-            slots_used: row.get(13),
-            senders_max: row.get(14),
-            senders_used: row.get(15),
-            origins_max: row.get(16),
-            origins_used: row.get(17),
+            slots_max: row.read(12)?,
+            slots_used: row.read(13)?,
+            senders_max: row.read(14)?,
+            senders_used: row.read(15)?,
+            origins_max: row.read(16)?,
+            origins_used: row.read(17)?,
         },
     })
 }

@@ -5,6 +5,7 @@ use tokio_postgres::Client;
 use super::CatalogError;
 use crate::ids::NodeName;
 use crate::lsn::Lsn;
+use crate::wire::RowExt;
 
 /// What was asked for and is not done: where transactions of `source` commit, and `schema.table`,
 /// empty for all of one.
@@ -17,8 +18,8 @@ pub async fn read_skips(
     let rows = target.query(sql, &[&source.as_str()]).await;
     let rows = rows.map_err(CatalogError::query("read what is to be skipped"))?;
     let skip = |row: &tokio_postgres::Row| {
-        let commit = CatalogError::parse("mmrepl.skip.commit_lsn", row.get(0))?;
-        Ok((commit, row.get(1)))
+        let commit = CatalogError::parse("mmrepl.skip.commit_lsn", row.read(0)?)?;
+        Ok((commit, row.read(1)?))
     };
     rows.iter().map(skip).collect()
 }
@@ -53,5 +54,5 @@ pub async fn skipped(
         .query_opt(sql, &[&source.as_str(), &commit, &table])
         .await;
     let row = row.map_err(CatalogError::query("read what was skipped"))?;
-    Ok(row.and_then(|row| row.get(0)))
+    Ok(row.map_or(Ok(None), |row| row.read(0))?)
 }

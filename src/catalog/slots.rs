@@ -6,6 +6,7 @@ use tokio_postgres::Client;
 
 use super::CatalogError;
 use crate::lsn::Lsn;
+use crate::wire::{RowExt, each};
 
 /// The output plugin of every slot that mmrepl makes.
 pub const PLUGIN: &str = "pgoutput";
@@ -60,23 +61,23 @@ pub async fn slot_state(client: &Client, slot: &str) -> Result<Option<SlotState>
         .map_err(CatalogError::query("read a slot"))?;
     let Some(row) = row else { return Ok(None) };
     let lsn = |index: usize| -> Result<Option<Lsn>, CatalogError> {
-        let text: Option<&str> = row.get(index);
+        let text: Option<&str> = row.read(index)?;
         text.map(|text| CatalogError::parse("pg_replication_slots", text))
             .transpose()
     };
-    let text = |index: usize| row.get::<_, Option<String>>(index);
-    let retained: Option<i64> = row.get(7);
+    let text = |index: usize| row.read::<Option<String>>(index);
+    let retained: Option<i64> = row.read(7)?;
     Ok(Some(SlotState {
-        active_pid: row.get(0),
+        active_pid: row.read(0)?,
         restart_lsn: lsn(1)?,
         confirmed_flush: lsn(2)?,
-        wal_status: text(3).unwrap_or_else(|| "lost".to_owned()),
+        wal_status: text(3)?.unwrap_or_else(|| "lost".to_owned()),
         retained_bytes: retained
             .and_then(|bytes| u64::try_from(bytes).ok())
             .unwrap_or(0),
-        plugin: text(4).unwrap_or_default(),
-        database: text(5).unwrap_or_default(),
-        invalidation: text(6),
+        plugin: text(4)?.unwrap_or_default(),
+        database: text(5)?.unwrap_or_default(),
+        invalidation: text(6)?,
     }))
 }
 
@@ -85,7 +86,7 @@ pub async fn origins(client: &Client) -> Result<HashMap<String, u32>, CatalogErr
     let sql = "select roname::text, roident from pg_catalog.pg_replication_origin";
     let rows = client.query(sql, &[]).await;
     let rows = rows.map_err(CatalogError::query("list origins"))?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    Ok(each(&rows, |row| Ok((row.read(0)?, row.read(1)?)))?)
 }
 
 /// The number of the replication origin `name` on this server, or nothing.
@@ -93,5 +94,5 @@ pub async fn origin_id(client: &Client, name: &str) -> Result<Option<u32>, Catal
     let sql = "select roident from pg_catalog.pg_replication_origin where roname = $1";
     let row = client.query_opt(sql, &[&name]).await;
     let row = row.map_err(CatalogError::query("read a replication origin"))?;
-    Ok(row.map(|row| row.get(0)))
+    Ok(row.map(|row| row.read(0)).transpose()?)
 }

@@ -8,6 +8,7 @@ use super::CatalogError;
 use super::key_text::{KeyForm, KeyType};
 use super::table::{Column, Key, KeyColumn, Table};
 use super::unique::Uniques;
+use crate::wire::{RowExt, Unread, each};
 
 /// Permanent tables only: unlogged and temporary ones are never published (manual, CREATE
 /// PUBLICATION).
@@ -137,7 +138,7 @@ pub(super) async fn all_tables(client: &Client) -> Result<Vec<Table>, CatalogErr
         .query(&sql, &[])
         .await
         .map_err(CatalogError::query("list tables"))?;
-    Ok(rows.iter().map(table).collect())
+    Ok(each(&rows, table)?)
 }
 
 /// The table of that name, in a list of one or none.
@@ -148,27 +149,24 @@ pub(super) async fn tables_named(
 ) -> Result<Vec<Table>, CatalogError> {
     let sql = format!("{TABLES} and n.nspname = $1 and c.relname = $2");
     let rows = client.query(&sql, &[&schema, &name]).await;
-    Ok(rows
-        .map_err(CatalogError::query("look up a table"))?
-        .iter()
-        .map(table)
-        .collect())
+    let rows = rows.map_err(CatalogError::query("look up a table"))?;
+    Ok(each(&rows, table)?)
 }
 
-fn table(row: &Row) -> Table {
-    Table {
-        oid: row.get(0),
-        schema: row.get(1),
-        name: row.get(2),
-        partitioned: row.get(3),
-        is_partition: row.get(4),
-        replica_identity: first_char(row.get(5)),
-        can_skip_duplicates: row.get(6),
+fn table(row: &Row) -> Result<Table, Unread> {
+    Ok(Table {
+        oid: row.read(0)?,
+        schema: row.read(1)?,
+        name: row.read(2)?,
+        partitioned: row.read(3)?,
+        is_partition: row.read(4)?,
+        replica_identity: first_char(row.read(5)?),
+        can_skip_duplicates: row.read(6)?,
         columns: Vec::new(),
         key: None,
         uniques: Uniques::default(),
         indexed: Vec::new(),
-    }
+    })
 }
 
 /// A `"char"` column cast to text; empty would be its zero byte.
@@ -187,16 +185,16 @@ pub(super) async fn columns(
         .map_err(CatalogError::query("read columns"))?;
     let mut columns: HashMap<u32, Vec<Column>> = HashMap::new();
     for row in &rows {
-        columns.entry(row.get(0)).or_default().push(Column {
-            name: row.get(1),
-            type_name: row.get(2),
-            type_oid: row.get(3),
-            not_null: row.get(4),
-            has_default: row.get(5),
-            generated: row.get(6),
-            identity_always: row.get(7),
-            cast_type: row.get(8),
-            base_type: (row.get(9), row.get(10)),
+        columns.entry(row.read(0)?).or_default().push(Column {
+            name: row.read(1)?,
+            type_name: row.read(2)?,
+            type_oid: row.read(3)?,
+            not_null: row.read(4)?,
+            has_default: row.read(5)?,
+            generated: row.read(6)?,
+            identity_always: row.read(7)?,
+            cast_type: row.read(8)?,
+            base_type: (row.read(9)?, row.read(10)?),
         });
     }
     Ok(columns)
@@ -210,30 +208,31 @@ pub(super) async fn keys(client: &Client, oids: &[u32]) -> Result<HashMap<u32, K
         .map_err(CatalogError::query("read keys"))?;
     let mut keys: HashMap<u32, Key> = HashMap::new();
     for row in &rows {
-        let key = keys.entry(row.get(0)).or_insert_with(|| Key {
-            index: row.get(1),
+        let empty = Key {
+            index: row.read(1)?,
             columns: Vec::new(),
-            primary: row.get(2),
-            deferrable: row.get(3),
-        });
-        key.columns.push(key_column(row));
+            primary: row.read(2)?,
+            deferrable: row.read(3)?,
+        };
+        let key = keys.entry(row.read(0)?).or_insert(empty);
+        key.columns.push(key_column(row)?);
     }
     Ok(keys)
 }
 
-fn key_column(row: &Row) -> KeyColumn {
+fn key_column(row: &Row) -> Result<KeyColumn, Unread> {
     let form = KeyForm::of_type(KeyType {
-        name: row.get(7),
-        builtin: row.get(8),
-        kind: row.get(9),
-        element: row.get(10),
-        collation: row.get(11),
-        hash: row.get(12),
+        name: row.read(7)?,
+        builtin: row.read(8)?,
+        kind: row.read(9)?,
+        element: row.read(10)?,
+        collation: row.read(11)?,
+        hash: row.read(12)?,
     });
-    KeyColumn {
-        name: row.get(4),
-        type_name: row.get(5),
-        equality: row.get(6),
+    Ok(KeyColumn {
+        name: row.read(4)?,
+        type_name: row.read(5)?,
+        equality: row.read(6)?,
         form,
-    }
+    })
 }

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use tokio_postgres::Client;
 
 use super::CatalogError;
+use crate::wire::RowExt;
 
 /// The unique indexes and exclusion constraints of a table, without the one that is its key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -139,24 +140,28 @@ pub(super) async fn uniques(
         .map_err(CatalogError::query("read unique indexes"))?;
     let mut uniques: HashMap<u32, Uniques> = HashMap::new();
     for row in &rows {
-        let (oid, index): (u32, &str) = (row.get(0), row.get(1));
+        let (oid, index): (u32, &str) = (row.read(0)?, row.read(1)?);
         let is_key = keys.get(&oid).is_some_and(|key| key == index);
-        if is_key && !row.get::<_, bool>(7) {
+        if is_key && !row.read::<bool>(7)? {
             continue;
         }
+        // Nothing where the index has been dropped since the query began.
+        let Some(expression) = row.read(4)? else {
+            continue;
+        };
         let list = &mut uniques.entry(oid).or_default().indexes;
         if list.last().is_none_or(|last| last.index != index) {
             list.push(Unique {
                 index: index.to_owned(),
                 parts: Vec::new(),
-                predicate: row.get(2),
-                nulls_equal: row.get(3),
+                predicate: row.read(2)?,
+                nulls_equal: row.read(3)?,
             });
         }
         let part = UniquePart {
-            expression: row.get(4),
-            operator: row.get(5),
-            collation: row.get(6),
+            expression,
+            operator: row.read(5)?,
+            collation: row.read(6)?,
         };
         list.last_mut().expect("pushed just above").parts.push(part);
     }
@@ -174,12 +179,12 @@ async fn columns(client: &Client, uniques: &mut HashMap<u32, Uniques>) -> Result
         .await
         .map_err(CatalogError::query("read columns of unique indexes"))?;
     for row in &rows {
-        if let Some(of_table) = uniques.get_mut(&row.get(0)) {
+        if let Some(of_table) = uniques.get_mut(&row.read(0)?) {
             of_table.columns.push(UniqueColumn {
-                name: row.get(1),
-                type_name: row.get(2),
-                collation: row.get(3),
-                generation: row.get(4),
+                name: row.read(1)?,
+                type_name: row.read(2)?,
+                collation: row.read(3)?,
+                generation: row.read(4)?,
             });
         }
     }

@@ -7,6 +7,7 @@ use super::Problem;
 use super::facts::NodeFacts;
 use crate::catalog::CatalogError;
 use crate::catalog::names::{ident, qualified, readable};
+use crate::wire::{RowExt, each};
 
 /// A function whose text names things without their schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,20 +92,22 @@ pub(super) async fn gather(
 ) -> Result<Vec<Unqualified>, CatalogError> {
     let rows = client.query(FIND, &[&oids]).await;
     let rows = rows.map_err(CatalogError::query("read functions that constraints call"))?;
-    let found = |row: &Row| Unqualified {
-        function: format!(
-            "{}({})",
-            qualified(row.get(0), row.get(1)),
-            row.get::<_, &str>(2)
-        ),
-        caller: format!(
-            "{} of {}",
-            row.get::<_, &str>(5),
-            readable(row.get(3), row.get(4))
-        ),
-        schemas: row.get(6),
+    let found = |row: &Row| {
+        Ok(Unqualified {
+            function: format!(
+                "{}({})",
+                qualified(row.read(0)?, row.read(1)?),
+                row.read::<&str>(2)?
+            ),
+            caller: format!(
+                "{} of {}",
+                row.read::<&str>(5)?,
+                readable(row.read(3)?, row.read(4)?)
+            ),
+            schemas: row.read(6)?,
+        })
     };
-    Ok(rows.iter().map(found).collect())
+    Ok(each(&rows, found)?)
 }
 
 /// The problems of one node.

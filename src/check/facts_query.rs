@@ -11,6 +11,7 @@ use crate::catalog::parameter::{DEADLOCK_TIMEOUT, REPLICATION_ROLE, may_set};
 use crate::catalog::server::Server;
 use crate::catalog::table::Table;
 use crate::config::Config;
+use crate::wire::{RowExt, each};
 
 /// How many round trips the clock is measured with; the shortest counts.
 const CLOCK_SAMPLES: usize = 5;
@@ -37,7 +38,7 @@ pub(super) async fn clock(client: &Client) -> Result<ClockOffset, CatalogError> 
         let (began, began_us) = (Instant::now(), jiff::Timestamp::now().as_microsecond());
         let row = client.query_one(&statement, &[]).await.map_err(failed())?;
         let round_trip_us = i64::try_from(began.elapsed().as_micros()).unwrap_or(i64::MAX);
-        let server_us: i64 = row.get(0);
+        let server_us: i64 = row.read(0)?;
         let ahead_us = server_us.saturating_sub(began_us.saturating_add(round_trip_us / 2));
         if best.is_none_or(|best| round_trip_us < best.round_trip_us) {
             best = Some(ClockOffset {
@@ -54,13 +55,14 @@ pub(super) async fn here(client: &Client) -> Result<Option<String>, CatalogError
     let failed = || CatalogError::query("read mmrepl.node");
     let exists = "select pg_catalog.to_regclass('mmrepl.node') is not null";
     let exists = client.query_one(exists, &[]).await.map_err(failed())?;
-    if !exists.get::<_, bool>(0) {
+    if !exists.read::<bool>(0)? {
         return Ok(None);
     }
     let row = client
         .query_opt("select name from mmrepl.node where here", &[])
         .await;
-    Ok(row.map_err(failed())?.map(|row| row.get(0)))
+    let row = row.map_err(failed())?;
+    Ok(row.map(|row| row.read(0)).transpose()?)
 }
 
 /// What the role may not do. A superuser may do everything, except where row security is forced.
@@ -82,13 +84,15 @@ pub(super) async fn rights(
         .await
         .map_err(CatalogError::query("read the role"))?;
     let parameters = [(REPLICATION_ROLE, 2), (DEADLOCK_TIMEOUT, 3)];
-    let refused = parameters
-        .into_iter()
-        .filter(|(_, column)| !row.get::<_, bool>(column));
-    let parameters_refused = refused.map(|(name, _)| name).collect();
+    let mut parameters_refused = Vec::new();
+    for (name, column) in parameters {
+        if !row.read::<bool>(column)? {
+            parameters_refused.push(name);
+        }
+    }
     Ok(Rights {
-        replication: row.get(0),
-        create_on_database: row.get(1),
+        replication: row.read(0)?,
+        create_on_database: row.read(1)?,
         parameters_refused,
         functions_missing: functions_missing(client).await?,
         schemas_closed: schemas_closed(client, tables).await?,
@@ -106,7 +110,7 @@ async fn functions_missing(client: &Client) -> Result<Vec<String>, CatalogError>
     let names: &[&str] = &ORIGIN_FUNCTIONS;
     let rows = client.query(sql, &[&names]).await;
     let rows = rows.map_err(CatalogError::query("read rights on functions"))?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    Ok(each(&rows, |row| row.read(0))?)
 }
 
 async fn schemas_closed(client: &Client, tables: &[Table]) -> Result<Vec<String>, CatalogError> {
@@ -116,7 +120,7 @@ async fn schemas_closed(client: &Client, tables: &[Table]) -> Result<Vec<String>
                order by 1";
     let rows = client.query(sql, &[&schemas]).await;
     let rows = rows.map_err(CatalogError::query("read rights on schemas"))?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    Ok(each(&rows, |row| row.read(0))?)
 }
 
 async fn table_rights(client: &Client, tables: &[Table]) -> Result<Vec<TableRights>, CatalogError> {
@@ -137,14 +141,16 @@ async fn table_rights(client: &Client, tables: &[Table]) -> Result<Vec<TableRigh
     let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
     let rows = client.query(sql, &[&oids]).await;
     let rows = rows.map_err(CatalogError::query("read rights on tables"))?;
-    let rights = |row: &tokio_postgres::Row| TableRights {
-        schema: row.get(0),
-        name: row.get(1),
-        missing: row.get(2),
-        foreign_owner: row.get(3),
-        row_security: row.get(4),
+    let rights = |row: &tokio_postgres::Row| {
+        Ok(TableRights {
+            schema: row.read(0)?,
+            name: row.read(1)?,
+            missing: row.read(2)?,
+            foreign_owner: row.read(3)?,
+            row_security: row.read(4)?,
+        })
     };
-    Ok(rows.iter().map(rights).collect())
+    Ok(each(&rows, rights)?)
 }
 
 /// What is allowed but may surprise.
@@ -184,10 +190,10 @@ async fn unlogged(client: &Client, config: &Config) -> Result<Vec<String>, Catal
         .query(sql, &[])
         .await
         .map_err(CatalogError::query("list unlogged tables"))?;
-    let names = rows
-        .iter()
-        .map(|row| (row.get::<_, String>(0), row.get::<_, String>(1)));
-    let matched = names.filter(|(schema, name)| config.tables.matches(schema, name));
+    let names: Vec<(String, String)> = each(&rows, |row| Ok((row.read(0)?, row.read(1)?)))?;
+    let matched = names
+        .into_iter()
+        .filter(|(schema, name)| config.tables.matches(schema, name));
     Ok(matched
         .map(|(schema, name)| crate::catalog::names::readable(&schema, &name))
         .collect())
@@ -237,16 +243,20 @@ async fn uniques(
     let oids: Vec<u32> = by_oid.keys().copied().collect();
     let rows = client.query(sql, &[&oids]).await;
     let rows = rows.map_err(CatalogError::query("list unique indexes of partitions"))?;
-    blocking.extend(rows.iter().filter_map(|row| {
-        let table = by_oid.get(&row.get(0))?;
+    for row in &rows {
+        let Some(table) = by_oid.get(&row.read(0)?) else {
+            continue;
+        };
         // Columns that rows with the same values there have in common.
-        let same: Option<Vec<String>> = row.get(2);
+        let same: Option<Vec<String>> = row.read(2)?;
         let is_key = table.key.as_ref().zip(same).is_some_and(|(key, same)| {
             let mut columns = key.columns.iter();
             columns.all(|column| same.contains(&column.name))
         });
-        (!is_key).then(|| (table.readable(), row.get(1)))
-    }));
+        if !is_key {
+            blocking.push((table.readable(), row.read(1)?));
+        }
+    }
     Ok([of(true).collect(), blocking])
 }
 
@@ -255,12 +265,12 @@ async fn shadows(client: &Client) -> Result<i64, CatalogError> {
     let failed = || CatalogError::query("count rows kept aside");
     let there = "select pg_catalog.to_regclass('mmrepl.shadow') is not null";
     let there = client.query_one(there, &[]).await.map_err(failed())?;
-    if !there.get::<_, bool>(0) {
+    if !there.read::<bool>(0)? {
         return Ok(0);
     }
     let count = "select pg_catalog.count(*) from mmrepl.shadow";
     let count = client.query_one(count, &[]).await.map_err(failed())?;
-    Ok(count.get(0))
+    Ok(count.read(0)?)
 }
 
 async fn checked_columns(
@@ -278,10 +288,10 @@ async fn checked_columns(
     let rows = client.query(sql, &[&oids]).await;
     let rows = rows.map_err(CatalogError::query("list check constraints"))?;
     let found = |row: &tokio_postgres::Row| {
-        let table = crate::catalog::names::readable(row.get(0), row.get(1));
-        (table, row.get(2), row.get(3))
+        let table = crate::catalog::names::readable(row.read(0)?, row.read(1)?);
+        Ok((table, row.read(2)?, row.read(3)?))
     };
-    Ok(rows.iter().map(found).collect())
+    Ok(each(&rows, found)?)
 }
 
 async fn virtual_columns(
@@ -298,10 +308,10 @@ async fn virtual_columns(
     let rows = client.query(sql, &[&oids]).await;
     let rows = rows.map_err(CatalogError::query("list generated columns"))?;
     let found = |row: &tokio_postgres::Row| {
-        let table = crate::catalog::names::readable(row.get(0), row.get(1));
-        (table, row.get(2))
+        let table = crate::catalog::names::readable(row.read(0)?, row.read(1)?);
+        Ok((table, row.read(2)?))
     };
-    Ok(rows.iter().map(found).collect())
+    Ok(each(&rows, found)?)
 }
 
 async fn always_triggers(
@@ -319,10 +329,8 @@ async fn always_triggers(
     let rows = client.query(sql, &[&oids]).await;
     let rows = rows.map_err(CatalogError::query("list triggers"))?;
     let name = |row: &tokio_postgres::Row| {
-        (
-            crate::catalog::names::readable(row.get(0), row.get(1)),
-            row.get(2),
-        )
+        let table = crate::catalog::names::readable(row.read(0)?, row.read(1)?);
+        Ok((table, row.read(2)?))
     };
-    Ok(rows.iter().map(name).collect())
+    Ok(each(&rows, name)?)
 }

@@ -1,12 +1,13 @@
 //! The functions that decide under rule `custom`: there, callable, and the same on every node.
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
 use super::Problem;
 use super::facts::{FoundFunction, Function, NodeFacts};
 use crate::catalog::CatalogError;
 use crate::catalog::names::{ident, readable};
 use crate::config::Config;
+use crate::wire::{RowExt, Unread};
 
 /// What a function takes, as SQL names it.
 const ARGUMENTS: &str = "(jsonb, jsonb, jsonb)";
@@ -43,16 +44,20 @@ pub(super) async fn gather(
             table: table.clone(),
             name: readable(&custom.schema, &custom.function),
             schema: ident(&custom.schema),
-            found: row.map(|row| FoundFunction {
-                returns: row.get(0),
-                is_volatile: row.get(1),
-                may_call: row.get(2),
-                body: row.get(3),
-                definition: row.get(4),
-            }),
+            found: row.as_ref().map(found).transpose()?,
         });
     }
     Ok(functions)
+}
+
+fn found(row: &Row) -> Result<FoundFunction, Unread> {
+    Ok(FoundFunction {
+        returns: row.read(0)?,
+        is_volatile: row.read(1)?,
+        may_call: row.read(2)?,
+        body: row.read(3)?,
+        definition: row.read(4)?,
+    })
 }
 
 /// Judges each node by itself, then compares it with the first that has the function.

@@ -8,6 +8,7 @@ use super::facts::NodeFacts;
 use crate::catalog::CatalogError;
 use crate::config::{Config, Node};
 use crate::ids::{NodeName, origin_names, slot_name};
+use crate::wire::{RowExt, each};
 
 /// A logical slot of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,11 +78,11 @@ async fn slots(
     let (mut ours, mut others) = (Vec::new(), Vec::new());
     for row in &rows {
         let slot = NamedSlot {
-            name: row.get(0),
-            database: row.get(1),
-            retained_bytes: row.get(2),
+            name: row.read(0)?,
+            database: row.read(1)?,
+            retained_bytes: row.read(2)?,
         };
-        if row.get(3) { &mut ours } else { &mut others }.push(slot);
+        if row.read(3)? { &mut ours } else { &mut others }.push(slot);
     }
     Ok((ours, others))
 }
@@ -93,9 +94,8 @@ async fn has_origins(config: &Config, client: &Client) -> Result<bool, CatalogEr
         .flat_map(|node| origin_names(&config.cluster, &node.name))
         .collect();
     let row = client.query_one(sql, &[&names]).await;
-    Ok(row
-        .map_err(CatalogError::query("read replication origins"))?
-        .get(0))
+    let row = row.map_err(CatalogError::query("read replication origins"))?;
+    Ok(row.read(0)?)
 }
 
 async fn gone(
@@ -106,9 +106,8 @@ async fn gone(
     let sql = "select name from mmrepl.node order by name";
     let rows = client.query(sql, &[]).await;
     let rows = rows.map_err(CatalogError::query("read mmrepl.node"))?;
-    let names = rows
-        .iter()
-        .filter_map(|row| row.get::<_, &str>(0).parse().ok());
+    let names: Vec<&str> = each(&rows, |row| row.read(0))?;
+    let names = names.into_iter().filter_map(|name| name.parse().ok());
     let unnamed = names.filter(|name| config.node(name).is_err());
     let with_slot = |name: NodeName| {
         let slot = slot_name(&config.cluster, &name);

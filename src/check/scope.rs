@@ -9,6 +9,7 @@ use super::facts::NodeFacts;
 use super::{Problem, Severity};
 use crate::catalog::CatalogError;
 use crate::config::Config;
+use crate::wire::{RowExt, each};
 
 /// Where tools that change schemas note what they have done, in lower case.
 const BOOKKEEPING: [&str; 30] = [
@@ -72,8 +73,7 @@ pub struct Scope {
 pub(super) async fn gather(config: &Config, client: &Client) -> Result<Scope, CatalogError> {
     let rows = client.query(TABLES, &[]).await;
     let rows = rows.map_err(CatalogError::query("list all tables"))?;
-    let tables = rows.iter().map(|row| (row.get(0), row.get(1)));
-    let tables: Vec<(String, String)> = tables.collect();
+    let tables: Vec<(String, String)> = each(&rows, |row| Ok((row.read(0)?, row.read(1)?)))?;
     let filter = &config.tables;
     let mut scope = Scope::default();
     for pattern in filter.patterns() {

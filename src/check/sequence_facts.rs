@@ -4,6 +4,7 @@ use tokio_postgres::{Client, Row};
 
 use crate::catalog::CatalogError;
 use crate::catalog::names::{ident, qualified, readable};
+use crate::wire::{RowExt, Unread, each};
 
 /// How many sequences one query asks about.
 const AT_ONCE: usize = 200;
@@ -128,12 +129,11 @@ pub(super) async fn sequences(
     let failed = || CatalogError::query("read sequences");
     let rows = client.query(LIST, &[&oids, &SMALL_ROWS]).await;
     let rows = rows.map_err(failed())?;
-    let mut found: Vec<Sequence> = rows.iter().map(sequence).collect();
-    let questions: Vec<(usize, String)> = rows
-        .iter()
-        .enumerate()
-        .filter_map(|(at, row)| Some((at, question(at, row)?)))
-        .collect();
+    let mut found: Vec<Sequence> = each(&rows, sequence)?;
+    let mut questions: Vec<(usize, String)> = Vec::new();
+    for (at, row) in rows.iter().enumerate() {
+        questions.extend(question(at, row)?.map(|text| (at, text)));
+    }
     for questions in questions.chunks(AT_ONCE) {
         let texts: Vec<&str> = questions.iter().map(|(_, text)| text.as_str()).collect();
         for (at, state) in states(client, &texts.join(" union all ")).await? {
@@ -143,54 +143,59 @@ pub(super) async fn sequences(
     Ok(found)
 }
 
-fn sequence(row: &Row) -> Sequence {
-    let name = readable(row.get(5), row.get(6));
-    let column: Option<&str> = row.get(2);
-    let fills = column.map(|column| format!("{}.{column}", readable(row.get(0), row.get(1))));
-    let max: i64 = row.get(10);
-    let takes = match row.get(3) {
+fn sequence(row: &Row) -> Result<Sequence, Unread> {
+    let name = readable(row.read(5)?, row.read(6)?);
+    let column: Option<&str> = row.read(2)?;
+    let fills = match column {
+        Some(column) => format!("{}.{column}", readable(row.read(0)?, row.read(1)?)),
+        None => name.clone(),
+    };
+    let max: i64 = row.read(10)?;
+    let takes = match row.read(3)? {
         Some("smallint") => i64::from(i16::MAX),
         Some("integer") => i64::from(i32::MAX),
         _ => i64::MAX,
     };
-    Sequence {
-        fills: fills.unwrap_or_else(|| name.clone()),
+    Ok(Sequence {
+        fills,
         name,
-        start: row.get(7),
-        increment: row.get(8),
-        min: row.get(9),
+        start: row.read(7)?,
+        increment: row.read(8)?,
+        min: row.read(9)?,
         max: max.min(takes),
-        cycles: row.get(11),
+        cycles: row.read(11)?,
         state: None,
-    }
+    })
 }
 
 /// The query for where a sequence stands; nothing where the role may not read it.
-fn question(at: usize, row: &Row) -> Option<String> {
-    if !row.get::<_, bool>(12) {
-        return None;
+fn question(at: usize, row: &Row) -> Result<Option<String>, Unread> {
+    if !row.read::<bool>(12)? {
+        return Ok(None);
     }
-    let sequence = qualified(row.get(5), row.get(6));
-    let farthest = if row.get(4) { farthest(row) } else { None };
+    let sequence = qualified(row.read(5)?, row.read(6)?);
+    let farthest = if row.read(4)? { farthest(row)? } else { None };
     let farthest = farthest.unwrap_or_else(|| "null".to_owned());
-    Some(format!(
+    Ok(Some(format!(
         "select {at}, last_value, is_called, {farthest}::pg_catalog.int8 from {sequence}"
-    ))
+    )))
 }
 
 /// The highest or lowest number in a column; nothing where it holds no numbers.
-fn farthest(row: &Row) -> Option<String> {
-    let number: Option<&str> = row.get(3);
-    let is_number = ["smallint", "integer", "bigint"].contains(&number?);
-    let end = if row.get::<_, i64>(8) > 0 {
+fn farthest(row: &Row) -> Result<Option<String>, Unread> {
+    let number: Option<&str> = row.read(3)?;
+    if !number.is_some_and(|number| ["smallint", "integer", "bigint"].contains(&number)) {
+        return Ok(None);
+    }
+    let end = if row.read::<i64>(8)? > 0 {
         "max"
     } else {
         "min"
     };
-    is_number.then(|| {
-        let (table, column) = (qualified(row.get(0), row.get(1)), ident(row.get(2)));
-        format!("(select pg_catalog.{end}({column}) from {table})")
-    })
+    let (table, column) = (qualified(row.read(0)?, row.read(1)?), ident(row.read(2)?));
+    Ok(Some(format!(
+        "(select pg_catalog.{end}({column}) from {table})"
+    )))
 }
 
 /// The answers, by place; none where a table cannot be read at this moment.
@@ -212,13 +217,13 @@ async fn states(client: &Client, sql: &str) -> Result<Vec<(usize, SequenceState)
     };
     let state = |row: &Row| {
         let state = SequenceState {
-            last: row.get(1),
-            called: row.get(2),
-            farthest: row.get(3),
+            last: row.read(1)?,
+            called: row.read(2)?,
+            farthest: row.read(3)?,
         };
-        usize::try_from(row.get::<_, i32>(0))
-            .ok()
-            .map(|at| (at, state))
+        let at = usize::try_from(row.read::<i32>(0)?);
+        Ok(at.ok().map(|at| (at, state)))
     };
-    Ok(rows.iter().filter_map(state).collect())
+    let states: Vec<Option<_>> = each(&rows, state)?;
+    Ok(states.into_iter().flatten().collect())
 }

@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::ids::NodeName;
 use crate::lsn::Lsn;
 use crate::status::gather::sentence;
-use crate::wire::control;
+use crate::wire::{RowExt, control};
 
 /// How long the node may take to apply what the others have written.
 const APPLIED_MAX: Duration = Duration::from_secs(120);
@@ -173,8 +173,8 @@ async fn behind_since(others: &[&Place]) -> Result<Option<String>, String> {
 async fn wait_applied(taken: &Place, other: &Place) -> Result<(), String> {
     let mark = other.client.query_one(MARK, &[]).await;
     let mark = mark.map_err(|error| format!("{}: {error}", other.name))?;
+    let mark: &str = mark.read(0).map_err(|unread| sentence(&unread))?;
     let mark: Lsn = mark
-        .get::<_, String>(0)
         .parse()
         .map_err(|_| format!("{} gave no position", other.name))?;
     let began = Instant::now();

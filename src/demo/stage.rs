@@ -292,8 +292,9 @@ impl Node {
             .query(sql, &[])
             .await
             .map_err(|source| self.sql_error(source))?;
-        let row = |row: tokio_postgres::Row| (0..row.len()).map(|i| row.get(i)).collect();
-        Ok(rows.into_iter().map(row).collect())
+        let row = |row: &tokio_postgres::Row| (0..row.len()).map(|i| row.try_get(i)).collect();
+        let rows: Result<_, _> = rows.iter().map(row).collect();
+        rows.map_err(|source| self.sql_error(source))
     }
 
     async fn fingerprint(&self) -> Result<Vec<Vec<String>>, DemoError> {

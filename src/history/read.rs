@@ -9,7 +9,7 @@ use super::HistoryError;
 use super::model::{Column, Conflict, ConflictId, Side, StatsLine};
 use crate::commit_time::CommitTime;
 use crate::ids::{LinkName, NodeName};
-use crate::wire::from_tokio_postgres;
+use crate::wire::{RowExt, Unread, each, from_tokio_postgres};
 
 /// Which records.
 #[derive(Clone, Debug, Default)]
@@ -63,6 +63,14 @@ macro_rules! matches {
     };
 }
 
+fn unread(node: &NodeName) -> impl FnOnce(Unread) -> HistoryError + '_ {
+    move |unread| HistoryError::Node {
+        node: node.to_string(),
+        what: "read the history of conflicts",
+        source: unread.into(),
+    }
+}
+
 fn failed(node: &NodeName) -> impl FnOnce(tokio_postgres::Error) -> HistoryError + '_ {
     move |error| HistoryError::Node {
         node: node.to_string(),
@@ -87,7 +95,9 @@ pub async fn history(
         [&since, &filter.table, &filter.limit, &filter.pending];
     let rows = client.query(&sql, &parameters).await;
     let rows = rows.map_err(failed(node))?;
-    Ok(rows.iter().filter_map(|row| conflict(node, row)).collect())
+    let records: Vec<Option<Conflict>> =
+        each(&rows, |row| conflict(node, row)).map_err(unread(node))?;
+    Ok(records.into_iter().flatten().collect())
 }
 
 /// One record, locked when somebody is about to act on it.
@@ -96,7 +106,8 @@ pub async fn one(client: &Client, id: &ConflictId, lock: bool) -> Result<Conflic
     let sql = format!("{SELECT} where id = $1{lock}");
     let row = client.query_opt(&sql, &[&id.number]).await;
     let row = row.map_err(failed(&id.node))?;
-    let found = row.as_ref().and_then(|row| conflict(&id.node, row));
+    let found = row.map_or(Ok(None), |row| conflict(&id.node, &row));
+    let found = found.map_err(unread(&id.node))?;
     found.ok_or_else(|| HistoryError::Unknown(id.clone()))
 }
 
@@ -109,48 +120,49 @@ fn pairs(names: Option<Vec<String>>, values: Option<Vec<Option<String>>>) -> Opt
     )
 }
 
-fn time(row: &Row, index: usize) -> Option<CommitTime> {
-    let micros: Option<i64> = row.get(index);
-    micros.map(CommitTime::from_postgres_micros)
+fn time(row: &Row, index: usize) -> Result<Option<CommitTime>, Unread> {
+    let micros: Option<i64> = row.read(index)?;
+    Ok(micros.map(CommitTime::from_postgres_micros))
 }
 
-fn conflict(node: &NodeName, row: &Row) -> Option<Conflict> {
+fn conflict(node: &NodeName, row: &Row) -> Result<Option<Conflict>, Unread> {
     let name = |text: Option<&str>| text?.parse::<NodeName>().ok();
-    let link = LinkName {
-        from: name(row.get(2))?,
-        to: name(row.get(3))?,
+    let ends = name(row.read(2)?).zip(name(row.read(3)?));
+    let Some(((from, to), decided_at)) = ends.zip(time(row, 1)?) else {
+        return Ok(None);
     };
-    Some(Conflict {
+    let link = LinkName { from, to };
+    Ok(Some(Conflict {
         id: ConflictId {
             node: node.clone(),
-            number: row.get(0),
+            number: row.read(0)?,
         },
-        decided_at: time(row, 1)?,
-        schema: row.get(4),
-        table: row.get(5),
-        key: pairs(row.get(6), row.get(7)).unwrap_or_default(),
-        kind: row.get(8),
-        rule: row.get(9),
-        outcome: row.get(10),
+        decided_at,
+        schema: row.read(4)?,
+        table: row.read(5)?,
+        key: pairs(row.read(6)?, row.read(7)?).unwrap_or_default(),
+        kind: row.read(8)?,
+        rule: row.read(9)?,
+        outcome: row.read(10)?,
         incoming: Side {
             node: Some(link.from.clone()),
-            row: pairs(row.get(11), row.get(12)),
-            at: time(row, 13),
-            origin: row.get(14),
-            version: row.get(21),
+            row: pairs(row.read(11)?, row.read(12)?),
+            at: time(row, 13)?,
+            origin: row.read(14)?,
+            version: row.read(21)?,
         },
         local: Side {
-            row: pairs(row.get(15), row.get(16)),
-            at: time(row, 17),
-            node: name(row.get(18)),
-            origin: row.get(19),
-            version: row.get(22),
+            row: pairs(row.read(15)?, row.read(16)?),
+            at: time(row, 17)?,
+            node: name(row.read(18)?),
+            origin: row.read(19)?,
+            version: row.read(22)?,
         },
-        restored_at: time(row, 20),
-        resolved_at: time(row, 23),
-        resolved_as: row.get(24),
+        restored_at: time(row, 20)?,
+        resolved_at: time(row, 23)?,
+        resolved_as: row.read(24)?,
         link,
-    })
+    }))
 }
 
 const COUNTS: &str = concat!(
@@ -176,14 +188,16 @@ pub async fn stats(
     let since = filter.since.map(|since| since.as_secs_f64());
     let rows = client.query(COUNTS, &[&since, &filter.table]).await;
     let rows = rows.map_err(failed(node))?;
-    let line = |row: &Row| StatsLine {
-        node: node.clone(),
-        schema: row.get(0),
-        table: row.get(1),
-        kind: row.get(2),
-        outcome: row.get(3),
-        count: row.get(4),
-        last: time(row, 5).unwrap_or_default(),
+    let line = |row: &Row| {
+        Ok(StatsLine {
+            node: node.clone(),
+            schema: row.read(0)?,
+            table: row.read(1)?,
+            kind: row.read(2)?,
+            outcome: row.read(3)?,
+            count: row.read(4)?,
+            last: time(row, 5)?.unwrap_or_default(),
+        })
     };
-    Ok(rows.iter().map(line).collect())
+    each(&rows, line).map_err(unread(node))
 }

@@ -12,7 +12,7 @@ use super::restore::{delete, insert, key, table_of, unfit, update};
 use super::{HistoryError, one};
 use crate::catalog::table::Table;
 use crate::conflict::KNOWN_COLUMN;
-use crate::wire::from_tokio_postgres;
+use crate::wire::{RowExt, Unread, from_tokio_postgres};
 
 /// Whose row stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -40,6 +40,15 @@ pub struct Resolved {
     pub conflict: Conflict,
     /// `updated`, `inserted`, `deleted`, or `unchanged` where the row was gone on both sides.
     pub did: &'static str,
+}
+
+fn unread(id: &ConflictId, what: &'static str) -> impl FnOnce(Unread) -> HistoryError {
+    let node = id.node.to_string();
+    move |unread| HistoryError::Node {
+        node,
+        what,
+        source: unread.into(),
+    }
 }
 
 fn failed(
@@ -141,7 +150,8 @@ async fn lock_row(
     );
     let row = client.query_opt(&sql, &[]).await;
     let row = row.map_err(failed(id, "look at the row"))?;
-    Ok(row.map(|row| There(row.get(0))))
+    let known = row.map(|row| row.read(0)).transpose();
+    Ok(known.map_err(unread(id, "look at the row"))?.map(There))
 }
 
 /// What the delete of the row knows.
@@ -156,7 +166,8 @@ async fn tombstone(
         .query_opt(sql, &[&conflict.id.number, &table.oid])
         .await;
     let row = row.map_err(failed(&conflict.id, "look at the memory of deletes"))?;
-    Ok(row.and_then(|row| row.get(0)))
+    let version = row.map_or(Ok(None), |row| row.read(0));
+    version.map_err(unread(&conflict.id, "look at the memory of deletes"))
 }
 
 /// Puts what is there now into the record.

@@ -9,6 +9,7 @@ use crate::catalog::CatalogError;
 use crate::catalog::position::read_positions;
 use crate::commit_time::CommitTime;
 use crate::lsn::Lsn;
+use crate::wire::RowExt;
 
 /// Tombstones are counted exactly up to here, then estimated by the server's statistics.
 const COUNT_MAX: i64 = 100_000;
@@ -74,12 +75,12 @@ pub(super) async fn kept(client: &Client, retention: Duration) -> Result<Kept, C
         .query_one(KEPT, &[&COUNT_MAX, &micros(retention)])
         .await
         .map_err(CatalogError::query("count the tombstones"))?;
-    let (count, oldest): (i64, Option<i64>) = (row.get(0), row.get(1));
+    let (count, oldest): (i64, Option<i64>) = (row.read(0)?, row.read(1)?);
     Ok(Kept {
         count: u64::try_from(count).unwrap_or(0),
         oldest: oldest.map(CommitTime::from_postgres_micros),
-        expired: row.get(2),
-        ended_before: row.get(3),
+        expired: row.read(2)?,
+        ended_before: row.read(3)?,
     })
 }
 
@@ -97,9 +98,9 @@ pub(super) async fn look(client: &Client) -> Result<Look, CatalogError> {
         .into_iter()
         .map(|position| (position.source, position.end_lsn));
     Ok(Look {
-        history: row.get(0),
+        history: row.read(0)?,
         applied: applied.collect(),
-        written: CatalogError::parse("the WAL position", row.get(1))?,
+        written: CatalogError::parse("the WAL position", row.read(1)?)?,
     })
 }
 
@@ -109,7 +110,7 @@ pub(super) async fn mark(client: &Client) -> Result<Lsn, CatalogError> {
     let sql = "select pg_catalog.pg_logical_emit_message(true, $1, '')::text";
     let row = client.query_one(sql, &[&MARK_PREFIX]).await;
     let row = row.map_err(CatalogError::query("mark a place in the WAL"))?;
-    CatalogError::parse("pg_logical_emit_message", row.get(0))
+    CatalogError::parse("pg_logical_emit_message", row.read(0)?)
 }
 
 /// Deletes one batch of tombstones: older than `$1` microseconds, of a transaction before `$2`.

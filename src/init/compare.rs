@@ -11,6 +11,7 @@ use super::session::Session;
 use crate::catalog::names::ident;
 use crate::catalog::table::Table;
 use crate::ids::NodeName;
+use crate::wire::{RowExt, Unread};
 
 /// How many tables one query looks into for rows.
 const TABLES_PER_QUERY: usize = 100;
@@ -80,7 +81,8 @@ pub(super) async fn with_rows(
         );
         let row = session.client.query_one(&sql, &[]).await;
         let row = row.map_err(InitError::server(session.name(), "look for rows"))?;
-        answers.copy_from_slice(&row.get::<_, Vec<bool>>(0));
+        let has: Vec<bool> = row.read(0).map_err(InitError::unread(session.name()))?;
+        answers.copy_from_slice(&has);
     }
     Ok(found)
 }
@@ -97,9 +99,13 @@ pub(super) async fn digest(
         .await;
     let what = format!("compare the rows of {}", shared.readable());
     let row = row.map_err(InitError::server(session.name(), what))?;
+    read_digest(&row).map_err(InitError::unread(session.name()))
+}
+
+fn read_digest(row: &tokio_postgres::Row) -> Result<Digest, Unread> {
     Ok(Digest {
-        rows: row.get(0),
-        sums: (row.get(1), row.get(2)),
+        rows: row.read(0)?,
+        sums: (row.read(1)?, row.read(2)?),
     })
 }
 

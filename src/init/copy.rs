@@ -16,6 +16,7 @@ use crate::catalog::table::Table;
 use crate::config::Config;
 use crate::ids::{NodeName, origin_name};
 use crate::lsn::Lsn;
+use crate::wire::RowExt;
 use crate::wire::settings::APPLIES;
 
 /// When the copied rows count as written, on the source.
@@ -39,9 +40,8 @@ pub(super) struct Pair<'a> {
 pub(super) async fn clock(session: &Session) -> Result<String, InitError> {
     let sql = "select pg_catalog.clock_timestamp()::pg_catalog.text";
     let row = session.client.query_one(sql, &[]).await;
-    Ok(row
-        .map_err(InitError::server(session.name(), "read the clock"))?
-        .get(0))
+    let row = row.map_err(InitError::server(session.name(), "read the clock"))?;
+    row.read(0).map_err(InitError::unread(session.name()))
 }
 
 /// Puts the target's session on the source's origin. Outside a transaction.
@@ -118,9 +118,8 @@ async fn referenced_from_outside(target: &Session, tables: &[&Table]) -> Result<
                where contype = 'f' and confrelid = any($1) and conrelid <> all($1))";
     let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
     let row = target.client.query_one(sql, &[&oids]).await;
-    Ok(row
-        .map_err(InitError::server(target.name(), "read foreign keys"))?
-        .get(0))
+    let row = row.map_err(InitError::server(target.name(), "read foreign keys"))?;
+    row.read(0).map_err(InitError::unread(target.name()))
 }
 
 /// Copies one table's rows. Both sessions are in their transaction.

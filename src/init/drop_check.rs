@@ -8,6 +8,7 @@ use super::session::Session;
 use crate::catalog::slots::slot_state;
 use crate::config::Config;
 use crate::ids::{ClusterName, LinkName, NodeName, slot_name};
+use crate::wire::{RowExt, each};
 
 /// A daemon that was just stopped leaves sessions behind for as long as its servers need to notice.
 const SESSIONS_LINGER: Duration = Duration::from_secs(3);
@@ -92,13 +93,14 @@ async fn in_use(
                  and application_name like 'mmrepl %' and pid <> pg_catalog.pg_backend_pid()";
     let rows = session.client.query(sql, &[]).await;
     let rows = rows.map_err(InitError::server(node, "list sessions"))?;
-    found.extend(rows.iter().filter_map(|row| {
-        let daemon = daemon_of(&config.cluster, node, only, row.get(1))?;
+    let sessions: Vec<(i32, &str)> =
+        each(&rows, |row| Ok((row.read(0)?, row.read(1)?))).map_err(InitError::unread(node))?;
+    found.extend(sessions.into_iter().filter_map(|(pid, name)| {
         Some(OurSession {
             node: node.clone(),
-            pid: row.get(0),
-            what: format!("session \"{}\"", row.get::<_, &str>(1)),
-            daemon,
+            pid,
+            what: format!("session \"{name}\""),
+            daemon: daemon_of(&config.cluster, node, only, name)?,
         })
     }));
     Ok(found)

@@ -6,8 +6,7 @@ use crate::error::{RetryClass, Retryable};
 use crate::ids::NodeName;
 use crate::lineage::Finding;
 use crate::migrate::MigrateError;
-use crate::wire::WireError;
-use crate::wire::from_tokio_postgres;
+use crate::wire::{Unread, WireError, from_tokio_postgres};
 
 /// `init` or `drop` could not go on. Running it again goes on where it stopped.
 #[derive(Debug, thiserror::Error)]
@@ -142,6 +141,16 @@ impl InitError {
         move |source| Self::Catalog {
             node: node.clone(),
             source,
+        }
+    }
+}
+
+impl InitError {
+    /// For `map_err` on the columns of an answer.
+    pub(super) fn unread(node: &NodeName) -> impl Fn(Unread) -> Self + '_ {
+        move |unread| Self::Catalog {
+            node: node.clone(),
+            source: unread.into(),
         }
     }
 }

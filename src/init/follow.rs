@@ -6,6 +6,7 @@
 use tokio_postgres::Client;
 
 use crate::catalog::CatalogError;
+use crate::wire::{RowExt, each};
 
 /// Name, event, tags and function of each.
 const WANTED: [(&str, &str, &str, &str); 2] = [
@@ -42,10 +43,10 @@ impl EventTriggers {
         let sql = "select evtname::text, evtenabled::text from pg_catalog.pg_event_trigger
                    where evtname::text = any($1)";
         let rows = client.query(sql, &[&names]).await.map_err(failed())?;
-        let there = rows.iter().map(|row| (row.get(0), row.get(1)));
+        let there = each(&rows, |row| Ok((row.read(0)?, row.read(1)?)))?;
         Ok(Self {
-            may_make: row.get(0),
-            there: there.collect(),
+            may_make: row.read(0)?,
+            there,
         })
     }
 

@@ -13,6 +13,7 @@ use super::{InitError, Progress, compare, copy, publication};
 use crate::catalog::table::Table;
 use crate::ids::{LinkName, NodeName};
 use crate::lsn::Lsn;
+use crate::wire::RowExt;
 
 /// A table by schema and name.
 type TableId = (String, String);
@@ -154,6 +155,7 @@ async fn now(session: &Session) -> Result<Lsn, InitError> {
     let sql = "select pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text";
     let row = session.client.query_one(sql, &[]).await;
     let row = row.map_err(InitError::server(session.name(), "read the WAL position"))?;
-    crate::catalog::CatalogError::parse("pg_current_wal_insert_lsn", row.get(0))
+    let text = row.read(0).map_err(InitError::unread(session.name()))?;
+    crate::catalog::CatalogError::parse("pg_current_wal_insert_lsn", text)
         .map_err(InitError::catalog(session.name()))
 }

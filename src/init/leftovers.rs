@@ -1,11 +1,14 @@
 //! What `init` made on tables that take part no longer: the configuration leaves them out since.
 
+use std::collections::HashMap;
+
 use tokio_postgres::Client;
 
 use super::PUBLICATION;
 use crate::catalog::CatalogError;
 use crate::catalog::names::{ident, qualified, readable};
 use crate::config::TableFilter;
+use crate::wire::{RowExt, Unread, each};
 
 /// A relation that does not take part and has something of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,28 +86,31 @@ pub(super) async fn leftovers(
 ) -> Result<Vec<Leftover>, CatalogError> {
     let rows = client.query(OURS, &[&PUBLICATION]).await;
     let rows = rows.map_err(CatalogError::query("list what init made"))?;
-    let out = |row: &&tokio_postgres::Row| !filter.matches(row.get(3), row.get(4));
-    let mut found: Vec<Leftover> = rows.iter().filter(out).map(leftover).collect();
+    let mut found = Vec::new();
+    for row in &rows {
+        if !filter.matches(row.read(3)?, row.read(4)?) {
+            found.push(leftover(row)?);
+        }
+    }
     if migrated && !found.is_empty() {
         let sql = "select relation, before from mmrepl.replica_identity";
         let rows = client.query(sql, &[]).await;
         let rows = rows.map_err(CatalogError::query("read replica identities"))?;
+        let mut before: HashMap<u32, String> = each(&rows, |row| Ok((row.read(0)?, row.read(1)?)))?;
         for leftover in &mut found {
-            let mut rows = rows.iter();
-            let row = rows.find(|row| row.get::<_, u32>(0) == leftover.oid);
-            leftover.identity_before = row.map(|row| row.get(1));
+            leftover.identity_before = before.remove(&leftover.oid);
         }
     }
     Ok(found)
 }
 
-fn leftover(row: &tokio_postgres::Row) -> Leftover {
-    Leftover {
-        oid: row.get(0),
-        schema: row.get(1),
-        name: row.get(2),
-        published: row.get(5),
-        triggers: row.get(6),
+fn leftover(row: &tokio_postgres::Row) -> Result<Leftover, Unread> {
+    Ok(Leftover {
+        oid: row.read(0)?,
+        schema: row.read(1)?,
+        name: row.read(2)?,
+        published: row.read(5)?,
+        triggers: row.read(6)?,
         identity_before: None,
-    }
+    })
 }

@@ -19,6 +19,7 @@ use crate::ids::{LinkName, NodeName, slot_name};
 use crate::lineage::{Known, Proof, gather};
 use crate::lsn::Lsn;
 use crate::migrate;
+use crate::wire::RowExt;
 
 /// One node as `init` found it.
 #[derive(Clone, Debug)]
@@ -276,5 +277,6 @@ left join pg_catalog.pg_publication p on p.pubname = $1";
 pub(super) async fn glance(session: &Session) -> Result<String, InitError> {
     let row = session.client.query_one(GLANCE, &[&PUBLICATION]).await;
     let row = row.map_err(CatalogError::query("look at the publication"));
-    Ok(row.map_err(InitError::catalog(session.name()))?.get(0))
+    let row = row.map_err(InitError::catalog(session.name()))?;
+    row.read(0).map_err(InitError::unread(session.name()))
 }

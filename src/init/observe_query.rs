@@ -11,6 +11,7 @@ use crate::catalog::table::Table;
 use crate::catalog::{CatalogError, names, slots};
 use crate::config::Config;
 use crate::ids::origin_names;
+use crate::wire::{RowExt, each};
 
 /// What each table has of ours.
 pub(super) async fn tables(
@@ -57,11 +58,14 @@ async fn key_indexes(
     let (oids, names): (Vec<u32>, Vec<String>) = tables.iter().filter_map(key).unzip();
     let rows = client.query(sql, &[&oids, &names]).await;
     let rows = rows.map_err(CatalogError::query("read the indexes of keys"))?;
-    let index = |row: &tokio_postgres::Row| KeyIndex {
-        index: row.get(1),
-        columns: row.get(2),
+    let index = |row: &tokio_postgres::Row| {
+        let index = KeyIndex {
+            index: row.read(1)?,
+            columns: row.read(2)?,
+        };
+        Ok((row.read(0)?, index))
     };
-    Ok(rows.iter().map(|row| (row.get(0), index(row))).collect())
+    Ok(each(&rows, index)?)
 }
 
 /// The publication's tables. `to_jsonb`: row filters and column lists came with 15.
@@ -74,10 +78,9 @@ async fn published(client: &Client) -> Result<HashMap<u32, Published>, CatalogEr
     let rows = client.query(sql, &[&PUBLICATION]).await;
     let rows = rows.map_err(CatalogError::query("read the publication"))?;
     let published = |restricted: bool| Published { restricted };
-    Ok(rows
-        .iter()
-        .map(|row| (row.get(0), published(row.get(1))))
-        .collect())
+    Ok(each(&rows, |row| {
+        Ok((row.read(0)?, published(row.read(1)?)))
+    })?)
 }
 
 /// Whether tables, partitions among them, have had rows: what the server counted, without a look
@@ -92,7 +95,7 @@ async fn seem_filled(client: &Client, oids: &[u32]) -> Result<HashMap<u32, bool>
                from pg_catalog.pg_class c where c.oid = any($1)";
     let rows = client.query(sql, &[&oids]).await;
     let rows = rows.map_err(CatalogError::query("read table statistics"))?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    Ok(each(&rows, |row| Ok((row.read(0)?, row.read(1)?)))?)
 }
 
 async fn triggers(
@@ -107,16 +110,16 @@ async fn triggers(
     let rows = rows.map_err(CatalogError::query("read triggers"))?;
     let mut triggers: HashMap<u32, Vec<Trigger>> = HashMap::new();
     for row in &rows {
-        let enabled: &str = row.get(2);
+        let enabled: &str = row.read(2)?;
         // Nothing where it has been dropped since the query began.
-        let Some(definition) = row.get(3) else {
+        let Some(definition) = row.read(3)? else {
             continue;
         };
-        triggers.entry(row.get(0)).or_default().push(Trigger {
-            name: row.get(1),
+        triggers.entry(row.read(0)?).or_default().push(Trigger {
+            name: row.read(1)?,
             enabled: enabled.chars().next().unwrap_or('D'),
             definition,
-            cloned: row.get(4),
+            cloned: row.read(4)?,
         });
     }
     Ok(triggers)
@@ -131,7 +134,7 @@ async fn identity_indexes(
                where i.indrelid = any($1) and i.indisreplident";
     let rows = client.query(sql, &[&oids]).await;
     let rows = rows.map_err(CatalogError::query("read replica identities"))?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    Ok(each(&rows, |row| Ok((row.read(0)?, row.read(1)?)))?)
 }
 
 /// Partitions at every depth by their root. Foreign tables are none: they hold no rows here.
@@ -162,16 +165,16 @@ async fn partitions(
     let rows = rows.map_err(CatalogError::query("list partitions"))?;
     let mut partitions: HashMap<u32, Vec<PartitionState>> = HashMap::new();
     for row in &rows {
-        let identity: &str = row.get(4);
+        let identity: &str = row.read(4)?;
         partitions
-            .entry(row.get(0))
+            .entry(row.read(0)?)
             .or_default()
             .push(PartitionState {
-                oid: row.get(1),
-                qualified: names::qualified(row.get(2), row.get(3)),
+                oid: row.read(1)?,
+                qualified: names::qualified(row.read(2)?, row.read(3)?),
                 replica_identity: identity.chars().next().unwrap_or('d'),
                 identity_index: None,
-                key_index: row.get(5),
+                key_index: row.read(5)?,
                 triggers: Vec::new(),
             });
     }
@@ -210,16 +213,13 @@ pub(super) async fn publication(
     };
     let schemas = if major >= 15 {
         let rows = client.query(PUBLICATION_SCHEMAS, &[&name]).await;
-        rows.map_err(failed())?
-            .iter()
-            .map(|row| row.get(0))
-            .collect()
+        each(&rows.map_err(failed())?, |row| row.read(0))?
     } else {
         Vec::new()
     };
     Ok(Some(PublicationState {
-        all_tables: row.get(0),
-        faults: row.get(1),
+        all_tables: row.read(0)?,
+        faults: row.read(1)?,
         schemas,
     }))
 }
@@ -231,14 +231,16 @@ pub(super) async fn nodes(client: &Client) -> Result<Vec<NodeRow>, CatalogError>
         .query(sql, &[])
         .await
         .map_err(CatalogError::query("read mmrepl.node"))?;
-    let node = |row: &tokio_postgres::Row| NodeRow {
-        name: row.get(0),
-        here: row.get(1),
-        system_id: row.get(2),
-        origin_id: row.get(3),
-        rules: row.get(4),
+    let node = |row: &tokio_postgres::Row| {
+        Ok(NodeRow {
+            name: row.read(0)?,
+            here: row.read(1)?,
+            system_id: row.read(2)?,
+            origin_id: row.read(3)?,
+            rules: row.read(4)?,
+        })
     };
-    Ok(rows.iter().map(node).collect())
+    Ok(each(&rows, node)?)
 }
 
 /// The cluster's origins that exist.

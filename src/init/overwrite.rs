@@ -21,6 +21,7 @@ use crate::error::Retryable;
 use crate::ids::{LinkName, NodeName};
 use crate::lineage::gather::{flushed, make_witness};
 use crate::lsn::Lsn;
+use crate::wire::RowExt;
 
 /// How long a copy waits for its source to apply what other nodes wrote before.
 const CATCH_UP_MAX: Duration = Duration::from_secs(60);
@@ -156,7 +157,8 @@ async fn flushed_or_later(session: &Session) -> Result<Lsn, InitError> {
     let sql = "select pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text";
     let row = session.client.query_one(sql, &[]).await;
     let row = row.map_err(InitError::server(session.name(), "read the WAL position"))?;
-    crate::catalog::CatalogError::parse("pg_current_wal_insert_lsn", row.get(0))
+    let text = row.read(0).map_err(InitError::unread(session.name()))?;
+    crate::catalog::CatalogError::parse("pg_current_wal_insert_lsn", text)
         .map_err(InitError::catalog(session.name()))
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::InitError;
 use super::remove::relation_exists;
 use super::session::Session;
+use crate::wire::RowExt;
 
 /// How much of each a node has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,10 +50,12 @@ const CONFLICTS: &str = "select (pg_catalog.to_jsonb(c) || pg_catalog.jsonb_buil
 pub(super) async fn count(session: &Session) -> Result<Counts, InitError> {
     let mut counts = Counts::default();
     let failed = || InitError::server(session.name(), "count what is kept");
+    let unread = || InitError::unread(session.name());
     if relation_exists(session, "mmrepl.shadow").await? {
         let sql = "select pg_catalog.count(*) from mmrepl.shadow";
         let row = session.client.query_one(sql, &[]).await;
-        counts.aside = row.map_err(failed())?.get(0);
+        let row = row.map_err(failed())?;
+        counts.aside = row.read(0).map_err(unread())?;
     }
     if relation_exists(session, "mmrepl.conflict").await? {
         let sql = "
@@ -63,7 +66,8 @@ pub(super) async fn count(session: &Session) -> Result<Counts, InitError> {
                   from mmrepl.conflict c) c";
         let row = session.client.query_one(sql, &[]).await;
         let row = row.map_err(failed())?;
-        (counts.pending, counts.history) = (row.get(0), row.get(1));
+        counts.pending = row.read(0).map_err(unread())?;
+        counts.history = row.read(1).map_err(unread())?;
     }
     Ok(counts)
 }
@@ -90,7 +94,8 @@ pub(super) async fn save(path: &Path, sessions: &[&Session]) -> Result<usize, In
             let rows = session.client.query(sql, &[&session.name().as_str()]).await;
             let rows = rows.map_err(InitError::server(session.name(), "read what is kept"))?;
             for row in &rows {
-                writeln!(file, "{}", row.get::<_, &str>(0)).map_err(failed)?;
+                let line: &str = row.read(0).map_err(InitError::unread(session.name()))?;
+                writeln!(file, "{line}").map_err(failed)?;
             }
             lines += rows.len();
         }

@@ -11,6 +11,7 @@ use crate::catalog::slots::{origin_id, slot_state};
 use crate::config::{Config, Node};
 use crate::conflict::{COUNT_COLUMN, KNOWN_COLUMN, STATE_COLUMN, VECTOR_COLUMN};
 use crate::ids::{NodeName, origin_names, slot_name};
+use crate::wire::{RowExt, each};
 
 /// How many statements one transaction runs, each holding the lock of its table.
 const STATEMENTS_PER_TRANSACTION: usize = 300;
@@ -246,10 +247,9 @@ pub(super) async fn peers(
             .query("select name from mmrepl.node", &[])
             .await;
         let rows = rows.map_err(InitError::server(session.name(), "read mmrepl.node"))?;
-        peers.extend(
-            rows.iter()
-                .filter_map(|row| row.get::<_, &str>(0).parse().ok()),
-        );
+        let names: Vec<&str> =
+            each(&rows, |row| row.read(0)).map_err(InitError::unread(session.name()))?;
+        peers.extend(names.into_iter().filter_map(|name| name.parse().ok()));
     }
     Ok(peers)
 }
@@ -285,9 +285,8 @@ async fn drop_slots(
 async fn drop_publication(session: &Session) -> Result<bool, InitError> {
     let sql = "select exists (select from pg_catalog.pg_publication where pubname = $1)";
     let row = session.client.query_one(sql, &[&PUBLICATION]).await;
-    let exists: bool = row
-        .map_err(InitError::server(session.name(), "read the publication"))?
-        .get(0);
+    let row = row.map_err(InitError::server(session.name(), "read the publication"))?;
+    let exists: bool = row.read(0).map_err(InitError::unread(session.name()))?;
     if exists {
         let sql = format!("drop publication {}", ident(PUBLICATION));
         session.transaction("drop the publication", &[sql]).await?;
@@ -310,13 +309,10 @@ async fn drop_triggers(session: &Session) -> Result<usize, InitError> {
     let rows = session.client.query(sql, &[]).await;
     let rows = rows.map_err(InitError::server(session.name(), "list triggers"))?;
     let drop = |row: &tokio_postgres::Row| {
-        format!(
-            "drop trigger {} on {}",
-            ident(row.get(0)),
-            qualified(row.get(1), row.get(2))
-        )
+        let table = qualified(row.read(1)?, row.read(2)?);
+        Ok(format!("drop trigger {} on {table}", ident(row.read(0)?)))
     };
-    let statements: Vec<String> = rows.iter().map(drop).collect();
+    let statements: Vec<String> = each(&rows, drop).map_err(InitError::unread(session.name()))?;
     for chunk in statements.chunks(STATEMENTS_PER_TRANSACTION) {
         session.transaction("drop triggers", chunk).await?;
     }
@@ -336,20 +332,19 @@ async fn restore_identities(session: &Session) -> Result<usize, InitError> {
         order by 2, 3";
     let rows = session.client.query(sql, &[]).await;
     let rows = rows.map_err(InitError::server(session.name(), "read replica identities"))?;
-    for chunk in rows.chunks(STATEMENTS_PER_TRANSACTION / 2) {
-        let statements: Vec<String> = chunk
-            .iter()
-            .flat_map(|row| {
-                let (before, oid): (&str, u32) = (row.get(0), row.get(3));
-                let table = qualified(row.get(1), row.get(2));
-                [
-                    format!("alter table only {table} replica identity {before}"),
-                    format!("delete from mmrepl.replica_identity where relation = {oid}"),
-                ]
-            })
-            .collect();
+    let restore = |row: &tokio_postgres::Row| {
+        let (before, oid): (&str, u32) = (row.read(0)?, row.read(3)?);
+        let table = qualified(row.read(1)?, row.read(2)?);
+        Ok([
+            format!("alter table only {table} replica identity {before}"),
+            format!("delete from mmrepl.replica_identity where relation = {oid}"),
+        ])
+    };
+    let statements: Vec<[String; 2]> =
+        each(&rows, restore).map_err(InitError::unread(session.name()))?;
+    for chunk in statements.chunks(STATEMENTS_PER_TRANSACTION / 2) {
         session
-            .transaction("set replica identities back", &statements)
+            .transaction("set replica identities back", &chunk.concat())
             .await?;
     }
     Ok(rows.len())
@@ -369,10 +364,10 @@ async fn drop_columns(session: &Session) -> Result<usize, InitError> {
     let rows = session.client.query(sql, &[&&names[..], &COMMENT]).await;
     let rows = rows.map_err(InitError::server(session.name(), "list columns"))?;
     let drop = |row: &tokio_postgres::Row| {
-        let (table, column) = (qualified(row.get(0), row.get(1)), ident(row.get(2)));
-        format!("alter table {table} drop column {column}")
+        let (table, column) = (qualified(row.read(0)?, row.read(1)?), ident(row.read(2)?));
+        Ok(format!("alter table {table} drop column {column}"))
     };
-    let statements: Vec<String> = rows.iter().map(drop).collect();
+    let statements: Vec<String> = each(&rows, drop).map_err(InitError::unread(session.name()))?;
     for chunk in statements.chunks(STATEMENTS_PER_TRANSACTION) {
         session.transaction("drop columns", chunk).await?;
     }
@@ -406,9 +401,8 @@ async fn drop_origins(
 async fn schema_exists(session: &Session) -> Result<bool, InitError> {
     let sql = "select pg_catalog.to_regnamespace('mmrepl') is not null";
     let row = session.client.query_one(sql, &[]).await;
-    Ok(row
-        .map_err(InitError::server(session.name(), "look for schema mmrepl"))?
-        .get(0))
+    let row = row.map_err(InitError::server(session.name(), "look for schema mmrepl"))?;
+    row.read(0).map_err(InitError::unread(session.name()))
 }
 
 pub(super) async fn relation_exists(session: &Session, name: &str) -> Result<bool, InitError> {
@@ -418,7 +412,7 @@ pub(super) async fn relation_exists(session: &Session, name: &str) -> Result<boo
         session.name(),
         format!("look for {name}"),
     ))?;
-    Ok(row.get(0))
+    row.read(0).map_err(InitError::unread(session.name()))
 }
 
 /// On a node that stays: removes what it has for `gone`.

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::ids::{LinkName, NodeName, slot_name};
 use crate::lineage::gather::make_witness;
 use crate::lsn::Lsn;
-use crate::wire::ReplicationConnection;
+use crate::wire::{ReplicationConnection, RowExt};
 
 /// The new slots of one node. The snapshot lives as long as the connection is open and unused.
 pub(super) struct MadeSlots {
@@ -34,9 +34,10 @@ async fn known_now(session: &Session) -> Result<Known, InitError> {
         session.name(),
         "read what it has applied",
     ))?;
+    let unread = || InitError::unread(session.name());
     Ok(Known {
-        clock: row.get(0),
-        seen: row.get(1),
+        clock: row.read(0).map_err(unread())?,
+        seen: row.read(1).map_err(unread())?,
     })
 }
 

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::ids::{LinkName, RelationId, slot_name};
 use crate::lsn::Lsn;
 use crate::pgoutput::{Message, decode};
+use crate::wire::{RowExt, each};
 
 /// How many changes are looked at; then there are more.
 const CHANGES_MAX: i32 = 2_000;
@@ -84,7 +85,8 @@ async fn look(
     let failed = || InitError::server(&link.from, format!("look into the slot of {link}"));
     let version = "select pg_catalog.current_setting('server_version_num')::int4";
     let version = source.client.query_one(version, &[]).await;
-    let version: i32 = version.map_err(failed())?.get(0);
+    let version = version.map_err(failed())?;
+    let version: i32 = version.read(0).map_err(InitError::unread(&link.from))?;
     let origin = if version.cast_unsigned() >= ORIGIN_OPTION_SINCE {
         ", 'origin', 'none'"
     } else {
@@ -101,8 +103,9 @@ async fn look(
         .query(&sql, &[&slot])
         .await
         .map_err(failed())?;
-    let messages = rows.iter().map(|row| row.get::<_, Vec<u8>>(0));
-    Ok(count(messages, applied))
+    let messages: Vec<Vec<u8>> =
+        each(&rows, |row| row.read(0)).map_err(InitError::unread(&link.from))?;
+    Ok(count(messages.into_iter(), applied))
 }
 
 /// Counts the changes of transactions that were written here and committed after `applied`.

@@ -15,6 +15,7 @@ use crate::commit_time::CommitTime;
 use crate::error::Retryable;
 use crate::ids::{ClusterName, LinkName, NodeName, slot_name};
 use crate::lsn::Lsn;
+use crate::wire::RowExt;
 
 /// The table or the schema does not exist (manual appendix A).
 const NOT_SET_UP: [&str; 2] = ["42P01", "3F000"];
@@ -52,7 +53,7 @@ pub async fn read_end(node: &NodeName, client: &Client) -> Result<EndFacts, Cata
         timeline: server.timeline,
         database: server.database,
         flushed: flushed(client).await?,
-        here: or_not_set_up(here)?.map(|row| row.get(0)),
+        here: or_not_set_up(here)?.map(|row| row.read(0)).transpose()?,
     })
 }
 
@@ -63,7 +64,7 @@ pub async fn flushed(client: &Client) -> Result<Lsn, CatalogError> {
                             else pg_catalog.pg_current_wal_flush_lsn() end)::text";
     let row = client.query_one(sql, &[]).await;
     let row = row.map_err(CatalogError::query("read the WAL position"))?;
-    CatalogError::parse("the WAL position", row.get(0))
+    CatalogError::parse("the WAL position", row.read(0)?)
 }
 
 /// One direction.
@@ -106,8 +107,8 @@ pub async fn prove(source: &Client, position: Option<&Position>) -> Result<Proof
     let xid = witness.xid.to_string();
     let row = source.query_one(PROVE, &[&xid]).await;
     let row = row.map_err(CatalogError::query("look for the last applied transaction"))?;
-    let time: Option<i64> = row.get(0);
-    let kept: bool = row.get(1);
+    let time: Option<i64> = row.read(0)?;
+    let kept: bool = row.read(1)?;
     Ok(match time.map(CommitTime::from_postgres_micros) {
         Some(time) if time == witness.time => Proof::Holds,
         Some(_) => Proof::Fails,
@@ -130,8 +131,8 @@ async fn read_known(source: &Client, link: &LinkName) -> Result<Vec<Known>, Cata
     let rows = rows.map_err(CatalogError::query("read what is remembered of the link"))?;
     let known = |row: &tokio_postgres::Row| {
         Ok(Known {
-            durable: CatalogError::parse("mmrepl.link_memory.durable", row.get(0))?,
-            began: CommitTime::from_postgres_micros(row.get(1)),
+            durable: CatalogError::parse("mmrepl.link_memory.durable", row.read(0)?)?,
+            began: CommitTime::from_postgres_micros(row.read(1)?),
         })
     };
     rows.iter().map(known).collect()
@@ -173,7 +174,7 @@ pub async fn make_witness(
     );
     let answers = source.simple_query(&sql).await.map_err(failed())?;
     let xid = answers.iter().find_map(|answer| match answer {
-        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.try_get(0).ok()?.map(str::to_owned),
         _ => None,
     });
     let xid = xid.unwrap_or_default();
@@ -181,7 +182,7 @@ pub async fn make_witness(
                         * 1000000)::int8 - 946684800000000";
     let row = source.query_one(time, &[&xid]).await.map_err(failed())?;
     let xid = CatalogError::parse("pg_current_xact_id", &xid)?;
-    let time: Option<i64> = row.get(0);
+    let time: Option<i64> = row.read(0)?;
     Ok(time.map(|time| Witness {
         xid,
         time: CommitTime::from_postgres_micros(time),

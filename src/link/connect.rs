@@ -33,11 +33,10 @@ use crate::lineage::gather::{read_pair, remember};
 use crate::lineage::{Cause, Finding, Known, Pair, check_slot, judge};
 use crate::lsn::Lsn;
 use crate::migrate::is_behind;
-use crate::wire::Session;
-use crate::wire::WireError;
-use crate::wire::control;
-use crate::wire::from_tokio_postgres;
-use crate::wire::{PgoutputOptions, ReplicationConnection, ReplicationStream, Streaming};
+use crate::wire::{
+    PgoutputOptions, ReplicationConnection, ReplicationStream, RowExt, Session, Streaming,
+    WireError, control, from_tokio_postgres,
+};
 
 /// The role, in its name, of the session that applies what is still running on the source.
 pub(super) const RUNNING: &str = "apply running";
@@ -372,7 +371,9 @@ async fn lsn_query(node: &Node, client: &Client, sql: &str) -> Result<Lsn, LinkE
     let row = client.query_one(sql, &[]).await;
     let row =
         row.map_err(|e| catalog_at(&node.name)(CatalogError::query("read the WAL position")(e)))?;
-    CatalogError::parse("the WAL position", row.get(0)).map_err(catalog_at(&node.name))
+    let position = row.read(0).map_err(CatalogError::from);
+    let position = position.and_then(|text| CatalogError::parse("the WAL position", text));
+    position.map_err(catalog_at(&node.name))
 }
 
 async fn current_lsn(node: &Node, client: &Client) -> Result<Lsn, LinkError> {

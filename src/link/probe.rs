@@ -20,6 +20,7 @@ use crate::config::Node;
 use crate::failpoint::fault_point;
 use crate::ids::slot_name;
 use crate::status::model::SlotStatus;
+use crate::wire::{RowExt, Unread};
 
 /// How often the source is asked.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
@@ -118,13 +119,18 @@ fn at(node: &Node) -> impl Fn(CatalogError) -> LinkError + '_ {
     }
 }
 
+fn unread(node: &Node) -> impl Fn(Unread) -> LinkError + '_ {
+    |unread| at(node)(unread.into())
+}
+
 async fn look_at_slot(context: &LinkContext, source: &Client) -> Result<(), LinkError> {
     let node = &context.source;
     let name = slot_name(&context.cluster, &context.target.name);
     let sql = "select pg_catalog.pg_current_wal_flush_lsn()::text";
     let row = source.query_one(sql, &[]).await;
     let row = row.map_err(|e| at(node)(CatalogError::query("read the WAL position")(e)))?;
-    let current = CatalogError::parse("the WAL position", row.get(0)).map_err(at(node))?;
+    let current = row.read(0).map_err(unread(node))?;
+    let current = CatalogError::parse("the WAL position", current).map_err(at(node))?;
     let slot = slot_state(source, &name).await.map_err(at(node))?;
     context.monitor.set_current(current);
     if let Some(confirmed) = slot.as_ref().and_then(|slot| slot.confirmed_flush) {
@@ -154,7 +160,7 @@ async fn count_pending(context: &LinkContext, target: &Client) -> Result<(), Lin
     let (from, to) = (source.as_str(), node.name.as_str());
     let counted = target.query_one(sql, &[&from, &to]).await;
     let counted = counted.map_err(|e| at(node)(CatalogError::query("count conflicts")(e)))?;
-    let count: i64 = counted.get(0);
+    let count: i64 = counted.read(0).map_err(unread(node))?;
     context.monitor.set_pending(u64::try_from(count).ok());
     Ok(())
 }
@@ -204,7 +210,7 @@ pub(super) async fn read_clock(
     let row = row.map_err(|e| at(node)(CatalogError::query("read the clock")(e)))?;
     let doubt = epoch.elapsed().saturating_sub(asked) / 2;
     Ok(Reading {
-        clock: CommitTime::from_postgres_micros(row.get(0)),
+        clock: CommitTime::from_postgres_micros(row.read(0).map_err(unread(node))?),
         at: asked + doubt,
         doubt,
     })

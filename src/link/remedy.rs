@@ -8,6 +8,7 @@ use super::error::LinkError;
 use crate::catalog::names::ident;
 use crate::catalog::search_path::{describe, may_be_by_search_path, of_table};
 use crate::error::Retryable;
+use crate::wire::RowExt;
 
 /// SQLSTATEs of a policy that would hide rows: no right to see them, and no COPY into the table.
 const HIDDEN: [&str; 2] = ["42501", "0A000"];
@@ -57,7 +58,7 @@ async fn find(context: &LinkContext, table: &str, error: &LinkError) -> Option<S
 
 async fn rows_are_hidden(client: &Client, table: &str, user: &str) -> Option<String> {
     let row = client.query_one(IS_HIDDEN, &[&table]).await.ok()?;
-    let active: bool = row.get(0);
+    let active: bool = row.read(0).ok()?;
     active.then(|| {
         format!(
             "row level security would hide rows of {table} from mmrepl, which must see all: `alter role {} bypassrls`",

@@ -16,8 +16,7 @@ use tokio_postgres::{Client, Transaction};
 pub use files::{FUNCTIONS, File, TABLES};
 
 use crate::error::{RetryClass, Retryable};
-use crate::wire::WireError;
-use crate::wire::from_tokio_postgres;
+use crate::wire::{RowExt, Unread, WireError, each, from_tokio_postgres};
 
 /// Held while a server is migrated. The number is the text `mmrepl` in ASCII.
 const ADVISORY_LOCK: i64 = 0x6D6D_7265_706C;
@@ -93,6 +92,13 @@ fn server(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Migr
     move |error| MigrateError::Server {
         what: what.into(),
         source: from_tokio_postgres(error),
+    }
+}
+
+fn unread(unread: Unread) -> MigrateError {
+    MigrateError::Server {
+        what: "read which migrations have run".to_owned(),
+        source: unread.into(),
     }
 }
 
@@ -195,8 +201,8 @@ async fn applied(client: &Client) -> Result<Vec<Applied>, MigrateError> {
     if columns.is_empty() {
         return Ok(Vec::new());
     }
-    let is_file = |row: &tokio_postgres::Row| row.get::<_, &str>(0) == "file";
-    if !columns.iter().any(is_file) {
+    let names: Vec<&str> = each(&columns, |row| row.read(0)).map_err(unread)?;
+    if !names.contains(&"file") {
         return Err(MigrateError::Unreleased);
     }
     let sql = "select file, checksum, version from mmrepl.migration order by file";
@@ -204,12 +210,14 @@ async fn applied(client: &Client) -> Result<Vec<Applied>, MigrateError> {
         .query(sql, &[])
         .await
         .map_err(server("read mmrepl.migration"))?;
-    let applied = |row: &tokio_postgres::Row| Applied {
-        name: row.get(0),
-        checksum: row.get(1),
-        version: row.get(2),
+    let applied = |row: &tokio_postgres::Row| {
+        Ok(Applied {
+            name: row.read(0)?,
+            checksum: row.read(1)?,
+            version: row.read(2)?,
+        })
     };
-    let mut all: Vec<Applied> = rows.iter().map(applied).collect();
+    let mut all: Vec<Applied> = each(&rows, applied).map_err(unread)?;
     for table in remarked(client).await? {
         if !all.iter().any(|there| there.name == table.name) {
             all.push(table);
@@ -237,7 +245,8 @@ async fn remarked(client: &Client) -> Result<Vec<Applied>, MigrateError> {
         .query_opt(sql, &[])
         .await
         .map_err(server("read the remark on schema mmrepl"))?;
-    let remark = row.map_or_else(String::new, |row| row.get(0));
+    let remark = row.map_or_else(|| Ok(String::new()), |row| row.read(0));
+    let remark = remark.map_err(unread)?;
     Ok(up_to(remark.strip_prefix(REMARK), TABLES))
 }
 

@@ -23,7 +23,7 @@ use crate::ids::{ClusterName, LinkName, NodeName, slot_name};
 use crate::lineage::gather::read_pair;
 use crate::lineage::{Finding, Known, Pair, judge};
 use crate::lsn::Lsn;
-use crate::wire::control;
+use crate::wire::{RowExt, control};
 
 /// A daemon answers from memory.
 const DAEMON_TIMEOUT: Duration = Duration::from_secs(2);
@@ -327,7 +327,7 @@ async fn current_lsn(client: &Client) -> Result<Lsn, CatalogError> {
                             else pg_catalog.pg_current_wal_lsn() end)::text";
     let row = client.query_one(sql, &[]).await;
     let row = row.map_err(CatalogError::query("read the WAL position"))?;
-    let text: Option<&str> = row.get(0);
+    let text: Option<&str> = row.read(0)?;
     text.map_or(Ok(Lsn::ZERO), |text| {
         CatalogError::parse("the WAL position", text)
     })

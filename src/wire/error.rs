@@ -7,6 +7,7 @@ use std::time::Duration;
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::backend::ErrorResponseBody;
 
+use super::answer::Unread;
 use super::redact::{self, Raised};
 use crate::error::{RetryClass, Retryable, classify_sqlstate};
 use crate::text;
@@ -52,6 +53,9 @@ pub enum WireError {
         /// What was asked for.
         what: &'static str,
     },
+    /// A column of a row that a control connection gave back is not what it must be.
+    #[error(transparent)]
+    Unread(#[from] Unread),
     /// A message is larger than PostgreSQL itself allows.
     #[error(
         "a message of {announced} bytes is over the limit of {limit}: the row is too big to send"
@@ -107,7 +111,8 @@ impl Retryable for WireError {
             Self::Tls { .. }
             | Self::Auth { .. }
             | Self::MessageTooBig { .. }
-            | Self::Unreadable { .. } => RetryClass::Definite,
+            | Self::Unreadable { .. }
+            | Self::Unread(_) => RetryClass::Definite,
             Self::Server(error) => classify_sqlstate(&error.sqlstate),
             Self::Io { .. }
             | Self::Protocol(_)

@@ -9,6 +9,7 @@
 //! ```
 //! One task drives a connection; reading always comes before writing (see `connection`).
 
+pub mod answer;
 mod auth;
 pub mod batch;
 mod cache;
@@ -28,6 +29,7 @@ mod startup;
 pub mod stream;
 mod tls;
 
+pub use answer::{RowExt, Unread, each};
 pub use batch::{Batch, BatchError};
 pub use change_stream::{Frame, ReplicationStream, StandbyStatus};
 pub use connection::TransactionStatus;

@@ -36,6 +36,20 @@ impl Outcome {
         value.ok_or(WireError::Unreadable { what })
     }
 
+    /// One value as a `T`; nothing when it is NULL. What is no `T`, or not there, is an error.
+    pub fn optional<T: FromStr>(
+        &self,
+        row: usize,
+        column: usize,
+        what: &'static str,
+    ) -> Result<Option<T>, WireError> {
+        let value = self.rows.get(row).and_then(|row| row.get(column));
+        match value.ok_or(WireError::Unreadable { what })? {
+            None => Ok(None),
+            Some(_) => self.get(row, column, what).map(Some),
+        }
+    }
+
     /// Whether the value is true, as `::text` prints a boolean; it must be one.
     pub fn flag(&self, row: usize, column: usize, what: &'static str) -> Result<bool, WireError> {
         match self.text(row, column) {
@@ -95,5 +109,9 @@ mod tests {
             );
             assert!(outcome.flag(row, column, "a flag").is_err());
         }
+        let optional = |row, column| outcome.optional::<u64>(row, column, "a count");
+        assert_eq!(optional(1, 0).unwrap(), Some(17));
+        assert_eq!(optional(0, 1).unwrap(), None);
+        assert!(optional(0, 0).is_err() && optional(1, 1).is_err() && optional(9, 0).is_err());
     }
 }

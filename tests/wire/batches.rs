@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use mmrepl::error::{RetryClass, Retryable};
 use mmrepl::wire::{
-    Batch, Outcome, Session, TransactionStatus, WireError, control, from_tokio_postgres,
+    Batch, Outcome, RowExt, Session, TransactionStatus, WireError, control, each,
+    from_tokio_postgres,
 };
 use tokio::time::timeout;
 
@@ -340,6 +341,29 @@ async fn errors_about_data_do_not_repeat_the_data() {
     let error = from_tokio_postgres(error);
     assert_eq!(error.sqlstate(), Some("22P02"));
     assert!(!format!("{error} {error:?}").contains("s3cret"));
+}
+
+#[tokio::test]
+async fn a_column_that_cannot_be_read_is_an_error_and_no_panic() {
+    let server = Server::shared();
+    let client = control(&server.info("user=postgres"), "t").await.unwrap();
+    let sql = "select null::text as name, 4711::int8 as total";
+    let row = client.query_one(sql, &[]).await.unwrap();
+    assert_eq!(row.read::<Option<&str>>(0), Ok(None));
+    assert_eq!(row.read(1), Ok(4711_i64));
+    let null = row.read::<&str>(0).unwrap_err();
+    assert_eq!(null.column, "1 (`name`)");
+    assert!(null.place.contains("batches.rs"), "{null}");
+    let other_type = row.read::<i32>(1).unwrap_err().to_string();
+    assert!(other_type.contains("2 (`total`)"), "{other_type}");
+    assert!(!other_type.contains("4711"), "{other_type}");
+    assert!(row.read::<i32>(2).is_err());
+    let rows = [row];
+    let names: Result<Vec<&str>, _> = each(&rows, |row| row.read(0));
+    assert_eq!(
+        WireError::from(names.unwrap_err()).retry_class(),
+        RetryClass::Definite
+    );
 }
 
 #[tokio::test]
