@@ -128,9 +128,16 @@ impl Applier {
         }
         let outcomes = batch.run().await;
         let outcomes = outcomes.map_err(|failed| ApplyError::target(failed.error, None))?;
-        let answers = outcomes.chunks(2).map(|pair| self.origins.held(&pair[1]));
-        let emptied = tables.keys().copied().zip(answers);
-        Ok(emptied.filter(|(_, held)| !held.is_empty()).collect())
+        let mut emptied = HashMap::new();
+        for ((relation, (target, _)), pair) in tables.iter().zip(outcomes.chunks(2)) {
+            let held = self.origins.held(&pair[1]);
+            let held =
+                held.map_err(|source| ApplyError::target(source, Some(target.map.label())))?;
+            if !held.is_empty() {
+                emptied.insert(*relation, held);
+            }
+        }
+        Ok(emptied)
     }
 
     /// The truncate that takes the row.
