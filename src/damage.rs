@@ -28,6 +28,8 @@ pub enum DamageKind {
     Table,
     /// A table that does not take part and is replicated.
     Excluded,
+    /// What was written and not sent while the publication was not right.
+    Gap,
     /// What the daemon's role may do.
     Rights,
 }
@@ -45,6 +47,7 @@ impl DamageKind {
             Self::Position => "position",
             Self::Table => "table",
             Self::Excluded => "excluded",
+            Self::Gap => "gap",
             Self::Rights => "rights",
         }
     }

@@ -3,10 +3,12 @@
 //! The same observation that `init` plans by: whatever is named here, a plan has a step for.
 
 use super::identity::{self, Identity};
-use super::observe::{NodeState, TableState};
+use super::observe::{NodeState, PublicationState, TableState};
 use super::triggers::{self, Fault};
 use super::versions::InRow;
-use super::{PUBLICATION, plan};
+use super::{PUBLICATION, gaps, plan};
+use std::collections::BTreeMap;
+
 use crate::config::Config;
 use crate::damage::{Damage, DamageKind};
 use crate::ids::{origin_name, return_origin_name, slot_name};
@@ -29,6 +31,7 @@ pub(super) fn damages(config: &Config, state: &NodeState) -> Vec<Damage> {
         found.push(Damage::new(DamageKind::Schema, false, what));
     }
     found.extend(publication(state));
+    found.extend(left_gaps(state));
     let events = state.event_triggers.faults();
     if !events.is_empty() {
         let what = format!(
@@ -62,9 +65,13 @@ pub(super) fn damages(config: &Config, state: &NodeState) -> Vec<Damage> {
 fn publication(state: &NodeState) -> Option<Damage> {
     let lost = |what: String| Damage::new(DamageKind::Publication, true, what);
     let Some(publication) = &state.publication else {
-        return Some(lost(format!(
-            "publication {PUBLICATION} is gone: what is written here does not reach the other nodes"
-        )));
+        let what = format!("publication {PUBLICATION} is gone: what is written here ");
+        let how = if state.server.major() >= gaps::LEAVES_OUT_SINCE {
+            "is left out of the stream and reaches no other node"
+        } else {
+            "does not reach the other nodes, and links from here stop"
+        };
+        return Some(lost(what + how));
     };
     let mut faults = publication.faults.clone();
     if publication.all_tables {
@@ -77,6 +84,29 @@ fn publication(state: &NodeState) -> Option<Damage> {
     (!faults.is_empty()).then(|| lost(what))
 }
 
+/// What was not sent for a while and is sent again: the nodes' rows may differ by it.
+fn left_gaps(state: &NodeState) -> Vec<Damage> {
+    let open = gaps::open(state);
+    let is_over = |gap: &&gaps::Gap| {
+        let id = (gap.schema.as_str(), gap.name.as_str());
+        let takes_part = state.tables.iter().any(|table| table.table.id() == id);
+        takes_part && open.iter().all(|(table, _)| table.table.id() != id)
+    };
+    let mut kinds: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+    for gap in state.noted.gaps.iter().filter(is_over) {
+        let kind = kinds.entry((&gap.left_out, &gap.since)).or_default();
+        kind.push(gap.readable());
+    }
+    let told = |((left_out, since), tables): ((&str, &str), Vec<String>)| {
+        let what = format!(
+            "{left_out} made here in {} were not sent to the other nodes for a while (noticed {since}), so their rows may differ",
+            shortened(&tables)
+        );
+        Damage::new(DamageKind::Gap, false, what)
+    };
+    kinds.into_iter().map(told).collect()
+}
+
 /// The table's part in the publication.
 fn published(state: &NodeState, table: &TableState) -> Option<Damage> {
     let name = table.table.readable();
@@ -85,7 +115,8 @@ fn published(state: &NodeState, table: &TableState) -> Option<Damage> {
             format!("publication {PUBLICATION} sends only some rows or columns of table {name}");
         return Some(Damage::new(DamageKind::Publication, true, what));
     }
-    let missing = state.publication.is_some() && table.published.is_none();
+    let listed = |publication: &PublicationState| !publication.all_tables;
+    let missing = state.publication.as_ref().is_some_and(listed) && table.published.is_none();
     missing.then(|| {
         let what = format!("table {name} takes part and is not replicated");
         Damage::new(DamageKind::Table, table.seems_filled, what)

@@ -10,7 +10,7 @@ use super::overwritten::SetAside;
 use super::plan::{LinkWork, Plan, Step, StepKind};
 use super::session::{self, Session};
 use super::slots::{self, MadeSlots};
-use super::{InitError, InitOptions, Progress, join, overwrite, overwritten};
+use super::{InitError, InitOptions, Progress, gaps, join, overwrite, overwritten};
 use crate::catalog::table::Table;
 use crate::config::Config;
 use crate::ids::{LinkName, NodeName, slot_name};
@@ -73,6 +73,7 @@ pub(super) async fn execute(
     };
     join::join(&work, progress).await?;
     make_links(&work, progress).await?;
+    gaps::close(&work, progress).await?;
     for session in work.sessions {
         session
             .batch("look at the files of tables", LOOK_AT_FILES)

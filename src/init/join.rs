@@ -9,7 +9,7 @@ use super::copy::Stamp;
 use super::execute::{Work, copy_in_transaction, differences};
 use super::plan::Step;
 use super::session::Session;
-use super::{InitError, Progress, compare, copy, publication};
+use super::{InitError, Progress, compare, copy, gaps, publication};
 use crate::catalog::table::Table;
 use crate::ids::{LinkName, NodeName};
 use crate::lsn::Lsn;
@@ -25,7 +25,7 @@ pub(super) async fn join(work: &Work<'_>, progress: &mut dyn Progress) -> Result
         .joining
         .chunks(publication::TABLES_PER_TRANSACTION)
     {
-        let joined = join_some(work, ids).await;
+        let joined = join_some(work, ids, progress).await;
         let end = if joined.is_ok() { "commit" } else { "rollback" };
         let mut ended = Ok(());
         for node in &work.plan.join_nodes {
@@ -43,8 +43,23 @@ pub(super) async fn join(work: &Work<'_>, progress: &mut dyn Progress) -> Result
     Ok(())
 }
 
+/// Whether a node sends one of the tables already: then rows may be under way.
+fn is_sent(work: &Work<'_>, ids: &[TableId]) -> bool {
+    let states = work.plan.states.iter().flat_map(|state| &state.tables);
+    let sent = states.filter(|state| state.published.is_some());
+    let mut names = sent.map(|state| state.table.id());
+    names.any(|(schema, name)| ids.contains(&(schema.to_owned(), name.to_owned())))
+}
+
 /// Leaves every transaction open, for the caller to end.
-async fn join_some(work: &Work<'_>, ids: &[TableId]) -> Result<(), InitError> {
+async fn join_some(
+    work: &Work<'_>,
+    ids: &[TableId],
+    progress: &mut dyn Progress,
+) -> Result<(), InitError> {
+    if is_sent(work, ids) {
+        gaps::settle(work, progress).await?;
+    }
     enter_origins(work).await?;
     let time = match &work.options.copy_from {
         Some(from) => Some(copy::clock(work.session(from)).await?),

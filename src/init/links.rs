@@ -1,5 +1,6 @@
 //! What each link needs, by the verdict on its history. Pure.
 
+use super::gaps::LEAVES_OUT_SINCE;
 use super::observe::NodeState;
 use crate::catalog::slots::SlotState;
 use crate::config::Config;
@@ -98,7 +99,16 @@ fn facts(config: &Config, from: &NodeState, to: &NodeState) -> LinkFacts {
         slot: from.slots.get(&to.name).cloned(),
         proof: from.proofs.get(&to.name).copied().unwrap_or_default(),
         known: from.known.get(&to.name).cloned().unwrap_or_default(),
+        predates_publication: predates_publication(from, &to.name),
     }
+}
+
+/// Whether the slot for `to` cannot go on because of the publication, which `init` itself makes
+/// anew where it is for all tables.
+fn predates_publication(from: &NodeState, to: &NodeName) -> bool {
+    let all_tables = from.publication.as_ref().is_some_and(|all| all.all_tables);
+    let anew = from.noted.predated.get(to).copied().unwrap_or_default() || all_tables;
+    anew && from.server.major() < LEAVES_OUT_SINCE
 }
 
 fn condition(pair: &Pair) -> LinkCondition {

@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
+use tokio_postgres::Statement;
+
 use super::follow::EventTriggers;
+use super::gaps::Noted;
 use super::leftovers::{Leftover, leftovers};
 use super::observe_query as query;
 use super::session::{self, Session};
@@ -47,6 +50,8 @@ pub struct NodeState {
     pub(super) flushed: Lsn,
     /// By peer: whether this server still has what that one applied last.
     pub(super) proofs: HashMap<NodeName, Proof>,
+    /// What is noted of writes that were not sent.
+    pub(super) noted: Noted,
     /// By peer: what that one was known to have flushed.
     pub(super) known: HashMap<NodeName, Vec<Known>>,
 }
@@ -217,15 +222,12 @@ pub(super) async fn observe(
                 .map(|slot| (peer.name.clone(), slot)),
         );
     }
-    let mut known = HashMap::new();
-    for peer in config.peers_of(name) {
-        let link = LinkName {
-            from: name.clone(),
-            to: peer.name.clone(),
-        };
-        let remembered = gather::known(client, &link).await.map_err(failed())?;
-        known.insert(link.to, remembered);
-    }
+    // A server that an older version has set up knows nothing of gaps.
+    let noted = if set_up && !pending.iter().any(|file| file.name == GAPS) {
+        Noted::read(config, name, client).await.map_err(failed())?
+    } else {
+        Noted::default()
+    };
     Ok(NodeState {
         name: name.clone(),
         server: server.clone(),
@@ -253,9 +255,31 @@ pub(super) async fn observe(
         slots,
         flushed: gather::flushed(client).await.map_err(failed())?,
         proofs: HashMap::new(),
-        known,
+        noted,
+        known: known(config, session).await?,
     })
 }
+
+/// What the node remembers of what its peers had flushed.
+async fn known(
+    config: &Config,
+    session: &Session,
+) -> Result<HashMap<NodeName, Vec<Known>>, InitError> {
+    let mut known = HashMap::new();
+    for peer in config.peers_of(session.name()) {
+        let link = LinkName {
+            from: session.name().clone(),
+            to: peer.name.clone(),
+        };
+        let remembered = gather::known(&session.client, &link).await;
+        let remembered = remembered.map_err(InitError::catalog(session.name()))?;
+        known.insert(link.to, remembered);
+    }
+    Ok(known)
+}
+
+/// The file that makes the table of gaps.
+const GAPS: &str = "tables/008_gaps";
 
 /// Publication, tables, triggers, slots, origins and positions in a few numbers: a row of the
 /// catalog that is written anew has the number of another transaction.
@@ -274,8 +298,15 @@ from (select pg_catalog.count(*), pg_catalog.sum(xmin::text::int8)
       from pg_catalog.pg_replication_origin) o
 left join pg_catalog.pg_publication p on p.pubname = $1";
 
-pub(super) async fn glance(session: &Session) -> Result<String, InitError> {
-    let row = session.client.query_one(GLANCE, &[&PUBLICATION]).await;
+/// Prepared once for a session: planning takes as long as running.
+pub(super) async fn prepare_glance(session: &Session) -> Result<Statement, InitError> {
+    let prepared = session.client.prepare(GLANCE).await;
+    let prepared = prepared.map_err(CatalogError::query("look at the publication"));
+    prepared.map_err(InitError::catalog(session.name()))
+}
+
+pub(super) async fn glance(session: &Session, glance: &Statement) -> Result<String, InitError> {
+    let row = session.client.query_one(glance, &[&PUBLICATION]).await;
     let row = row.map_err(CatalogError::query("look at the publication"));
     let row = row.map_err(InitError::catalog(session.name()))?;
     row.read(0).map_err(InitError::unread(session.name()))

@@ -18,7 +18,7 @@ use crate::catalog::names::literal;
 use crate::catalog::position::read_position;
 use crate::config::Config;
 use crate::error::Retryable;
-use crate::ids::{LinkName, NodeName};
+use crate::ids::{LinkName, NodeName, slot_name};
 use crate::lineage::gather::{flushed, make_witness};
 use crate::lsn::Lsn;
 use crate::wire::RowExt;
@@ -49,12 +49,9 @@ pub(super) async fn check(
     sessions: &[Session],
 ) -> Result<(), InitError> {
     for work in &plan.links {
-        let state = plan
-            .states
-            .iter()
-            .find(|state| state.name == work.link.from);
-        let slot = state.and_then(|state| state.slots.get(&work.link.to));
-        if let Some(pid) = slot.and_then(|slot| slot.active_pid) {
+        let session = session::of(sessions, &work.link.from);
+        let slot = slot_name(&config.cluster, &work.link.to);
+        if let Some(pid) = slots::user(session, &slot).await? {
             return Err(InitError::InUse {
                 node: work.link.from.clone(),
                 what: format!("the replication slot of {} (by process {pid})", work.link),

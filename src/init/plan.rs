@@ -6,7 +6,7 @@ use super::links::{self, LinkCondition, LinkState};
 use super::observe::{NodeState, PartitionState, TableState};
 use super::triggers::Trigger;
 use super::versions::InRow;
-use super::{InitError, InitOptions, identity, publication, triggers};
+use super::{InitError, InitOptions, gaps, identity, publication, triggers};
 use crate::catalog::names::{ident, literal};
 use crate::catalog::position::RESET_POSITION;
 use crate::config::Config;
@@ -15,6 +15,7 @@ use crate::ids::{
     LinkName, NodeName, large_origin_name, origin_name, return_origin_name, slot_name,
     worker_origin_name,
 };
+use crate::lineage::Cause;
 
 /// How many statements one transaction runs on tables, each holding its lock until the end.
 const STATEMENTS_PER_TRANSACTION: usize = 400;
@@ -72,6 +73,8 @@ pub struct Plan {
     pub(super) joining: Vec<(String, String)>,
     /// The nodes whose working links they join.
     pub(super) join_nodes: Vec<NodeName>,
+    /// Tables whose writes were not all sent, to be compared.
+    pub(super) gaps: Vec<(String, String)>,
     /// Links to make.
     pub(super) links: Vec<LinkWork>,
     /// Nodes whose rows are replaced by those of `--copy-from`.
@@ -88,7 +91,8 @@ pub(super) fn plan(
 ) -> Result<Plan, InitError> {
     check_places(config, states)?;
     let conditions = links::conditions(config, states);
-    let (links, copy_to) = link_work(options, &conditions)?;
+    let gaps = gaps(states);
+    let (links, copy_to) = link_work(options, &conditions, !gaps.is_empty())?;
     let remade = |link: &LinkName| links.iter().any(|work| work.link == *link);
     let kept: Vec<&LinkName> = conditions
         .iter()
@@ -125,16 +129,37 @@ pub(super) fn plan(
         publish,
         joining: joining.into_iter().collect(),
         join_nodes: names.filter(in_kept).collect(),
+        gaps,
         links,
         copy_to,
         states: states.to_vec(),
     })
 }
 
-/// Which links are made, and which nodes are copied to.
+/// The tables whose writes were not all sent: those on record, and those that are left out now.
+fn gaps(states: &[NodeState]) -> Vec<(String, String)> {
+    let mut found = BTreeSet::new();
+    for state in states {
+        let on_record = state.noted.gaps.iter();
+        found.extend(on_record.map(|gap| (gap.schema.clone(), gap.name.clone())));
+        let open = gaps::open(state).into_iter().map(|(table, _)| &table.table);
+        found.extend(open.map(|table| (table.schema.clone(), table.name.clone())));
+    }
+    let known = |id: &(String, String)| {
+        let mut tables = states.iter().flat_map(|state| &state.tables);
+        tables.any(|table| table.table.id() == (&id.0, &id.1))
+    };
+    // A table that is gone, or takes part no longer, has nothing to compare.
+    found.retain(known);
+    found.into_iter().collect()
+}
+
+/// Which links are made, and which nodes are copied to. With a gap the copied rows begin anew on
+/// every other node.
 fn link_work(
     options: &InitOptions,
     conditions: &[LinkState],
+    gap: bool,
 ) -> Result<(Vec<LinkWork>, Vec<NodeName>), InitError> {
     let mut work: Vec<LinkWork> = Vec::new();
     for state in conditions {
@@ -159,7 +184,11 @@ fn link_work(
     let ends = work
         .iter()
         .flat_map(|work| [work.link.from.clone(), work.link.to.clone()]);
-    let targets: BTreeSet<NodeName> = ends.filter(|end| end != from).collect();
+    let mut targets: BTreeSet<NodeName> = ends.filter(|end| end != from).collect();
+    if gap {
+        let nodes = conditions.iter().map(|state| state.link.to.clone());
+        targets.extend(nodes.filter(|node| node != from));
+    }
     // What is copied begins where the copy's snapshot was taken, so its slot begins there too.
     for state in conditions {
         let copied = state.link.from == *from && targets.contains(&state.link.to);
@@ -194,6 +223,11 @@ fn work_for(options: &InitOptions, state: &LinkState) -> Result<Option<LinkWork>
             slot_left,
             active_pid,
         } => {
+            let anew = matches!(finding.cause, Cause::PublicationAnew { .. });
+            if anew {
+                // Rows are compared, and the slot is free but for the moments of vain tries.
+                return Ok(work(*slot_left));
+            }
             if !options.assume_identical && options.copy_from.is_none() {
                 return Err(InitError::Broken(finding.clone()));
             }
@@ -461,8 +495,14 @@ pub(super) fn is_cloned_always(name: &str) -> bool {
 /// The publication, and, where no link is at work yet, its tables.
 fn publish_steps(state: &NodeState, with_tables: bool) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
-    let make = publication::make(state);
+    let mut make = publication::make(state);
     if !make.is_empty() {
+        if state.publication.is_some() || !state.slots.is_empty() {
+            make.splice(0..0, gaps::note(state));
+        }
+        if state.server.major() >= gaps::LEAVES_OUT_SINCE && !state.slots.is_empty() {
+            make.push(gaps::remember_publication(None));
+        }
         steps.push(Step::new(&state.name, "make the publication", make));
     }
     for left in &state.leftovers {
@@ -489,6 +529,7 @@ impl Plan {
         self.prepare.is_empty()
             && self.publish.is_empty()
             && self.joining.is_empty()
+            && self.gaps.is_empty()
             && self.links.is_empty()
     }
 

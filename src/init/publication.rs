@@ -31,8 +31,10 @@ pub(super) fn make(state: &NodeState) -> Vec<String> {
     };
     let mut sql = Vec::new();
     if publication.all_tables {
-        // It cannot be altered into one of listed tables.
-        return vec![format!("drop publication {name}"), create];
+        // It cannot be altered into one of listed tables. No table leaves the stream meanwhile.
+        let drop = format!("drop publication {name}");
+        let add = (!state.tables.is_empty()).then(|| add(state.tables.iter().map(|t| &t.table)));
+        return [drop, create].into_iter().chain(add).collect();
     }
     if !publication.faults.is_empty() {
         sql.push(format!("alter publication {name} set ({OPTIONS}{more})"));
@@ -54,11 +56,9 @@ pub(super) fn make(state: &NodeState) -> Vec<String> {
 
 /// The tables that take part and are not published.
 pub(super) fn missing(state: &NodeState) -> Vec<&TableState> {
-    state
-        .tables
-        .iter()
-        .filter(|table| table.published.is_none())
-        .collect()
+    let listed = state.publication.as_ref().is_none_or(|all| !all.all_tables);
+    let tables = state.tables.iter().filter(|_| listed);
+    tables.filter(|table| table.published.is_none()).collect()
 }
 
 /// The statement that publishes `tables`.

@@ -1,12 +1,15 @@
 //! Makes the slots of one node, all beginning at the same point, with a snapshot of that point.
 
-use super::InitError;
+use super::{InitError, gaps};
+use std::time::Duration;
+
 use super::plan::LinkWork;
 use super::session::Session;
 use crate::catalog::position::{KNOWN_NOW, RESET_POSITION, Witness};
 use crate::catalog::server::Server;
 use crate::catalog::slots::slot_state;
 use crate::config::Config;
+use crate::error::Retryable;
 use crate::ids::{LinkName, NodeName, slot_name};
 use crate::lineage::gather::make_witness;
 use crate::lsn::Lsn;
@@ -68,6 +71,7 @@ pub(super) async fn make(
         .create_slot(&slot, true)
         .await
         .map_err(failed())?;
+    remember_publication(session, work).await?;
     let mut starts = vec![(first.link.clone(), start_of(session, &slot).await?)];
     for link in rest {
         let copy = slot_name(&config.cluster, &link.link.to);
@@ -82,6 +86,16 @@ pub(super) async fn make(
         known: known_now(session).await?,
         _connection: connection,
     }))
+}
+
+/// A slot made now knows the publication that there is.
+async fn remember_publication(session: &Session, work: &[&LinkWork]) -> Result<(), InitError> {
+    let statements = work.iter().map(|work| &work.link);
+    let statements: Vec<String> = statements
+        .map(|link| gaps::remember_publication(Some(link)))
+        .collect();
+    let what = "remember the publication";
+    session.transaction(what, &statements).await
 }
 
 /// A copy begins exactly where the original does, so one snapshot is right for both.
@@ -104,16 +118,42 @@ async fn start_of(session: &Session, slot: &str) -> Result<Lsn, InitError> {
     Ok(confirmed.unwrap_or(Lsn::ZERO))
 }
 
+/// How often a slot is looked at again that is in use, as a daemon whose link has failed takes it
+/// for a moment whenever it tries again.
+const IN_USE_TRIES: u32 = 30;
+const IN_USE_PAUSE: Duration = Duration::from_millis(100);
+
+/// The process that goes on using the slot, if any does.
+pub(super) async fn user(session: &Session, slot: &str) -> Result<Option<i32>, InitError> {
+    let mut tries_left = IN_USE_TRIES;
+    loop {
+        tries_left -= 1;
+        let state = slot_state(&session.client, slot).await;
+        let state = state.map_err(InitError::catalog(session.name()))?;
+        let pid = state.and_then(|state| state.active_pid);
+        if pid.is_none() || tries_left == 0 {
+            return Ok(pid);
+        }
+        tokio::time::sleep(IN_USE_PAUSE).await;
+    }
+}
+
 /// Drops a slot if it is there.
 pub(super) async fn drop_slot(session: &Session, slot: &str) -> Result<(), InitError> {
     let sql = "select pg_catalog.pg_drop_replication_slot(slot_name)
                from pg_catalog.pg_replication_slots where slot_name = $1";
-    let dropped = session.client.execute(sql, &[&slot]).await;
-    dropped.map_err(InitError::server(
-        session.name(),
-        format!("drop replication slot {slot}"),
-    ))?;
-    Ok(())
+    let mut tries_left = IN_USE_TRIES;
+    loop {
+        tries_left -= 1;
+        let what = format!("drop replication slot {slot}");
+        let dropped = session.client.execute(sql, &[&slot]).await;
+        match dropped.map_err(InitError::server(session.name(), what)) {
+            Err(InitError::Server { source, .. })
+                if tries_left > 0 && source.sqlstate() == Some("55006") => {}
+            result => return result.map(drop),
+        }
+        tokio::time::sleep(IN_USE_PAUSE).await;
+    }
 }
 
 /// Leaves a transaction on the source that shows later that it still has what lies before.

@@ -143,6 +143,18 @@ pub enum Cause {
         /// The slot.
         slot: String,
     },
+    /// The slot reads what was written before the publication was made.
+    #[error(
+        "publication mmrepl is gone from {from} or was made anew, and replication slot {slot} cannot send what was written there before it was made; so what was written meanwhile has not reached {to}"
+    )]
+    PublicationAnew {
+        /// The source.
+        from: NodeName,
+        /// The target.
+        to: NodeName,
+        /// The slot.
+        slot: String,
+    },
     /// The slot starts after the position.
     #[error(
         "its replication slot {slot} on {from} begins at {begins}, after {applied}, the target's position: what lies between is gone from the stream (was {to} restored from a backup, or the slot made anew?)"
@@ -188,6 +200,8 @@ pub enum Advice {
     CorrectDsn(NodeName),
     /// The slot's name is taken.
     OtherName,
+    /// The slot has to be made anew, and what was written on this node meanwhile compared.
+    SlotAnew(NodeName),
     /// Nobody lost anything but what one slot held.
     CopyFrom(NodeName),
     /// One node lost something.
@@ -227,6 +241,10 @@ impl fmt::Display for Advice {
             Self::Init => f.write_str("run `mmrepl init` to set the link up"),
             Self::CorrectDsn(node) => write!(f, "correct the dsn of {node}"),
             Self::OtherName => f.write_str("give this cluster another name in [cluster]"),
+            Self::SlotAnew(from) => write!(
+                f,
+                "`mmrepl init` makes the slot anew where the nodes' rows are equal; where they differ, `mmrepl init --copy-from {from}` loses nothing that was written on {from}, and keeps rows that others alone have in their history of conflicts"
+            ),
             Self::CopyFrom(from) => write!(
                 f,
                 "say whose rows count with `mmrepl init --copy-from {from}`, or `mmrepl init --assume-identical` if you know that the nodes are equal"

@@ -83,6 +83,8 @@ pub async fn read_link(
         slot_name,
         position,
         slot,
+        // The slot itself says so as soon as it meets the first such change.
+        predates_publication: false,
     })
 }
 

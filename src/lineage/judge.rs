@@ -38,6 +38,7 @@ fn advice(link: &LinkName, cause: &Cause, backward: Option<&Cause>) -> Advice {
     match cause {
         Cause::SlotUnfinished { .. } => return Advice::Wait,
         Cause::SlotForeign { .. } => return Advice::OtherName,
+        Cause::PublicationAnew { from, .. } => return Advice::SlotAnew(from.clone()),
         _ => {}
     }
     let causes = || std::iter::once(cause).chain(backward);
@@ -105,6 +106,13 @@ fn start((from, to, facts): (&EndFacts, &EndFacts, &LinkFacts)) -> Result<Lsn, C
         });
     }
     check_slot(&link, (&facts.slot_name, slot), position.end_lsn)?;
+    if facts.predates_publication {
+        return Err(Cause::PublicationAnew {
+            from: link.from,
+            to: link.to,
+            slot: facts.slot_name.clone(),
+        });
+    }
     Ok(position.end_lsn)
 }
 

@@ -78,6 +78,9 @@ pub struct LinkFacts {
     pub proof: Proof,
     /// What the target was known to have flushed.
     pub known: Vec<Known>,
+    /// Whether the slot has to read what was written before its publication was made, on a source
+    /// that cannot do so.
+    pub predates_publication: bool,
 }
 
 /// Two nodes and both links between them, seen from one of the links.

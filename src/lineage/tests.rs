@@ -47,6 +47,7 @@ fn facts(source: &str) -> LinkFacts {
             durable: Lsn::new(300),
             began: began(),
         }],
+        predates_publication: false,
     }
 }
 

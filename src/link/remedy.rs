@@ -24,7 +24,7 @@ const IS_HIDDEN: &str = "
 /// The error, with what to do about it where that can be told.
 pub(super) async fn advised(context: &LinkContext, error: LinkError) -> LinkError {
     let Some(table) = error.relation().map(str::to_owned) else {
-        return error;
+        return without_publication(context, error);
     };
     match find(context, &table, &error).await {
         Some(remedy) => LinkError::Advised {
@@ -32,6 +32,22 @@ pub(super) async fn advised(context: &LinkContext, error: LinkError) -> LinkErro
             remedy,
         },
         None => error,
+    }
+}
+
+/// A source up to 17 stops where the publication did not exist when a change was made.
+fn without_publication(context: &LinkContext, error: LinkError) -> LinkError {
+    let source = &context.source.name;
+    let missing = error.sqlstate() == Some("42704")
+        && matches!(&error, LinkError::Node { node, .. } if node == source);
+    if !missing {
+        return error;
+    }
+    LinkError::Advised {
+        source: Box::new(error),
+        remedy: format!(
+            "what was written on {source} without its publication cannot be sent: `mmrepl init` makes the publication and the link's slot anew, and compares rows; where they differ, `mmrepl init --copy-from {source}` loses nothing of {source}"
+        ),
     }
 }
 

@@ -28,6 +28,7 @@ pub const TABLES: &[File] = embed!("tables":
     "005_skips"
     "006_secret"
     "007_witnesses"
+    "008_gaps"
 );
 
 /// What runs again whenever it has changed. The order does not matter.

@@ -12,7 +12,7 @@ create table u (id int primary key, v text);
 create table p (id int, k int, v text, primary key (id, k)) partition by range (k);
 create table p1 partition of p for values from (0) to (10);";
 
-async fn running(majors: &[u32], schema: &str) -> Cluster {
+pub(super) async fn running(majors: &[u32], schema: &str) -> Cluster {
     let options = ClusterOptions {
         majors: majors.to_vec(),
         ..ClusterOptions::pair()
@@ -32,7 +32,7 @@ pub(super) async fn damage(cluster: &Cluster, node: &str) -> Result<Vec<Value>, 
 }
 
 /// Waits until the status names this of `node`; gives the entry.
-async fn shown(cluster: &Cluster, node: &str, words: &str) -> Value {
+pub(super) async fn shown(cluster: &Cluster, node: &str, words: &str) -> Value {
     wait_until(&format!("`{words}` of {node}"), LIMIT, async || {
         let damage = damage(cluster, node).await?;
         let says = |entry: &&Value| entry["what"].as_str().unwrap_or("").contains(words);
@@ -46,7 +46,7 @@ async fn shown(cluster: &Cluster, node: &str, words: &str) -> Value {
 }
 
 /// Waits until no node has damage.
-async fn all_well(cluster: &Cluster) {
+pub(super) async fn all_well(cluster: &Cluster) {
     wait_until("no damage", LIMIT, async || {
         for node in &cluster.nodes {
             let damage = damage(cluster, node.name).await?;
@@ -58,7 +58,7 @@ async fn all_well(cluster: &Cluster) {
 }
 
 /// A row written on each node comes to be on the other.
-async fn replicates(cluster: &Cluster, table: &str, columns: &str) {
+pub(super) async fn replicates(cluster: &Cluster, table: &str, columns: &str) {
     for node in &cluster.nodes {
         let id = if node.name == "east" { 9001 } else { 9002 };
         node.sql(&format!("insert into {table} ({columns}) values ({id}, 1)"))

@@ -24,6 +24,7 @@ mod equivalence;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod forged;
+mod gaps;
 mod harness;
 mod histories;
 // The model's own language for histories; not all of it is used here.
