@@ -277,12 +277,93 @@ fn nothing_is_left_for_later() {
     };
     let mut all = rust();
     all.extend(sources(&["migrations"], ".sql"));
-    all.extend(sources(&["docs"], ".md"));
+    all.extend(documents());
     all.extend(sources(&["tools"], ".sh"));
     let offences = all
         .iter()
         .flat_map(|s| bad_lines(s.lines(), &s.path, unfinished))
         .collect::<Vec<_>>();
+    assert_none(&offences);
+}
+
+/// Those in the root, too.
+fn documents() -> Vec<Source> {
+    let in_root = fs::read_dir(root()).unwrap().map(|entry| {
+        let name = entry.unwrap().file_name();
+        name.into_string().unwrap()
+    });
+    let read = |path: String| Source {
+        text: fs::read_to_string(root().join(&path)).unwrap(),
+        path,
+    };
+    let mut all = sources(&["docs"], ".md");
+    all.extend(in_root.filter(|name| name.ends_with(".md")).map(read));
+    all
+}
+
+/// The anchor that a forge gives a heading.
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || [' ', '-', '_'].contains(c);
+    let heading = heading.trim_start_matches('#').trim().to_lowercase();
+    heading
+        .chars()
+        .filter(kept)
+        .collect::<String>()
+        .replace(' ', "-")
+}
+
+/// Where links of a document lead: what stands between `](` and `)`.
+fn links(source: &Source) -> impl Iterator<Item = &str> {
+    let after = source.text.split("](").skip(1);
+    let targets = after.filter_map(|text| text.split(')').next());
+    targets.filter(|target| !target.starts_with("http"))
+}
+
+fn leads_nowhere(from: &Source, target: &str) -> bool {
+    let (file, place) = target.split_once('#').unwrap_or((target, ""));
+    let folder = root().join(&from.path);
+    let path = match file {
+        "" => folder,
+        _ => folder.parent().unwrap().join(file),
+    };
+    let headings = |text: String| text.lines().any(|line| is_heading(line, place));
+    let found =
+        path.exists() && (place.is_empty() || fs::read_to_string(&path).is_ok_and(headings));
+    !found
+}
+
+fn is_heading(line: &str, place: &str) -> bool {
+    line.starts_with('#') && anchor(line) == place
+}
+
+/// Files and folders of ours that a text names in backquotes; patterns are left out.
+fn named_files(source: &Source) -> impl Iterator<Item = &str> {
+    let ours = [
+        "src/",
+        "tests/",
+        "benches/",
+        "migrations/",
+        "docs/",
+        "tools/",
+    ];
+    let is_name = |c: char| c.is_alphanumeric() || "/._-".contains(c);
+    let quoted = source.text.split('`').skip(1).step_by(2);
+    quoted.filter(move |text| {
+        ours.iter().any(|folder| text.starts_with(folder)) && text.chars().all(is_name)
+    })
+}
+
+#[test]
+fn documents_lead_somewhere() {
+    let mut offences = Vec::new();
+    for source in documents() {
+        for target in links(&source).filter(|target| leads_nowhere(&source, target)) {
+            offences.push(format!("{}: {target} leads nowhere", source.path));
+        }
+        for name in named_files(&source).filter(|name| !root().join(name).exists()) {
+            offences.push(format!("{}: there is no {name}", source.path));
+        }
+    }
     assert_none(&offences);
 }
 

@@ -20,7 +20,7 @@ pub struct InitArgs {
     /// Take the nodes' rows as equal without comparing them
     #[arg(long, conflicts_with = "copy_from")]
     pub assume_identical: bool,
-    /// Replace the rows of all other nodes by this node's; nothing may write on the others
+    /// Replace the rows of all other nodes by this node's; who writes to the others' tables waits
     /// meanwhile
     #[arg(long, value_name = "NODE")]
     pub copy_from: Option<NodeName>,

@@ -4,6 +4,8 @@ pub mod check;
 pub mod conflicts;
 pub mod control;
 pub mod demo;
+#[cfg(test)]
+mod documented_tests;
 pub mod drop;
 pub mod init;
 mod log_pipe;
