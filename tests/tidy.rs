@@ -288,16 +288,15 @@ fn nothing_is_left_for_later() {
 
 /// Those in the root, too.
 fn documents() -> Vec<Source> {
-    let in_root = fs::read_dir(root()).unwrap().map(|entry| {
-        let name = entry.unwrap().file_name();
-        name.into_string().unwrap()
-    });
-    let read = |path: String| Source {
-        text: fs::read_to_string(root().join(&path)).unwrap(),
-        path,
+    let in_root = fs::read_dir(root()).unwrap();
+    let in_root = in_root.map(|entry| entry.unwrap().path());
+    let is_document = |path: &PathBuf| path.extension().is_some_and(|end| end == "md");
+    let read = |path: PathBuf| Source {
+        text: fs::read_to_string(&path).unwrap(),
+        path: path.strip_prefix(root()).unwrap().display().to_string(),
     };
     let mut all = sources(&["docs"], ".md");
-    all.extend(in_root.filter(|name| name.ends_with(".md")).map(read));
+    all.extend(in_root.filter(is_document).map(read));
     all
 }
 
