@@ -99,7 +99,10 @@ fn commands_in_documents_are_understood() {
 #[test]
 fn commands_are_found_in_text_and_blocks() {
     let text = "Run `mmrepl check\n--json`, not `mmrepl <cluster> prune` or `psql`.\n\
-                ```console\n$ mmrepl check --script west > west.sql   # or east\neast$ mmrepl status\n```\n";
+                ```console\n\
+                $ mmrepl check --script west > west.sql   # or east\n\
+                east$ mmrepl status\n\
+                ```\n";
     let found = |commands: Vec<String>| {
         let words = commands.iter().filter_map(|command| words(command));
         words.map(|words| words.join(" ")).collect::<Vec<_>>()
