@@ -16,7 +16,7 @@ use crate::fault;
 use crate::history::prune;
 use crate::housekeeping;
 use crate::ids::{LinkName, NodeName};
-use crate::link::{self, Foreign, GROUP_ROWS_MAX, LinkContext, QUEUE_BYTES_MAX, QUEUE_PIECES_MAX};
+use crate::link::{self, Foreign, LinkContext, QUEUE_BYTES_MAX, QUEUE_ROWS_MAX, WINDOW_ROWS};
 use crate::status::monitor::LinkMonitor;
 use crate::status::node::NodeMonitor;
 use crate::wire::control;
@@ -147,9 +147,9 @@ fn contexts(
 fn monitor(link: LinkName) -> LinkMonitor {
     let monitor = LinkMonitor::new(link);
     monitor.set_limits(
-        QUEUE_PIECES_MAX as u64,
+        QUEUE_ROWS_MAX.into(),
         QUEUE_BYTES_MAX.into(),
-        GROUP_ROWS_MAX as u64,
+        WINDOW_ROWS as u64,
     );
     monitor
 }

@@ -21,6 +21,7 @@ pub mod slots;
 pub mod table;
 mod table_query;
 pub mod unique;
+pub mod wal;
 
 use crate::error::{RetryClass, Retryable};
 use crate::wire::{Unread, WireError, from_tokio_postgres};

@@ -31,6 +31,8 @@ pub struct SlotState {
     pub database: String,
     /// Why it was invalidated (17 and newer; before that, `lost` WAL is reported as `wal_removed`).
     pub invalidation: Option<String>,
+    /// What was sent to the process; nothing where nobody reads, or the role may not see it.
+    pub sent: Option<Lsn>,
 }
 
 impl SlotState {
@@ -49,7 +51,8 @@ select s.active_pid, s.restart_lsn::text, s.confirmed_flush_lsn::text, s.wal_sta
        greatest(0, pg_catalog.pg_wal_lsn_diff(
            case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn()
                 else pg_catalog.pg_current_wal_lsn() end,
-           s.restart_lsn))::bigint
+           s.restart_lsn))::bigint,
+       (select r.sent_lsn::text from pg_catalog.pg_stat_replication r where r.pid = s.active_pid)
 from pg_catalog.pg_replication_slots s
 where s.slot_name = $1 and s.slot_type = 'logical'";
 
@@ -78,6 +81,7 @@ pub async fn slot_state(client: &Client, slot: &str) -> Result<Option<SlotState>
         plugin: text(4)?.unwrap_or_default(),
         database: text(5)?.unwrap_or_default(),
         invalidation: text(6)?,
+        sent: lsn(8)?,
     }))
 }
 

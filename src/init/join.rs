@@ -13,7 +13,6 @@ use super::{InitError, Progress, compare, copy, gaps, publication};
 use crate::catalog::table::Table;
 use crate::ids::{LinkName, NodeName};
 use crate::lsn::Lsn;
-use crate::wire::RowExt;
 
 /// A table by schema and name.
 type TableId = (String, String);
@@ -167,10 +166,6 @@ fn publish(work: &Work<'_>, node: &NodeName, ids: &[TableId]) -> Option<String> 
 }
 
 async fn now(session: &Session) -> Result<Lsn, InitError> {
-    let sql = "select pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text";
-    let row = session.client.query_one(sql, &[]).await;
-    let row = row.map_err(InitError::server(session.name(), "read the WAL position"))?;
-    let text = row.read(0).map_err(InitError::unread(session.name()))?;
-    crate::catalog::CatalogError::parse("pg_current_wal_insert_lsn", text)
-        .map_err(InitError::catalog(session.name()))
+    let end = crate::catalog::wal::inserted(&session.client).await;
+    end.map_err(InitError::catalog(session.name()))
 }

@@ -16,6 +16,7 @@ use crate::catalog::position::{Position, read_positions};
 use crate::catalog::server::{Server, read_server};
 use crate::catalog::slots::{SlotState, slot_state};
 use crate::catalog::table::{Table, load_tables};
+use crate::catalog::wal;
 use crate::check::facts::NodeFacts;
 use crate::config::Config;
 use crate::ids::{LinkName, NodeName, slot_name};
@@ -168,7 +169,7 @@ async fn look_again(sessions: &[Session], states: &mut [NodeState]) -> Result<()
     }
     for state in states {
         let client = &session::of(sessions, &state.name).client;
-        let flushed = gather::flushed(client).await;
+        let flushed = wal::flushed(client).await;
         state.flushed = flushed.map_err(InitError::catalog(&state.name))?;
     }
     Ok(())
@@ -253,7 +254,7 @@ pub(super) async fn observe(
             Vec::new()
         },
         slots,
-        flushed: gather::flushed(client).await.map_err(failed())?,
+        flushed: wal::flushed(client).await.map_err(failed())?,
         proofs: HashMap::new(),
         noted,
         known: known(config, session).await?,

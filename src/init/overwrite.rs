@@ -16,12 +16,12 @@ use super::undelivered;
 use super::{InitError, Progress};
 use crate::catalog::names::literal;
 use crate::catalog::position::read_position;
+use crate::catalog::wal::flushed;
 use crate::config::Config;
 use crate::error::Retryable;
 use crate::ids::{LinkName, NodeName, slot_name};
-use crate::lineage::gather::{flushed, make_witness};
+use crate::lineage::gather::make_witness;
 use crate::lsn::Lsn;
-use crate::wire::RowExt;
 
 /// How long a copy waits for its source to apply what other nodes wrote before.
 const CATCH_UP_MAX: Duration = Duration::from_secs(60);
@@ -151,12 +151,8 @@ async fn lock(work: &Work<'_>, target: &Session) -> Result<(), InitError> {
 }
 
 async fn flushed_or_later(session: &Session) -> Result<Lsn, InitError> {
-    let sql = "select pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text";
-    let row = session.client.query_one(sql, &[]).await;
-    let row = row.map_err(InitError::server(session.name(), "read the WAL position"))?;
-    let text = row.read(0).map_err(InitError::unread(session.name()))?;
-    crate::catalog::CatalogError::parse("pg_current_wal_insert_lsn", text)
-        .map_err(InitError::catalog(session.name()))
+    let end = crate::catalog::wal::inserted(&session.client).await;
+    end.map_err(InitError::catalog(session.name()))
 }
 
 /// Ends what [`lock_all`] began, where it was not ended.

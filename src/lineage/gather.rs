@@ -11,10 +11,10 @@ use crate::catalog::CatalogError;
 use crate::catalog::position::{Position, Witness, read_position};
 use crate::catalog::server::read_server;
 use crate::catalog::slots::slot_state;
+use crate::catalog::wal;
 use crate::commit_time::CommitTime;
 use crate::error::Retryable;
 use crate::ids::{ClusterName, LinkName, NodeName, slot_name};
-use crate::lsn::Lsn;
 use crate::wire::RowExt;
 
 /// The table or the schema does not exist (manual appendix A).
@@ -52,19 +52,9 @@ pub async fn read_end(node: &NodeName, client: &Client) -> Result<EndFacts, Cata
         system_id: server.system_id,
         timeline: server.timeline,
         database: server.database,
-        flushed: flushed(client).await?,
+        flushed: wal::flushed(client).await?,
         here: or_not_set_up(here)?.map(|row| row.read(0)).transpose()?,
     })
-}
-
-/// How far the server's WAL is flushed.
-pub async fn flushed(client: &Client) -> Result<Lsn, CatalogError> {
-    let sql = "select (case when pg_catalog.pg_is_in_recovery()
-                            then pg_catalog.pg_last_wal_replay_lsn()
-                            else pg_catalog.pg_current_wal_flush_lsn() end)::text";
-    let row = client.query_one(sql, &[]).await;
-    let row = row.map_err(CatalogError::query("read the WAL position"))?;
-    CatalogError::parse("the WAL position", row.read(0)?)
 }
 
 /// One direction.

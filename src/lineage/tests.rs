@@ -41,6 +41,7 @@ fn facts(source: &str) -> LinkFacts {
             plugin: PLUGIN.to_owned(),
             database: "app".to_owned(),
             invalidation: None,
+            sent: None,
         }),
         proof: Proof::Holds,
         known: vec![Known {

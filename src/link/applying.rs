@@ -523,9 +523,9 @@ impl Applying {
 
     /// What waits; with nothing left, nothing is unapplied.
     fn show_queue(&mut self) {
-        let (pieces, bytes) = self.queue.depth();
-        self.monitor.set_queue(pieces as u64, bytes as u64);
-        if pieces == 0 && !self.in_large {
+        let (rows, bytes) = self.queue.depth();
+        self.monitor.set_queue(rows as u64, bytes as u64);
+        if rows == 0 && !self.in_large {
             self.monitor.set_oldest_unapplied(None);
             self.show_progress();
         }

@@ -23,6 +23,7 @@ use crate::catalog::secret::read_secret;
 use crate::catalog::server::{Server, read_server};
 use crate::catalog::skips::read_skips;
 use crate::catalog::slots::{SlotState, origins, slot_state};
+use crate::catalog::wal;
 use crate::checkpoint::Checkpoint;
 use crate::commit_time::CommitTime;
 use crate::config::Node;
@@ -34,8 +35,8 @@ use crate::lineage::{Cause, Finding, Known, Pair, check_slot, judge};
 use crate::lsn::Lsn;
 use crate::migrate::is_behind;
 use crate::wire::{
-    PgoutputOptions, ReplicationConnection, ReplicationStream, RowExt, Session, Streaming,
-    WireError, control, from_tokio_postgres,
+    PgoutputOptions, ReplicationConnection, ReplicationStream, Session, Streaming, WireError,
+    control, from_tokio_postgres,
 };
 
 /// The role, in its name, of the session that applies what is still running on the source.
@@ -141,7 +142,8 @@ pub(super) async fn connect(context: &LinkContext, streaming: bool) -> Result<Re
     let session = (session, position);
     let applier = applier(context, session, Arc::clone(&target_control), origins)?;
     let applier = applier.with_workers(workers).skipping(skips);
-    let goal = current_lsn(source, &source_control).await?;
+    let goal = wal::flushed(&source_control).await;
+    let goal = goal.map_err(catalog_at(&source.name))?;
     Ok(Ready {
         stream,
         applier,
@@ -367,30 +369,12 @@ pub(super) fn not_set_up(node: &Node, error: CatalogError) -> LinkError {
     }
 }
 
-async fn lsn_query(node: &Node, client: &Client, sql: &str) -> Result<Lsn, LinkError> {
-    let row = client.query_one(sql, &[]).await;
-    let row =
-        row.map_err(|e| catalog_at(&node.name)(CatalogError::query("read the WAL position")(e)))?;
-    let position = row.read(0).map_err(CatalogError::from);
-    let position = position.and_then(|text| CatalogError::parse("the WAL position", text));
-    position.map_err(catalog_at(&node.name))
-}
-
-async fn current_lsn(node: &Node, client: &Client) -> Result<Lsn, LinkError> {
-    lsn_query(
-        node,
-        client,
-        "select pg_catalog.pg_current_wal_flush_lsn()::text",
-    )
-    .await
-}
-
 /// The position just read may come from a commit that is not on the target's disk yet.
 async fn flush_state(node: &Node, target: &Client, position: Lsn) -> Result<Committed, LinkError> {
-    let written = "select pg_catalog.pg_current_wal_insert_lsn()::text";
+    let written = wal::inserted(target).await;
     Ok(Committed {
         source_end: position,
-        target_written: lsn_query(node, target, written).await?,
+        target_written: written.map_err(catalog_at(&node.name))?,
         target_flushed: Lsn::ZERO,
     })
 }

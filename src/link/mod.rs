@@ -65,8 +65,8 @@ use running::Running;
 pub use error::LinkError;
 pub use foreign::Foreign;
 pub use progress::UNFLUSHED_MAX;
-pub use queue::{QUEUE_BYTES_MAX, QUEUE_PIECES_MAX};
-pub use window::GROUP_ROWS_MAX;
+pub use queue::{QUEUE_BYTES_MAX, QUEUE_ROWS_MAX};
+pub use window::{GROUP_ROWS_MAX, WINDOW_ROWS};
 
 /// A large transaction is passed on in pieces of at most this many rows …
 const PIECE_ROWS_MAX: usize = 8_000;

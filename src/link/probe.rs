@@ -15,6 +15,7 @@ use super::error::LinkError;
 use crate::catalog::CatalogError;
 use crate::catalog::link_control::read_paused;
 use crate::catalog::slots::slot_state;
+use crate::catalog::wal;
 use crate::commit_time::CommitTime;
 use crate::config::Node;
 use crate::failpoint::fault_point;
@@ -126,13 +127,12 @@ fn unread(node: &Node) -> impl Fn(Unread) -> LinkError + '_ {
 async fn look_at_slot(context: &LinkContext, source: &Client) -> Result<(), LinkError> {
     let node = &context.source;
     let name = slot_name(&context.cluster, &context.target.name);
-    let sql = "select pg_catalog.pg_current_wal_flush_lsn()::text";
-    let row = source.query_one(sql, &[]).await;
-    let row = row.map_err(|e| at(node)(CatalogError::query("read the WAL position")(e)))?;
-    let current = row.read(0).map_err(unread(node))?;
-    let current = CatalogError::parse("the WAL position", current).map_err(at(node))?;
+    let current = wal::flushed(source).await.map_err(at(node))?;
     let slot = slot_state(source, &name).await.map_err(at(node))?;
     context.monitor.set_current(current);
+    if let Some(sent) = slot.as_ref().and_then(|slot| slot.sent) {
+        context.monitor.set_sent(sent);
+    }
     if let Some(confirmed) = slot.as_ref().and_then(|slot| slot.confirmed_flush) {
         context.monitor.slot_confirmed(confirmed);
     }

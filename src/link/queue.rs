@@ -14,10 +14,11 @@ use crate::lsn::Lsn;
 
 /// Most memory that waiting changes may hold; a single larger piece waits alone.
 pub const QUEUE_BYTES_MAX: u32 = 16 * 1024 * 1024;
-/// Most pieces that may wait.
-pub const QUEUE_PIECES_MAX: usize = 32_768;
-/// Pieces are handed over together up to this many …
-const GATHERED_PIECES_MAX: usize = QUEUE_PIECES_MAX / 8;
+/// Most rows that may wait or be on their way: all that the window takes, and as many again. A
+/// transaction without rows for this link counts as one.
+pub const QUEUE_ROWS_MAX: u32 = 131_072;
+/// Pieces are handed over together up to so many rows …
+const GATHERED_ROWS_MAX: u32 = QUEUE_ROWS_MAX / 32;
 /// … and up to so many bytes.
 const GATHERED_BYTES_MAX: u32 = 1024 * 1024;
 
@@ -42,8 +43,9 @@ pub(super) struct Waiting {
 impl Waiting {
     fn new(piece: Piece) -> Self {
         let bytes = u32::try_from(piece.memory_bytes).unwrap_or(QUEUE_BYTES_MAX);
+        let rows = u32::try_from(piece.changes.len()).unwrap_or(QUEUE_ROWS_MAX);
         let charge = Charge {
-            pieces: 1,
+            rows: rows.clamp(1, QUEUE_ROWS_MAX),
             bytes: bytes.min(QUEUE_BYTES_MAX),
         };
         Self { piece, charge }
@@ -58,21 +60,21 @@ impl Waiting {
 /// A share of the queue's budget.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Charge {
-    pieces: usize,
+    rows: u32,
     bytes: u32,
 }
 
 impl Charge {
     /// The share of both.
     pub(super) fn add(&mut self, other: Self) {
-        self.pieces += other.pieces;
+        self.rows = self.rows.saturating_add(other.rows);
         self.bytes = self.bytes.saturating_add(other.bytes);
     }
 }
 
 /// What may still wait.
 struct Budget {
-    pieces: Semaphore,
+    rows: Semaphore,
     bytes: Semaphore,
 }
 
@@ -87,9 +89,9 @@ pub(super) struct Sender {
 /// A new queue.
 pub(super) fn queue() -> (Sender, Receiver) {
     // The budget bounds what the batches hold, so this is never what has to be waited for.
-    let (sender, batches) = mpsc::channel(QUEUE_PIECES_MAX);
+    let (sender, batches) = mpsc::channel(QUEUE_ROWS_MAX as usize);
     let budget = Arc::new(Budget {
-        pieces: Semaphore::new(QUEUE_PIECES_MAX),
+        rows: Semaphore::new(QUEUE_ROWS_MAX as usize),
         bytes: Semaphore::new(QUEUE_BYTES_MAX as usize),
     });
     let receiver = Receiver {
@@ -116,8 +118,8 @@ impl Sender {
     pub(super) fn gather(&mut self, piece: Piece) -> Option<Piece> {
         let waiting = Waiting::new(piece);
         let bytes = self.charge.bytes.saturating_add(waiting.charge.bytes);
-        let full = bytes > GATHERED_BYTES_MAX || self.charge.pieces >= GATHERED_PIECES_MAX;
-        if full && self.charge.pieces > 0 {
+        let full = bytes > GATHERED_BYTES_MAX || self.charge.rows >= GATHERED_ROWS_MAX;
+        if full && self.charge.rows > 0 {
             return Some(waiting.piece);
         }
         self.charge.add(waiting.charge);
@@ -157,13 +159,12 @@ impl Sender {
     /// Hands over what was gathered, waiting for room. Cancel-safe: nothing is sent before this
     /// returns.
     pub(super) async fn hand_over(&mut self) -> Result<(), Closed> {
-        let Charge { pieces, bytes } = self.charge;
-        let pieces = u32::try_from(pieces).map_err(|_| Closed)?;
-        let pieces = self.budget.pieces.acquire_many(pieces).await;
+        let Charge { rows, bytes } = self.charge;
+        let rows = self.budget.rows.acquire_many(rows).await;
         let bytes = self.budget.bytes.acquire_many(bytes).await;
         let slot = self.batches.reserve().await.map_err(|_| Closed)?;
         // Given back by `Receiver::done`.
-        pieces.map_err(|_| Closed)?.forget();
+        rows.map_err(|_| Closed)?.forget();
         bytes.map_err(|_| Closed)?.forget();
         slot.send(std::mem::take(&mut self.gathered));
         self.charge = Charge::default();
@@ -202,15 +203,15 @@ impl Receiver {
 
     /// Pieces are applied: others may take their place.
     pub(super) fn done(&self, charge: Charge) {
-        self.budget.pieces.add_permits(charge.pieces);
+        self.budget.rows.add_permits(charge.rows as usize);
         self.budget.bytes.add_permits(charge.bytes as usize);
     }
 
-    /// Pieces, and their bytes, that wait or are being applied.
+    /// Rows, and their bytes, that wait or are being applied.
     pub(super) fn depth(&self) -> (usize, usize) {
-        let pieces = QUEUE_PIECES_MAX.saturating_sub(self.budget.pieces.available_permits());
-        let bytes = QUEUE_BYTES_MAX as usize;
-        let bytes = bytes.saturating_sub(self.budget.bytes.available_permits());
-        (pieces, bytes)
+        let taken =
+            |max: u32, left: &Semaphore| (max as usize).saturating_sub(left.available_permits());
+        let rows = taken(QUEUE_ROWS_MAX, &self.budget.rows);
+        (rows, taken(QUEUE_BYTES_MAX, &self.budget.bytes))
     }
 }

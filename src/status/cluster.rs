@@ -21,6 +21,8 @@ const SLOT_IN_USE: &str =
 pub struct SourceFacts {
     /// The end of its WAL.
     pub current: Lsn,
+    /// What it has sent to whoever reads the slot.
+    pub sent: Lsn,
     /// The link's slot, where it exists, and what has been confirmed to it.
     pub slot: Option<(SlotStatus, Lsn)>,
     /// Whether a person asked the link to stand still.
@@ -138,6 +140,7 @@ fn positions(evidence: &Evidence) -> LsnStatus {
     }
     if let Ok(facts) = &evidence.source {
         lsn.current = facts.current;
+        lsn.sent = facts.sent;
         lsn.confirmed = facts
             .slot
             .as_ref()
@@ -245,6 +248,7 @@ mod tests {
             finding: None,
             source: Ok(SourceFacts {
                 current: Lsn::new(500),
+                sent: Lsn::new(450),
                 slot,
                 paused: false,
             }),
@@ -295,6 +299,10 @@ mod tests {
             Some("the daemon of east does not answer")
         );
         assert_eq!(status.lsn.confirmed, Lsn::new(100));
+        assert_eq!(
+            (status.lsn.current, status.lsn.sent),
+            (Lsn::new(500), Lsn::new(450))
+        );
         assert_eq!(status.slot.unwrap().retained_bytes, 512);
     }
 

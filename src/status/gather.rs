@@ -15,6 +15,7 @@ use crate::catalog::CatalogError;
 use crate::catalog::link_control::read_paused;
 use crate::catalog::position::{Position, read_positions};
 use crate::catalog::slots::slot_state;
+use crate::catalog::wal;
 use crate::checkpoint::{Checkpoint, Peek, peek};
 use crate::commit_time::CommitTime;
 use crate::config::{Config, Node};
@@ -23,7 +24,7 @@ use crate::ids::{ClusterName, LinkName, NodeName, slot_name};
 use crate::lineage::gather::read_pair;
 use crate::lineage::{Finding, Known, Pair, judge};
 use crate::lsn::Lsn;
-use crate::wire::{RowExt, control};
+use crate::wire::control;
 
 /// A daemon answers from memory.
 const DAEMON_TIMEOUT: Duration = Duration::from_secs(2);
@@ -286,11 +287,13 @@ async fn server_facts(
     client: &Client,
     links: &[&LinkName],
 ) -> Result<ServerFacts, CatalogError> {
-    let current = current_lsn(client).await?;
+    let current = wal::flushed(client).await?;
     let mut facts = BTreeMap::new();
     for &link in links {
         let name = slot_name(cluster, &link.to);
-        let slot = slot_state(client, &name).await?.map(|slot| {
+        let slot = slot_state(client, &name).await?;
+        let sent = slot.as_ref().and_then(|slot| slot.sent);
+        let slot = slot.map(|slot| {
             let status = SlotStatus {
                 name: name.clone(),
                 active: slot.active_pid.is_some(),
@@ -308,6 +311,7 @@ async fn server_facts(
             link.clone(),
             SourceFacts {
                 current,
+                sent: sent.unwrap_or(Lsn::ZERO),
                 slot,
                 paused,
             },
@@ -317,19 +321,6 @@ async fn server_facts(
     Ok(ServerFacts {
         links: facts,
         positions,
-    })
-}
-
-/// The end of the server's WAL.
-async fn current_lsn(client: &Client) -> Result<Lsn, CatalogError> {
-    let sql = "select (case when pg_catalog.pg_is_in_recovery()
-                            then pg_catalog.pg_last_wal_replay_lsn()
-                            else pg_catalog.pg_current_wal_lsn() end)::text";
-    let row = client.query_one(sql, &[]).await;
-    let row = row.map_err(CatalogError::query("read the WAL position"))?;
-    let text: Option<&str> = row.read(0)?;
-    text.map_or(Ok(Lsn::ZERO), |text| {
-        CatalogError::parse("the WAL position", text)
     })
 }
 

@@ -228,9 +228,9 @@ pub struct SlotStatus {
 /// Positions in the source's WAL; `0/0` where one is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LsnStatus {
-    /// The end of the source's WAL.
+    /// How far the source's WAL is flushed; on a standby, replayed.
     pub current: Lsn,
-    /// Sent by the source.
+    /// Sent by the source, as it says itself, and at least what was received.
     pub sent: Lsn,
     /// Received by the daemon.
     #[serde(default)]
@@ -325,7 +325,7 @@ pub struct Notice {
 /// What a link holds in memory, with the limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bounds {
-    /// Rows received and not yet applied.
+    /// Rows received and not yet applied; a transaction without any counts as one.
     pub queue_rows: u64,
     /// At most so many; the daemon then stops reading.
     pub queue_rows_max: u64,
@@ -333,7 +333,8 @@ pub struct Bounds {
     pub queue_bytes: u64,
     /// At most so many; the daemon then stops reading.
     pub queue_bytes_max: u64,
-    /// Rows that may be on their way to the target at once.
+    /// Rows that go to the target before one is answered, in groups that end with a whole
+    /// transaction.
     pub window_rows: u64,
 }
 

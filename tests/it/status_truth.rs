@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mmrepl::lsn::Lsn;
 use serde_json::Value;
 
 use crate::support::wait::ensure;
@@ -224,16 +225,32 @@ async fn a_locked_table_shows_as_lag() {
     cluster.wait_streaming().await;
     let locker = cluster.west().client().await;
     pg::execute(&locker, "begin; lock table t in access exclusive mode").await;
-    cluster.east().sql("insert into t values (1, 'x')").await;
-    wait_until("the age of the waiting commit", LIMIT, async || {
+    let rows = "insert into t select n, 'x' from generate_series(1, 500) n";
+    cluster.east().sql(rows).await;
+    let link = wait_until("the age of the waiting commit", LIMIT, async || {
         let link = cluster.link_status("east", "west").await?;
-        ensure(link["lag"]["seconds"].as_f64().unwrap_or(0.0) > 1.0, || {
-            link.to_string()
-        })
+        let age = link["lag"]["seconds"].as_f64().unwrap_or(0.0);
+        ensure(age > 1.0, || link.to_string())?;
+        Ok::<_, String>(link)
     })
     .await;
+    // Rows are counted, not transactions, and fit into what is said to be the most.
+    let bound = |name: &str| link["bounds"][name].as_u64().unwrap();
+    assert_eq!(bound("queue_rows"), 500, "{link}");
+    assert!(bound("queue_rows_max") > bound("window_rows"), "{link}");
+    // What the source says of itself: all of it was sent, and nothing that is not there.
+    let lsn = |name: &str| -> Lsn { link["lsn"][name].as_str().unwrap().parse().unwrap() };
+    assert!(
+        lsn("applied") < lsn("sent") && lsn("received") <= lsn("sent"),
+        "{link}"
+    );
     pg::execute(&locker, "commit").await;
     cluster.wait_equal().await;
+    wait_until("an empty queue", LIMIT, async || {
+        let link = cluster.link_status("east", "west").await?;
+        ensure(link["bounds"]["queue_rows"] == 0, || link.to_string())
+    })
+    .await;
     cluster.wait_streaming().await;
 }
 
