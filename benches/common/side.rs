@@ -34,6 +34,14 @@ impl Side {
         self.server.dsn("postgres")
     }
 
+    /// The way through the server's Unix-domain socket.
+    #[allow(dead_code, reason = "one of the benches uses it")]
+    pub(crate) fn socket_dsn(&self) -> String {
+        let folder = self.server.socket_dir().expect("its path is short enough");
+        let (folder, port) = (folder.display(), self.port());
+        format!("host={folder} port={port} user=postgres dbname=postgres")
+    }
+
     /// Where its server listens.
     pub(crate) fn port(&self) -> u16 {
         self.server.port()

@@ -20,6 +20,9 @@ const CLIENTS: u64 = 4;
 /// With one, two and four sessions on the target.
 pub(crate) const WORKERS: [Engine; 3] = [Engine::Mmrepl, Engine::Workers(2), Engine::Workers(4)];
 
+/// With the source reached over TCP and through its Unix-domain socket.
+const BESIDE: [Engine; 3] = [Engine::Native, Engine::Mmrepl, Engine::Socket];
+
 /// One way to drain a workload.
 pub(crate) struct Part {
     pub(crate) name: String,
@@ -55,6 +58,10 @@ fn parts(engines: &[Engine]) -> Vec<Part> {
     for workload in WORKLOADS.iter().filter(|workload| workload.over_network) {
         let groups = vec![vec![Engine::Native, Engine::Mmrepl]];
         add("rtt/", workload, FAR, groups);
+    }
+    for workload in WORKLOADS.iter().filter(|workload| workload.over_network) {
+        let groups = BESIDE.map(|engine| vec![engine]).to_vec();
+        add("socket/", workload, Duration::ZERO, groups);
     }
     for workload in WORKLOADS.iter().filter(|workload| !workload.apart) {
         // Nor can two clusters of the same nodes.

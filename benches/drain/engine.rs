@@ -17,6 +17,8 @@ pub(crate) enum Engine {
     Mmrepl,
     /// The same in a cluster of three, where transactions applied together keep their own times.
     Mesh,
+    /// The daemon of the source, which reaches it through its Unix-domain socket.
+    Socket,
     /// The daemon of the source with so many sessions on the target.
     Workers(u8),
 }
@@ -36,13 +38,17 @@ impl Engine {
             Self::Pglogical => "pglogical",
             Self::Mmrepl => "mmrepl",
             Self::Mesh => "mmrepl, three nodes",
+            Self::Socket => "mmrepl, Unix socket",
             Self::Workers(2) => "mmrepl, 2 workers",
             Self::Workers(_) => "mmrepl, 4 workers",
         }
     }
 
     pub(crate) const fn is_mmrepl(self) -> bool {
-        matches!(self, Self::Mmrepl | Self::Mesh | Self::Workers(_))
+        matches!(
+            self,
+            Self::Mmrepl | Self::Mesh | Self::Socket | Self::Workers(_)
+        )
     }
 
     /// Makes a subscription of `target`, switched on, that reaches the source by `dsn`.
@@ -50,7 +56,7 @@ impl Engine {
         match self {
             Self::Native => subscription(source, target, dsn).await,
             Self::Pglogical => pglogical_subscription(source, target, dsn).await,
-            Self::Mmrepl | Self::Mesh | Self::Workers(_) => {}
+            Self::Mmrepl | Self::Mesh | Self::Socket | Self::Workers(_) => {}
         }
     }
 

@@ -20,7 +20,8 @@
 //! | `MMREPL_BENCH_RESUME` | 1: only the runs that this build lacks |
 //! | `MMREPL_BENCH_BINARY` | another build of mmrepl |
 //!
-//! Parts: `w1` to `w6` (backlogs), `workers/w1` … (several sessions), `mesh/w1` … (three nodes),
+//! Parts: `w1` to `w6` (backlogs), `socket/w1` … (the source by its
+//! Unix-domain socket), `workers/w1` … (several sessions), `mesh/w1` … (three nodes),
 //! `rtt/w1` … and `rtt/network` (far apart), `steady`, `rate`, `conflicts`; `none` only makes the
 //! document.
 #![allow(

@@ -24,6 +24,7 @@ pub(crate) fn document(results: &Results) -> String {
         ("machine", measured_on(results)),
         ("speed", all(tables::speed)),
         ("cost", all(tables::cost)),
+        ("socket", one(tables::socket)),
         ("workers", one(tables::workers)),
         ("three_nodes", one(tables::three_nodes)),
         ("latency", one(tables::latency)),

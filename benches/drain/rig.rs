@@ -149,7 +149,11 @@ impl Rig {
         let dsn = format!("host=127.0.0.1 port={port} user=postgres dbname=postgres");
         engine.subscribe(&self.source, &target, &dsn).await;
         let daemons = engine.is_mmrepl().then(|| {
-            let mut nodes = vec![("east", self.source.dsn()), ("west", dsn)];
+            let beside = match engine {
+                Engine::Socket => self.source.socket_dsn(),
+                _ => self.source.dsn(),
+            };
+            let mut nodes = vec![("east", beside), ("west", dsn)];
             nodes.extend(third.as_ref().map(|third| ("third", third.dsn())));
             let config = format!("{}{}", engine.config(), plan.rule);
             Daemons::start(Cluster::new(&dir, &nodes, &config), third.is_some())

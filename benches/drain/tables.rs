@@ -1,7 +1,7 @@
 //! The tables of the document; each is empty where nothing was measured for it.
 
 use crate::drain::WORKERS;
-use crate::engine::Engine::{self, Mesh, Mmrepl, Native, Pglogical};
+use crate::engine::Engine::{self, Mesh, Mmrepl, Native, Pglogical, Socket};
 use crate::results::{Measured, Results, Steady, median};
 use crate::summary::{Runs, grouped, head, met, row, steady, times};
 use crate::workload::{WORKLOADS, Workload};
@@ -11,6 +11,8 @@ const ENGINES: [Engine; 3] = [Native, Pglogical, Mmrepl];
 const THREE_NODES_GOAL: f64 = 0.6;
 /// Of the speed without a network, over one with 10 ms for a round trip.
 const FAR_GOAL: f64 = 0.75;
+/// Of the speed over TCP, less what runs differ by.
+const SOCKET_GOAL: f64 = 0.95;
 /// Milliseconds at 500 transactions per second.
 const P50_GOAL_MS: f64 = 1.0;
 const P99_GOAL_MS: f64 = 5.0;
@@ -146,6 +148,44 @@ pub(crate) fn three_nodes(results: &Results, major: u32) -> String {
             format!("**{}**", times(ratio)),
             times(THREE_NODES_GOAL),
             met(ratio >= THREE_NODES_GOAL).to_owned(),
+        ]))
+    };
+    let rows = WORKLOADS.iter().filter_map(line).collect();
+    section("", (head(&names), rows), "")
+        .trim_start()
+        .to_owned()
+}
+
+/// The source over TCP, and through its Unix-domain socket.
+pub(crate) fn socket(results: &Results, major: u32) -> String {
+    let names = [
+        "PostgreSQL",
+        "",
+        "n",
+        "native",
+        "mmrepl, TCP",
+        "mmrepl, Unix socket",
+        "socket: of TCP",
+        "socket: of native",
+        "goal",
+        "",
+    ];
+    let line = |workload: &Workload| {
+        let part = format!("socket/{}", workload.name);
+        let of = |engine| Runs::of(results, major, &part, engine);
+        let (native, tcp, socket) = (of(Native)?, of(Mmrepl)?, of(Socket)?);
+        let ratio = socket.speed_against(&tcp);
+        Some(row(&[
+            version(results, major),
+            format!("{} {}", workload.name, workload.title),
+            socket.count().to_string(),
+            native.shown(),
+            tcp.shown(),
+            socket.shown(),
+            format!("**{}**", times(ratio)),
+            times(socket.speed_against(&native)),
+            times(SOCKET_GOAL),
+            met(ratio >= SOCKET_GOAL).to_owned(),
         ]))
     };
     let rows = WORKLOADS.iter().filter_map(line).collect();

@@ -27,7 +27,7 @@ pub(crate) struct Workload {
     before: &'static str,
     /// Its transactions are small, so it matters whether they may share a target transaction.
     pub(crate) small: bool,
-    /// It is also drained over a slow network.
+    /// It is also drained over a slow network, and through the source's Unix-domain socket.
     pub(crate) over_network: bool,
     /// The triggers that mmrepl has on the source write there, which would be work for the others.
     pub(crate) apart: bool,

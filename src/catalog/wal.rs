@@ -1,5 +1,5 @@
-//! Where a server's WAL ends. There are two ends: what is flushed may be sent to a peer and survives
-//! a crash; what is inserted includes commits that are being flushed.
+//! Where a server's WAL ends. There are two ends: what is flushed may be sent to a peer and
+//! survives a crash; what is inserted includes commits that are being flushed.
 
 use tokio_postgres::Client;
 

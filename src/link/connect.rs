@@ -142,8 +142,7 @@ pub(super) async fn connect(context: &LinkContext, streaming: bool) -> Result<Re
     let session = (session, position);
     let applier = applier(context, session, Arc::clone(&target_control), origins)?;
     let applier = applier.with_workers(workers).skipping(skips);
-    let goal = wal::flushed(&source_control).await;
-    let goal = goal.map_err(catalog_at(&source.name))?;
+    let goal = end_of_wal(source, &source_control).await?;
     Ok(Ready {
         stream,
         applier,
@@ -158,6 +157,11 @@ pub(super) async fn connect(context: &LinkContext, streaming: bool) -> Result<Re
         target_watch,
         identity,
     })
+}
+
+async fn end_of_wal(node: &Node, client: &Client) -> Result<Lsn, LinkError> {
+    let end = wal::flushed(client).await;
+    end.map_err(catalog_at(&node.name))
 }
 
 /// What a person lets go by.

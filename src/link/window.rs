@@ -30,8 +30,8 @@ const GROUP_ROWS_FAILED_MIN: usize = 200;
 const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Most full groups on their way: at 100 ms there and back still 160,000 rows a second.
 const GROUPS_IN_FLIGHT_MAX: usize = 8;
-/// So many rows go to the target without an answer. Each group ends with a whole transaction and may
-/// go beyond its share by that one; what the queue may hold is the limit of all.
+/// So many rows go to the target without an answer. Each group ends with a whole transaction and
+/// may go beyond its share by that one; what the queue may hold is the limit of all.
 pub const WINDOW_ROWS: usize = GROUPS_IN_FLIGHT_MAX * GROUP_ROWS_MAX;
 /// Most wire bytes on their way; a group may go beyond.
 const BYTES_IN_FLIGHT_MAX: usize = 6 * 1024 * 1024;
