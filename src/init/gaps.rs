@@ -280,6 +280,6 @@ pub(super) async fn settle(work: &Work<'_>, progress: &mut dyn Progress) -> Resu
 }
 
 async fn flushed(session: &Session) -> Result<Lsn, InitError> {
-    let flushed = crate::lineage::gather::flushed(&session.client).await;
+    let flushed = crate::catalog::wal::flushed(&session.client).await;
     flushed.map_err(InitError::catalog(session.name()))
 }
