@@ -21,19 +21,25 @@ from pg_catalog.pg_class c
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p') and c.relpersistence = 'p'";
 
-/// A domain is cast by way of its base type; one over another domain counts as not castable.
+/// A domain is cast by way of the type under it and all domains between.
 const COLUMNS: &str = "
+with recursive under (domain, type, modifier) as (
+    select t.oid, t.typbasetype, t.typtypmod from pg_catalog.pg_type t where t.typtype = 'd'
+    union all
+    select u.domain, t.typbasetype, t.typtypmod
+    from under u join pg_catalog.pg_type t on t.oid = u.type where t.typtype = 'd')
 select a.attrelid, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.atttypid,
        a.attnotnull, a.atthasdef or a.attidentity <> '', a.attgenerated <> '', a.attidentity = 'a',
-       case when b.typtype <> 'd' and not exists (
+       case when not exists (
                 select from pg_catalog.pg_cast c
                 where c.castsource = 'pg_catalog.text'::pg_catalog.regtype
-                  and c.casttarget = b.oid and c.castmethod = 'f')
+                  and c.casttarget = coalesce(d.type, a.atttypid) and c.castmethod = 'f')
             then pg_catalog.format_type(a.atttypid, -1) end,
-       b.oid, case when t.typtype = 'd' then t.typtypmod else a.atttypmod end
+       coalesce(d.type, a.atttypid), coalesce(d.modifier, a.atttypmod)
 from pg_catalog.pg_attribute a
-join pg_catalog.pg_type t on t.oid = a.atttypid
-join pg_catalog.pg_type b on b.oid = case when t.typtype = 'd' then t.typbasetype else t.oid end
+left join (
+    select u.* from under u join pg_catalog.pg_type b on b.oid = u.type where b.typtype <> 'd'
+) d on d.domain = a.atttypid
 where a.attrelid = any($1) and a.attnum > 0 and not a.attisdropped
 order by a.attrelid, a.attnum";
 

@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
 use super::facts::NodeFacts;
 use super::{Problem, Severity};
 use crate::catalog::CatalogError;
-use crate::config::Config;
-use crate::wire::{RowExt, each};
+use crate::catalog::names::readable;
+use crate::config::{Config, TableFilter};
+use crate::wire::{RowExt, Unread, each};
 
 /// Where tools that change schemas note what they have done, in lower case.
 const BOOKKEEPING: [&str; 30] = [
@@ -45,12 +46,17 @@ const BOOKKEEPING: [&str; 30] = [
     "sequelizemeta",
 ];
 
-/// Every table of the database that could take part: schema and name.
+/// Every table of the database that could take part: schema and name; and partitions, with their
+/// root.
 const TABLES: &str = "
-select n.nspname::text, c.relname::text
+select n.nspname::text, c.relname::text, rn.nspname::text, root.relname::text
 from pg_catalog.pg_class c
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where c.relkind in ('r', 'p') and c.relpersistence <> 't' and not c.relispartition
+left join pg_catalog.pg_class root
+     on c.relispartition and root.oid = pg_catalog.pg_partition_root(c.oid)
+left join pg_catalog.pg_namespace rn on rn.oid = root.relnamespace
+where (c.relkind in ('r', 'p') or c.relkind = 'f' and c.relispartition)
+  and c.relpersistence <> 't'
   and not pg_catalog.starts_with(n.nspname::text, 'pg_')
   and n.nspname not in ('information_schema', 'mmrepl')
   and not exists (
@@ -67,37 +73,87 @@ pub struct Scope {
     /// Schemas with tables that no pattern matches, neither to include nor to exclude; and how
     /// many.
     pub unnamed: BTreeMap<String, usize>,
+    /// Patterns that match partitions alone, each with the tables that these are part of.
+    pub of_partitions: BTreeMap<String, BTreeSet<Root>>,
+}
+
+/// A partitioned table.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Root {
+    /// `schema.table`.
+    name: String,
+    /// Whether it takes part.
+    included: bool,
 }
 
 /// Compares the patterns with what the server has.
 pub(super) async fn gather(config: &Config, client: &Client) -> Result<Scope, CatalogError> {
     let rows = client.query(TABLES, &[]).await;
     let rows = rows.map_err(CatalogError::query("list all tables"))?;
-    let tables: Vec<(String, String)> = each(&rows, |row| Ok((row.read(0)?, row.read(1)?)))?;
+    let found: Vec<Found> = each(&rows, read)?;
+    let (partitions, tables): (Vec<Found>, Vec<Found>) =
+        found.into_iter().partition(|found| found.root.is_some());
     let filter = &config.tables;
     let mut scope = Scope::default();
     for pattern in filter.patterns() {
         let mut tables = tables.iter();
-        if !tables.any(|(schema, table)| pattern.matches(schema, table)) {
+        if tables.any(|found| pattern.matches(&found.schema, &found.table)) {
+            continue;
+        }
+        let matching = partitions
+            .iter()
+            .filter(|found| pattern.matches(&found.schema, &found.table));
+        let roots = matching.filter_map(|found| found.root.as_ref());
+        let roots: BTreeSet<Root> = roots.map(|root| Root::of(filter, root)).collect();
+        if roots.is_empty() {
             scope.unused.insert(pattern.to_string());
+        } else {
+            scope.of_partitions.insert(pattern.to_string(), roots);
         }
     }
     let is_named = |schema: &str, table: &str| {
         let mut patterns = filter.patterns();
         patterns.any(|pattern| pattern.matches(schema, table))
     };
-    for (schema, table) in &tables {
-        if !is_named(schema, table) {
-            *scope.unnamed.entry(schema.clone()).or_default() += 1;
+    for found in &tables {
+        if !is_named(&found.schema, &found.table) {
+            *scope.unnamed.entry(found.schema.clone()).or_default() += 1;
         }
     }
     Ok(scope)
 }
 
+/// A table, or a partition with schema and name of the table that it is part of.
+struct Found {
+    schema: String,
+    table: String,
+    root: Option<(String, String)>,
+}
+
+fn read(row: &Row) -> Result<Found, Unread> {
+    let root: (Option<String>, Option<String>) = (row.read(2)?, row.read(3)?);
+    Ok(Found {
+        schema: row.read(0)?,
+        table: row.read(1)?,
+        root: root.0.zip(root.1),
+    })
+}
+
+impl Root {
+    fn of(filter: &TableFilter, (schema, table): &(String, String)) -> Self {
+        Self {
+            name: readable(schema, table),
+            included: filter.matches(schema, table),
+        }
+    }
+}
+
 /// The problems of all nodes.
 pub(super) fn check(config: &Config, nodes: &[NodeFacts]) -> Vec<Problem> {
     let mut problems: Vec<Problem> = nodes.iter().filter_map(bookkeeping).collect();
+    problems.extend(nothing(config, nodes));
     problems.extend(unused(nodes));
+    problems.extend(nodes.iter().flat_map(of_partitions));
     let unnamed = |facts| unnamed(config, facts);
     problems.extend(nodes.iter().filter_map(unnamed));
     problems
@@ -135,6 +191,44 @@ fn unused(nodes: &[NodeFacts]) -> Option<Problem> {
     });
     let note = "mend the pattern in the configuration, or create the tables on every node";
     (!names.is_empty()).then(|| problem.note(note))
+}
+
+/// Patterns that somebody wrote, and not one table: nothing would be replicated.
+fn nothing(config: &Config, nodes: &[NodeFacts]) -> Option<Problem> {
+    let first = nodes.first()?;
+    if nodes.iter().any(|facts| !facts.tables.is_empty()) {
+        return None;
+    }
+    let what = "no table takes part, on no node: nothing is replicated";
+    let problem = if config.tables.is_default() {
+        Problem::warning(&first.name, what)
+    } else {
+        Problem::error(&first.name, what)
+    };
+    Some(problem.note("name tables in [tables] of the configuration, or create them on every node"))
+}
+
+/// Partitions take part with their whole table, or not at all.
+fn of_partitions(facts: &NodeFacts) -> Vec<Problem> {
+    let patterns = facts.scope.of_partitions.iter();
+    let problem = |(pattern, roots): (&String, &BTreeSet<Root>)| {
+        let names: Vec<&str> = roots.iter().map(|root| root.name.as_str()).collect();
+        let what = format!(
+            "pattern {pattern} of [tables] matches only partitions, of {}: they take part with the whole table or not at all",
+            names.join(", ")
+        );
+        let note = format!(
+            "in [tables] of the configuration name the whole table instead: \"{}\"",
+            names.join("\", \"")
+        );
+        let problem = if roots.iter().any(|root| root.included) {
+            Problem::warning(&facts.name, what)
+        } else {
+            Problem::error(&facts.name, what)
+        };
+        problem.note(note)
+    };
+    patterns.map(problem).collect()
 }
 
 fn unnamed(config: &Config, facts: &NodeFacts) -> Option<Problem> {

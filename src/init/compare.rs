@@ -4,7 +4,7 @@
 //! not depend on the order of rows, and needs no key. A row is hashed as text under pinned
 //! settings, its columns sorted by name, in UTF-8 whatever the database's encoding.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::InitError;
 use super::session::Session;
@@ -93,9 +93,10 @@ pub(super) async fn digest(
     table: &Table,
     shared: &Shared,
 ) -> Result<Digest, InitError> {
+    let positions = with_positions(session, table).await?;
     let row = session
         .client
-        .query_one(&digest_sql(table, shared), &[])
+        .query_one(&digest_sql(table, shared, &positions), &[])
         .await;
     let what = format!("compare the rows of {}", shared.readable());
     let row = row.map_err(InitError::server(session.name(), what))?;
@@ -109,11 +110,8 @@ fn read_digest(row: &tokio_postgres::Row) -> Result<Digest, Unread> {
     })
 }
 
-fn digest_sql(table: &Table, shared: &Shared) -> String {
-    let text = |name: &String| {
-        let column = table.column(name);
-        text_of(name, column.map_or("", |column| &column.type_name))
-    };
+fn digest_sql(table: &Table, shared: &Shared, positions: &HashSet<String>) -> String {
+    let text = |name: &String| text_of(table, name, positions.contains(name));
     let columns: Vec<String> = shared.columns.iter().map(text).collect();
     let half = |from: usize| {
         format!("coalesce(sum(('x' || substr(h, {from}, 16))::bit(64)::int8), 0)::pg_catalog.text")
@@ -127,15 +125,55 @@ fn digest_sql(table: &Table, shared: &Shared) -> String {
     )
 }
 
+/// The columns with a WAL position anywhere in their types: in domains, arrays, ranges, composites.
+const WITH_POSITIONS: &str = "
+with recursive part (name, type) as (
+    select a.attname::text, a.atttypid from pg_catalog.pg_attribute a
+    where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
+    union
+    select p.name, under.oid
+    from part p
+    join pg_catalog.pg_type t on t.oid = p.type
+    cross join lateral (
+        select t.typbasetype where t.typtype = 'd'
+        union all
+        select t.typelem where t.typelem <> 0
+        union all
+        select r.rngsubtype from pg_catalog.pg_range r
+        where t.oid in (r.rngtypid, r.rngmultitypid)
+        union all
+        select f.atttypid from pg_catalog.pg_attribute f
+        where t.typtype = 'c' and f.attrelid = t.typrelid and f.attnum > 0 and not f.attisdropped
+    ) under (oid))
+select distinct name from part where type = 'pg_catalog.pg_lsn'::pg_catalog.regtype";
+
+/// Types from this number on are none of the server's own.
+const OWN_TYPES_FROM: u32 = 16_384;
+const PG_LSN: u32 = 3_220;
+const PG_LSN_ARRAY: u32 = 3_221;
+
+/// Asks which columns hold WAL positions, where any may.
+async fn with_positions(session: &Session, table: &Table) -> Result<HashSet<String>, InitError> {
+    let may = |oid: u32| oid >= OWN_TYPES_FROM || oid == PG_LSN || oid == PG_LSN_ARRAY;
+    if !table.columns.iter().any(|column| may(column.type_oid)) {
+        return Ok(HashSet::new());
+    }
+    let rows = session.client.query(WITH_POSITIONS, &[&table.oid]).await;
+    let failed = InitError::server(session.name(), "look for columns with WAL positions");
+    Ok(rows.map_err(failed)?.iter().map(|row| row.get(0)).collect())
+}
+
 /// A column as text, the same on every version: from 19 on a WAL position has leading zeros.
-fn text_of(column: &str, type_name: &str) -> String {
-    let column = ident(column);
-    match type_name {
-        "pg_lsn" => format!("({column} - '0/0'::pg_catalog.pg_lsn)::pg_catalog.text"),
-        "pg_lsn[]" => format!(
-            "pg_catalog.regexp_replace({column}::pg_catalog.text, '/0+(?=[0-9A-F])', '/', 'g')"
-        ),
-        _ => format!("{column}::pg_catalog.text"),
+fn text_of(table: &Table, name: &str, positions: bool) -> String {
+    let column = ident(name);
+    if !positions {
+        return format!("{column}::pg_catalog.text");
+    }
+    let is_one = table.column(name).is_some_and(|c| c.base_type.0 == PG_LSN);
+    if is_one {
+        format!("({column}::pg_catalog.pg_lsn - '0/0'::pg_catalog.pg_lsn)::pg_catalog.text")
+    } else {
+        format!("pg_catalog.regexp_replace({column}::pg_catalog.text, '/0+(?=[0-9A-F])', '/', 'g')")
     }
 }
 

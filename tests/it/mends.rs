@@ -167,5 +167,28 @@ async fn patterns_that_match_nothing_are_named() {
     let named =
         "east: patterns of [tables] that match no table on any node: public.audit_*, shop.*";
     assert_says(&said, &[named]);
+    // Partitions go with their table; and where nothing is left, nobody is told that it is done.
+    cluster
+        .sql_everywhere(
+            "create table p (id int primary key) partition by range (id);
+             create table p_1 partition of p for values from (0) to (10)",
+        )
+        .await;
+    let part = "pattern public.p_1 of [tables] matches only partitions, of public.p";
+    cluster.rewrite_config("\n[tables]\ninclude = [\"public.p_1\"]\n");
+    for command in ["check", "init"] {
+        let said = cluster.mmrepl_fails(&[command]).await;
+        assert_says(
+            &said,
+            &[part, "no table takes part", "instead: \"public.p\""],
+        );
+    }
+    cluster.rewrite_config("\n[tables]\nexclude = [\"public.p_1\"]\n");
+    assert_says(&cluster.mmrepl_ok(&["check"]).await, &[part]);
+    cluster.rewrite_config("\n[tables]\ninclude = [\"shop.*\"]\n");
+    for command in ["check", "init"] {
+        let said = cluster.mmrepl_fails(&[command]).await;
+        assert_says(&said, &["no table takes part"]);
+    }
     cluster.rewrite_config("");
 }

@@ -5,7 +5,7 @@ use crate::support::wait::ensure;
 use crate::support::{Cluster, ClusterOptions, LIMIT, wait_until};
 
 /// Type on east, narrower type on west, a value that would be changed.
-const TYPES: [(&str, &str, &str); 14] = [
+const TYPES: [(&str, &str, &str); 15] = [
     ("numeric", "numeric(10,1)", "1.25"),
     ("numeric(10,3)", "numeric(10,1)", "1.25"),
     ("double precision", "real", "1.23456789"),
@@ -32,6 +32,7 @@ const TYPES: [(&str, &str, &str); 14] = [
     ("numeric[]", "numeric(10,1)[]", "'{1.25}'"),
     ("json", "jsonb", "'{\"a\": 1, \"a\": 2}'"),
     ("bigint", "double precision", "9007199254740993"),
+    ("numeric", "rounded_again", "1.25"),
 ];
 
 async fn blocks(majors: &[u32]) {
@@ -41,7 +42,11 @@ async fn blocks(majors: &[u32]) {
         cluster.sql_everywhere(&create).await;
     }
     cluster
-        .sql_everywhere("create table fits (id int primary key, v text)")
+        .sql_everywhere(
+            "create table fits (id int primary key, v text);
+             create domain rounded as numeric(10,1);
+             create domain rounded_again as rounded",
+        )
         .await;
     cluster.init().await;
     for (number, (_, narrow, _)) in TYPES.iter().enumerate() {

@@ -56,15 +56,22 @@ async fn positions_in_rows(majors: &[u32]) {
     let schema = "
         create domain place as pg_lsn;
         create type stay as (at pg_lsn, note text);
-        create table keyless (a pg_lsn, b place, c pg_lsn[], d stay, v text);
+        create domain named as place;
+        create type route as (stays stay[], at named);
+        create type places as range (subtype = pg_lsn);
+        create table keyless (a pg_lsn, b place, c pg_lsn[], d stay, v text,
+            e named default '0/50', f route default row(array[row('0/60', '/0A')::stay], '0/70')::route,
+            g places default '[0/80,0/90)', h place[] default '{0/A0}');
         create table keyed (at pg_lsn primary key, v text)";
     let mut cluster = Cluster::start(ClusterOptions::majors(majors)).await;
     cluster.sql_everywhere(schema).await;
     // What is equal before is equal for init.
     cluster
         .sql_everywhere(
-            "create table before (at pg_lsn primary key, more pg_lsn[]);
-             insert into before values ('0/10', '{0/10,16/A0,NULL}'), ('0/0', '{}')",
+            "create table before (at pg_lsn primary key, more pg_lsn[], like keyless);
+             insert into before values ('0/10', '{0/10,16/A0,NULL}', '0/10', '0/20', '{0/30}',
+                 '(0/40,x)', 'v', '0/50', '(\"{\"\"(0/60,y)\"\"}\",0/70)', '[0/80,0/90)', '{0/A0}');
+             insert into before values ('0/0', '{}')",
         )
         .await;
     cluster.init().await;
