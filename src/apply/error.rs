@@ -193,6 +193,7 @@ impl ApplyError {
                 | MapError::NoColumn { table, .. }
                 | MapError::KeyNotSent { table, .. }
                 | MapError::Narrower { table, .. }
+                | MapError::BareByte { table, .. }
                 | MapError::NoOldRows { table }
                 | MapError::NoVersion { table, .. },
             ) => Some(table),

@@ -43,6 +43,7 @@ fn target_with(rule: Rule, change: impl FnOnce(&mut Table)) -> Arc<Target> {
         generated: false,
         identity_always: false,
         base_type: (0, -1),
+        is_bare_byte: false,
     };
     let sent = |name: &str| RelationColumn {
         name: name.to_owned(),

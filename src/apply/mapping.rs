@@ -78,6 +78,18 @@ pub enum MapError {
         /// Its type on the target.
         there: String,
     },
+    /// A byte that the target's version would read as another one.
+    #[error(
+        "a value of column \"{column}\" of {table} is a byte above 127, which the source prints in a form that {node} does not read: PostgreSQL before 16 takes its first character for the value; upgrade {node} to 16 or newer, the link goes on by itself"
+    )]
+    BareByte {
+        /// `schema.table`.
+        table: String,
+        /// The target.
+        node: String,
+        /// The column.
+        column: String,
+    },
     /// A table without a key does not send whole old rows.
     #[error(
         "table {table} has no key and its source does not send old rows: run `mmrepl init` again, it sets REPLICA IDENTITY FULL"
@@ -130,6 +142,8 @@ pub struct TableMap {
     spellings: Option<Vec<Spelling>>,
     /// Columns that take no more characters than this, where the source's may have more.
     cut: Vec<(usize, usize)>,
+    /// Columns that cannot read a byte in its escaped form.
+    bare: Vec<usize>,
 }
 
 impl TableMap {
@@ -158,6 +172,7 @@ impl TableMap {
             missing: indexes.filter(lacks).collect(),
             spellings,
             cut: Vec::new(),
+            bare: Vec::new(),
             node: node.to_owned(),
             columns,
             relation,
@@ -180,6 +195,9 @@ impl TableMap {
                 }
                 Some(Loss::LongerThan(most)) => self.cut.push((index, most)),
                 _ => {}
+            }
+            if there.is_some_and(|there| there.is_bare_byte) {
+                self.bare.push(index);
             }
         }
         Ok(())
@@ -214,6 +232,17 @@ impl TableMap {
         };
         if let Some((index, _)) = self.cut.iter().find(is_long) {
             return Err(self.narrower(*index));
+        }
+        let is_escaped = |index: &&usize| {
+            let value = row.0.get(**index);
+            matches!(value, Some(Value::Text(text)) if text.len() > 1 && text.starts_with(b"\\"))
+        };
+        if let Some(index) = self.bare.iter().find(is_escaped) {
+            return Err(MapError::BareByte {
+                table: self.label(),
+                node: self.node.clone(),
+                column: self.relation.columns[*index].name.clone(),
+            });
         }
         let lost = self
             .missing

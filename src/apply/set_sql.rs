@@ -171,11 +171,11 @@ pub(super) fn copy(map: &TableMap) -> String {
         .written()
         .map(|index| quote(&map.columns[index].name))
         .collect();
-    format!(
-        "copy {} ({}) from stdin",
-        map.table.qualified(),
-        names.join(", ")
-    )
+    let table = map.table.qualified();
+    if names.is_empty() {
+        return format!("copy {table} from stdin");
+    }
+    format!("copy {table} ({}) from stdin", names.join(", "))
 }
 
 /// Fails where a written column is not of the type that it was. To read nothing of the table is

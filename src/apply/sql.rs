@@ -79,6 +79,9 @@ pub(super) fn insert_new(map: &TableMap) -> String {
 pub(super) fn insert(map: &TableMap) -> String {
     let written = map.columns.iter().filter(|column| column.written);
     let names: Vec<String> = written.map(|column| quote(&column.name)).collect();
+    if names.is_empty() {
+        return format!("insert into {} default values", map.table.qualified());
+    }
     let values: Vec<String> = (1..=names.len()).map(|n| format!("${n}")).collect();
     format!(
         "insert into {} ({}) overriding system value values ({})",
@@ -432,6 +435,10 @@ fn place_of_row(map: &TableMap, first: usize, looked_up: &LookedUp) -> String {
         let known = looked_up.iter().find(|(column, _)| *column == index);
         same.extend(known.and_then(|(_, null)| finds(map, index, (first + position, *null))));
         same.push(prints_as(map, index, first + position));
+    }
+    if same.is_empty() {
+        // A table without columns: one row is as good as another.
+        same.push("true".to_owned());
     }
     format!(
         "select t.tableoid, t.ctid from {} t where {} limit 1 for update",

@@ -63,6 +63,9 @@ pub struct Column {
     pub identity_always: bool,
     /// OID and modifier of the type under a domain, or of the type itself.
     pub base_type: (u32, i32),
+    /// Whether it is a `"char"` of a server before 16, which prints and reads a byte above 127 as
+    /// it is; newer ones write four characters, such as `\351`.
+    pub is_bare_byte: bool,
 }
 
 /// The key by which rows are looked up: the primary key, else a unique index on NOT NULL columns.

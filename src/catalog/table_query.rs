@@ -35,7 +35,9 @@ select a.attrelid, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypm
                 where c.castsource = 'pg_catalog.text'::pg_catalog.regtype
                   and c.casttarget = coalesce(d.type, a.atttypid) and c.castmethod = 'f')
             then pg_catalog.format_type(a.atttypid, -1) end,
-       coalesce(d.type, a.atttypid), coalesce(d.modifier, a.atttypmod)
+       coalesce(d.type, a.atttypid), coalesce(d.modifier, a.atttypmod),
+       coalesce(d.type, a.atttypid) = 18
+           and pg_catalog.current_setting('server_version_num')::int4 < 160000
 from pg_catalog.pg_attribute a
 left join (
     select u.* from under u join pg_catalog.pg_type b on b.oid = u.type where b.typtype <> 'd'
@@ -201,6 +203,7 @@ pub(super) async fn columns(
             identity_always: row.read(7)?,
             cast_type: row.read(8)?,
             base_type: (row.read(9)?, row.read(10)?),
+            is_bare_byte: row.read(11)?,
         });
     }
     Ok(columns)

@@ -133,6 +133,7 @@ mod tests {
             generated: false,
             identity_always: false,
             base_type: (0, -1),
+            is_bare_byte: false,
         };
         Table {
             oid: 1,

@@ -143,6 +143,8 @@ pub struct Oddities {
     pub sequences: Vec<Sequence>,
     /// Functions that do not find what they name while rows are applied.
     pub unqualified: Vec<Unqualified>,
+    /// Partitions that are foreign tables: the partitioned table and the partition.
+    pub foreign_partitions: Vec<(String, String)>,
     /// Partitioned tables without primary key: a new partition has no replica identity.
     pub partitions_unkeyed: Vec<String>,
 }

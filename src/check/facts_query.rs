@@ -178,6 +178,7 @@ pub(super) async fn oddities(
         always_triggers: always_triggers(client, &oids).await?,
         unqualified: super::bodies::gather(client, &oids).await?,
         sequences: super::sequence_facts::sequences(client, &oids).await?,
+        foreign_partitions: foreign_partitions(client, &oids).await?,
         partitions_unkeyed: tables.iter().filter(unkeyed).map(Table::readable).collect(),
     })
 }
@@ -312,6 +313,32 @@ async fn virtual_columns(
         Ok((table, row.read(2)?))
     };
     Ok(each(&rows, found)?)
+}
+
+/// Their rows are elsewhere, and no server sends them.
+async fn foreign_partitions(
+    client: &Client,
+    oids: &[u32],
+) -> Result<Vec<(String, String)>, CatalogError> {
+    let sql = "
+        select tn.nspname::text, t.relname::text, n.nspname::text, c.relname::text
+        from pg_catalog.unnest($1::oid[]) r(oid)
+        cross join lateral pg_catalog.pg_partition_tree(r.oid) p
+        join pg_catalog.pg_class c on c.oid = p.relid and c.relkind = 'f'
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        join pg_catalog.pg_class t on t.oid = r.oid
+        join pg_catalog.pg_namespace tn on tn.oid = t.relnamespace
+        order by 1, 2, 3, 4";
+    let rows = client.query(sql, &[&oids]).await;
+    let rows = rows.map_err(CatalogError::query("list foreign partitions"))?;
+    let readable = crate::catalog::names::readable;
+    let names = |row: &tokio_postgres::Row| {
+        (
+            readable(row.get(0), row.get(1)),
+            readable(row.get(2), row.get(3)),
+        )
+    };
+    Ok(rows.iter().map(names).collect())
 }
 
 async fn always_triggers(

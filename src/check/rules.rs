@@ -144,6 +144,7 @@ mod tests {
             generated: false,
             identity_always: false,
             base_type: (0, -1),
+            is_bare_byte: false,
         };
         let key = KeyColumn {
             name: "id".to_owned(),

@@ -196,16 +196,13 @@ fn unused(nodes: &[NodeFacts]) -> Option<Problem> {
 /// Patterns that somebody wrote, and not one table: nothing would be replicated.
 fn nothing(config: &Config, nodes: &[NodeFacts]) -> Option<Problem> {
     let first = nodes.first()?;
-    if nodes.iter().any(|facts| !facts.tables.is_empty()) {
+    let is_any = nodes.iter().any(|facts| !facts.tables.is_empty());
+    if is_any || config.tables.is_default() {
         return None;
     }
     let what = "no table takes part, on no node: nothing is replicated";
-    let problem = if config.tables.is_default() {
-        Problem::warning(&first.name, what)
-    } else {
-        Problem::error(&first.name, what)
-    };
-    Some(problem.note("name tables in [tables] of the configuration, or create them on every node"))
+    let note = "name tables in [tables] of the configuration, or create them on every node";
+    Some(Problem::error(&first.name, what).note(note))
 }
 
 /// Partitions take part with their whole table, or not at all.

@@ -184,6 +184,9 @@ pub(super) fn check_identities(nodes: &[NodeFacts]) -> Vec<Problem> {
     problems
 }
 
+/// The encoding of a database that keeps any bytes.
+const ANY_BYTES: &str = "SQL_ASCII";
+
 pub(super) fn check_encodings(nodes: &[NodeFacts]) -> Vec<Problem> {
     let Some(first) = nodes.first() else {
         return Vec::new();
@@ -193,9 +196,17 @@ pub(super) fn check_encodings(nodes: &[NodeFacts]) -> Vec<Problem> {
         .filter(|facts| facts.server.encoding != first.server.encoding);
     differs
         .map(|facts| {
+            let here = &facts.server.encoding;
+            let (other, there) = (&first.name, &first.server.encoding);
+            if here == ANY_BYTES || there == ANY_BYTES {
+                let what = format!(
+                    "the database is {here}, on {other} it is {there}: {ANY_BYTES} holds any bytes, and nobody knows which characters they are"
+                );
+                let note = "give every node's database the same encoding: dump the one, create it anew with `encoding` of the other, restore";
+                return Problem::error(&facts.name, what).note(note);
+            }
             let what = format!(
-                "the database is {}, on {} it is {}: a character that does not exist on one side blocks the link until it is changed",
-                facts.server.encoding, first.name, first.server.encoding
+                "the database is {here}, on {other} it is {there}: a character that does not exist on one side blocks the link until it is changed"
             );
             Problem::warning(&facts.name, what)
         })

@@ -21,6 +21,8 @@ pub(super) fn check(facts: &NodeFacts) -> Vec<Problem> {
     problems.extend(always_triggers(facts));
     problems.extend(unlogged(facts));
     problems.extend(partitions_unkeyed(facts));
+    problems.extend(foreign_partitions(facts));
+    problems.extend(bare_bytes(facts));
     problems
 }
 
@@ -108,6 +110,35 @@ fn unlogged(facts: &NodeFacts) -> Option<Problem> {
     });
     let log = |name: &str| format!("unless it is excluded: alter table {name} set logged;");
     some_of(names, noted(problem, names, log))
+}
+
+fn foreign_partitions(facts: &NodeFacts) -> Option<Problem> {
+    let pairs = facts.oddities.foreign_partitions.iter();
+    let names: Vec<String> = pairs
+        .map(|(table, partition)| format!("{partition} of {table}"))
+        .collect();
+    let problem = Problem::of_many(&facts.name, Severity::Warning, &names, |list| {
+        format!(
+            "partitions that are foreign tables: {list}; their rows are not replicated, though `mmrepl init` compares them; where they cannot be written to, an update or delete of the table on another node blocks its link"
+        )
+    });
+    let note = "keep the same rows behind them on every node, or put the table into exclude";
+    some_of(&names, problem.note(note))
+}
+
+/// What 16 and newer write for a byte above 127, older servers read as a backslash.
+fn bare_bytes(facts: &NodeFacts) -> Option<Problem> {
+    let mut names = Vec::new();
+    for table in &facts.tables {
+        let bare = table.columns.iter().filter(|column| column.is_bare_byte);
+        names.extend(bare.map(|column| format!("{} of {}", column.name, table.readable())));
+    }
+    let problem = Problem::of_many(&facts.name, Severity::Info, &names, |list| {
+        format!(
+            "columns of type \"char\" on a server before 16: {list}; a byte above 127 does not travel between it and newer servers, and blocks the link"
+        )
+    });
+    some_of(&names, problem)
 }
 
 fn partitions_unkeyed(facts: &NodeFacts) -> Option<Problem> {

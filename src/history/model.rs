@@ -54,6 +54,10 @@ pub struct Column {
     pub name: String,
     /// Its value; `None` is NULL.
     pub value: Option<String>,
+    /// The value is of a database that keeps any bytes: backslashes are doubled and bytes above 127
+    /// are `\351`, as `encode(…, 'escape')` has it.
+    #[serde(skip)]
+    pub escaped: bool,
 }
 
 impl fmt::Debug for Column {

@@ -35,19 +35,40 @@ macro_rules! micros {
     };
 }
 
+/// Values in characters: where a database keeps any bytes, those above 127 are escaped.
+macro_rules! values {
+    ($column:literal) => {
+        concat!(
+            "case when ",
+            $column,
+            " is not null and pg_catalog.current_setting('server_encoding') = 'SQL_ASCII'
+             then array(select encode(convert_to(u.v, 'SQL_ASCII'), 'escape') from unnest(",
+            $column,
+            ") with ordinality u(v, n) order by u.n) else ",
+            $column,
+            " end"
+        )
+    };
+}
+
 const SELECT: &str = concat!(
     "select id, ",
     micros!("decided_at"),
-    ", source, target, schema_name, table_name, key_columns, key_values, kind, rule, outcome, ",
-    "incoming_columns, incoming_values, ",
+    ", source, target, schema_name, table_name, key_columns, ",
+    values!("key_values"),
+    ", kind, rule, outcome, incoming_columns, ",
+    values!("incoming_values"),
+    ", ",
     micros!("incoming_time"),
-    ", incoming_origin, local_columns, local_values, ",
+    ", incoming_origin, local_columns, ",
+    values!("local_values"),
+    ", ",
     micros!("local_time"),
     ", local_node, local_origin, ",
     micros!("restored_at"),
     ", incoming_version, local_version, ",
     micros!("resolved_at"),
-    ", resolved_as",
+    ", resolved_as, pg_catalog.current_setting('server_encoding') = 'SQL_ASCII'",
     " from mmrepl.conflict"
 );
 
@@ -111,13 +132,18 @@ pub async fn one(client: &Client, id: &ConflictId, lock: bool) -> Result<Conflic
     found.ok_or_else(|| HistoryError::Unknown(id.clone()))
 }
 
-fn pairs(names: Option<Vec<String>>, values: Option<Vec<Option<String>>>) -> Option<Vec<Column>> {
-    let columns = names?.into_iter().zip(values?);
-    Some(
-        columns
-            .map(|(name, value)| Column { name, value })
-            .collect(),
-    )
+/// Names and values from `index` on.
+fn pairs(row: &Row, index: usize) -> Result<Option<Vec<Column>>, Unread> {
+    let names: Option<Vec<String>> = row.read(index)?;
+    let values: Option<Vec<Option<String>>> = row.read(index + 1)?;
+    let escaped = row.read(25)?;
+    let column = |(name, value)| Column {
+        name,
+        value,
+        escaped,
+    };
+    let pairs = names.zip(values);
+    Ok(pairs.map(|(names, values)| names.into_iter().zip(values).map(column).collect()))
 }
 
 fn time(row: &Row, index: usize) -> Result<Option<CommitTime>, Unread> {
@@ -140,19 +166,19 @@ fn conflict(node: &NodeName, row: &Row) -> Result<Option<Conflict>, Unread> {
         decided_at,
         schema: row.read(4)?,
         table: row.read(5)?,
-        key: pairs(row.read(6)?, row.read(7)?).unwrap_or_default(),
+        key: pairs(row, 6)?.unwrap_or_default(),
         kind: row.read(8)?,
         rule: row.read(9)?,
         outcome: row.read(10)?,
         incoming: Side {
             node: Some(link.from.clone()),
-            row: pairs(row.read(11)?, row.read(12)?),
+            row: pairs(row, 11)?,
             at: time(row, 13)?,
             origin: row.read(14)?,
             version: row.read(21)?,
         },
         local: Side {
-            row: pairs(row.read(15)?, row.read(16)?),
+            row: pairs(row, 15)?,
             at: time(row, 17)?,
             node: name(row.read(18)?),
             origin: row.read(19)?,

@@ -230,6 +230,7 @@ mod tests {
         Column {
             name: name.to_owned(),
             value: value.map(str::to_owned),
+            escaped: false,
         }
     }
 

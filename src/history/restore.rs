@@ -122,6 +122,11 @@ fn value(id: &ConflictId, table: &Table, column: &Column) -> Result<String, Hist
         .value
         .as_deref()
         .map_or_else(|| "null".to_owned(), literal);
+    let text = if column.escaped {
+        format!("pg_catalog.convert_from(pg_catalog.decode({text}, 'escape'), 'SQL_ASCII')")
+    } else {
+        text
+    };
     Ok(format!("{text}::{}", known.type_name))
 }
 
@@ -196,6 +201,9 @@ pub(super) fn insert(
     for column in row.iter().filter(|column| !generated(&column.name)) {
         names.push(quote(&column.name));
         values.push(value(id, table, column)?);
+    }
+    if names.is_empty() {
+        return Ok(format!("insert into {} default values", table.qualified()));
     }
     Ok(format!(
         "insert into {} ({}) overriding system value values ({})",

@@ -110,6 +110,10 @@ fn read_digest(row: &tokio_postgres::Row) -> Result<Digest, Unread> {
     })
 }
 
+/// Where any bytes may be, they are no characters; every node is like that then (`check`).
+const COMMON_ENCODING: &str = "case pg_catalog.current_setting('server_encoding') \
+     when 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end";
+
 fn digest_sql(table: &Table, shared: &Shared, positions: &HashSet<String>) -> String {
     let text = |name: &String| text_of(table, name, positions.contains(name));
     let columns: Vec<String> = shared.columns.iter().map(text).collect();
@@ -117,7 +121,7 @@ fn digest_sql(table: &Table, shared: &Shared, positions: &HashSet<String>) -> St
         format!("coalesce(sum(('x' || substr(h, {from}, 16))::bit(64)::int8), 0)::pg_catalog.text")
     };
     format!(
-        "select count(*), {}, {} from (select md5(convert_to(array[{}]::pg_catalog.text[]::pg_catalog.text, 'UTF8')) from {}) r(h)",
+        "select count(*), {}, {} from (select md5(convert_to(array[{}]::pg_catalog.text[]::pg_catalog.text, {COMMON_ENCODING})) from {}) r(h)",
         half(1),
         half(17),
         columns.join(", "),
@@ -160,7 +164,8 @@ async fn with_positions(session: &Session, table: &Table) -> Result<HashSet<Stri
     }
     let rows = session.client.query(WITH_POSITIONS, &[&table.oid]).await;
     let failed = InitError::server(session.name(), "look for columns with WAL positions");
-    Ok(rows.map_err(failed)?.iter().map(|row| row.get(0)).collect())
+    let names: Vec<String> = each(&rows.map_err(failed)?, |row| row.read(0)).map_err(unread)?;
+    Ok(names.into_iter().collect())
 }
 
 /// A column as text, the same on every version: from 19 on a WAL position has leading zeros.

@@ -130,11 +130,16 @@ pub(super) async fn rows(
 ) -> Result<u64, InitError> {
     let what = format!("copy {}", pair.from.readable());
     let columns = ident_list(pair.shared.columns.iter().map(String::as_str));
+    // A table without columns has rows all the same.
+    let list = match columns.as_str() {
+        "" => String::new(),
+        columns => format!(" ({columns})"),
+    };
     let read = format!(
         "copy (select {columns} from {}) to stdout",
         pair.from.only()
     );
-    let write = format!("copy {} ({columns}) from stdin", pair.to.qualified());
+    let write = format!("copy {}{list} from stdin", pair.to.qualified());
     pipe((source, target), (&read, &write), what).await
 }
 
@@ -175,8 +180,28 @@ async fn pipe(
     (read, write): (&str, &str),
     what: String,
 ) -> Result<u64, InitError> {
-    let from = || InitError::server(source.name(), what.clone());
-    let to = || InitError::server(target.name(), what.clone());
+    for session in [source, target] {
+        session.batch(&what, ANY_BYTES).await?;
+    }
+    let copied = through((source, target), (read, write), &what).await?;
+    for session in [source, target] {
+        let back = "set local client_encoding = 'UTF8'";
+        session.batch(&what, back).await?;
+    }
+    Ok(copied)
+}
+
+/// A database that keeps any bytes would refuse to send or take those that are no UTF-8.
+const ANY_BYTES: &str = "select pg_catalog.set_config('client_encoding', 'SQL_ASCII', true)
+    where pg_catalog.current_setting('server_encoding') = 'SQL_ASCII'";
+
+async fn through(
+    (source, target): (&Session, &Session),
+    (read, write): (&str, &str),
+    what: &str,
+) -> Result<u64, InitError> {
+    let from = || InitError::server(source.name(), what);
+    let to = || InitError::server(target.name(), what);
     let mut stream = pin!(source.client.copy_out(read).await.map_err(from())?);
     let mut sink = pin!(target.client.copy_in(write).await.map_err(to())?);
     while let Some(bytes) = stream.next().await {

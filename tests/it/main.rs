@@ -19,6 +19,7 @@ mod crossing;
 mod custom;
 mod daemon_process;
 mod damage;
+mod encodings;
 #[cfg(feature = "failpoints")]
 mod equivalence;
 #[cfg(feature = "failpoints")]
@@ -50,6 +51,7 @@ mod not_shown;
 mod operators;
 mod origin_progress;
 mod pgbench;
+mod rare_shapes;
 mod replica_role;
 mod replication;
 mod rewrites;

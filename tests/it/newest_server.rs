@@ -60,7 +60,8 @@ async fn positions_in_rows(majors: &[u32]) {
         create type route as (stays stay[], at named);
         create type places as range (subtype = pg_lsn);
         create table keyless (a pg_lsn, b place, c pg_lsn[], d stay, v text,
-            e named default '0/50', f route default row(array[row('0/60', '/0A')::stay], '0/70')::route,
+            e named default '0/50',
+            f route default row(array[row('0/60', '/0A')::stay], '0/70')::route,
             g places default '[0/80,0/90)', h place[] default '{0/A0}');
         create table keyed (at pg_lsn primary key, v text)";
     let mut cluster = Cluster::start(ClusterOptions::majors(majors)).await;

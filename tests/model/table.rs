@@ -67,6 +67,7 @@ fn table(strategy: Strategy) -> Table {
         generated: false,
         identity_always: false,
         base_type: (0, -1),
+        is_bare_byte: false,
     };
     let key = KeyColumn {
         name: "id".to_owned(),

@@ -167,6 +167,7 @@ fn table() -> Table {
         generated: false,
         identity_always: false,
         base_type: (0, -1),
+        is_bare_byte: false,
     };
     let key = KeyColumn {
         name: "id".to_owned(),
