@@ -333,12 +333,10 @@ async fn foreign_partitions(
     let rows = rows.map_err(CatalogError::query("list foreign partitions"))?;
     let readable = crate::catalog::names::readable;
     let names = |row: &tokio_postgres::Row| {
-        (
-            readable(row.get(0), row.get(1)),
-            readable(row.get(2), row.get(3)),
-        )
+        let table = readable(row.read(0)?, row.read(1)?);
+        Ok((table, readable(row.read(2)?, row.read(3)?)))
     };
-    Ok(rows.iter().map(names).collect())
+    Ok(each(&rows, names)?)
 }
 
 async fn always_triggers(

@@ -11,7 +11,7 @@ use super::session::Session;
 use crate::catalog::names::ident;
 use crate::catalog::table::Table;
 use crate::ids::NodeName;
-use crate::wire::{RowExt, Unread};
+use crate::wire::{RowExt, Unread, each};
 
 /// How many tables one query looks into for rows.
 const TABLES_PER_QUERY: usize = 100;
@@ -164,7 +164,8 @@ async fn with_positions(session: &Session, table: &Table) -> Result<HashSet<Stri
     }
     let rows = session.client.query(WITH_POSITIONS, &[&table.oid]).await;
     let failed = InitError::server(session.name(), "look for columns with WAL positions");
-    let names: Vec<String> = each(&rows.map_err(failed)?, |row| row.read(0)).map_err(unread)?;
+    let names: Result<Vec<String>, Unread> = each(&rows.map_err(failed)?, |row| row.read(0));
+    let names = names.map_err(InitError::unread(session.name()))?;
     Ok(names.into_iter().collect())
 }
 
