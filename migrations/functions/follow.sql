@@ -2,6 +2,16 @@
 -- can make them; elsewhere `mmrepl status` asks for `init`. Whatever fails here, the application's statement
 -- goes on.
 
+-- The names of tables that such a text alters, without their schemas.
+create or replace function mmrepl.tables_altered(said text) returns text[]
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select array(
+        select case when f.found[1] like '"%' then replace(trim('"' from f.found[1]), '""', '"')
+                    else lower(f.found[1]) end
+        from regexp_matches(said, 'alter\s+table\s+(?:if\s+exists\s+)?(?:only\s+)?'
+            || '(?:(?:"(?:[^"]|"")+"|[^\s."(]+)\s*\.\s*)?("(?:[^"]|"")+"|[^\s."(;*]+)', 'gi') f(found))
+$$;
+
 -- Before ALTER TABLE. A trigger whose WHEN looks at a column keeps that column from getting another type and
 -- from being dropped, so such triggers go, and come back afterwards. All that is known is the text: that of the
 -- client's message, and inside functions that of the statement.
@@ -23,11 +33,7 @@ begin
     if said !~* '\m(type|drop)\M' or said ~* '\mtrigger\M' then
         return;
     end if;
-    names := array(
-        select case when f.found[1] like '"%' then replace(trim('"' from f.found[1]), '""', '"')
-                    else lower(f.found[1]) end
-        from regexp_matches(said, 'alter\s+table\s+(?:if\s+exists\s+)?(?:only\s+)?'
-            || '(?:(?:"(?:[^"]|"")+"|[^\s."(]+)\s*\.\s*)?("(?:[^"]|"")+"|[^\s."(;*]+)', 'gi') f(found));
+    names := mmrepl.tables_altered(said);
     for held in
         select n.nspname, c.relname, t.tgname, t.tgenabled, pg_get_triggerdef(t.oid) as definition
         from pg_trigger t

@@ -44,21 +44,79 @@ begin
         using relation, lowest, now_at, known, forgotten;
 end $$;
 
+-- Before ALTER TABLE. Where a column of an index changes its type, nothing that reads the table can be planned by the time
+-- the table is rewritten: the index is there and empty. So the rows are noted now, under the lock that the command takes.
+-- All that is known is the text (see mmrepl.release_columns); what is noted in vain is forgotten afterwards.
+create or replace function mmrepl.rewrite_may_begin() returns event_trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
+declare
+    said text;
+    names text[];
+    found oid;
+begin
+    if current_setting('mmrepl.following', true) = 'on' then
+        return;
+    end if;
+    get diagnostics said = pg_context;
+    said := said || ' ' || coalesce(current_query(), '');
+    if said !~* '\mtype\M' then
+        return;
+    end if;
+    names := mmrepl.tables_altered(said);
+    for found in
+        select leaf.relid from pg_class c
+        cross join lateral (
+            select p.relid from pg_partition_tree(c.oid) p where p.isleaf
+            union select c.oid where c.relkind = 'r') leaf
+        where c.relname = any (names) and c.relkind in ('r', 'p') and mmrepl.is_replicated(leaf.relid)
+          and exists (
+              select from pg_index i left join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey)
+              where i.indrelid = leaf.relid
+                and (i.indexprs is not null or i.indpred is not null
+                     or position(lower(a.attname) in lower(said)) > 0))
+    loop
+        perform set_config('synchronize_seqscans', 'off', true);
+        begin
+            delete from mmrepl.rewriting w
+                where w.relation = found and w.transaction = pg_current_xact_id() and w.early;
+            execute format('lock table only %s in access exclusive mode', found::regclass);
+            perform mmrepl.note_versions(found);
+            update mmrepl.rewriting w set early = true
+                where w.relation = found and w.transaction = pg_current_xact_id();
+            perform set_config('mmrepl.rewriting', 'perhaps', true);
+        exception when others then
+            raise log 'mmrepl: the rows of % are not noted early: %', found::regclass, sqlerrm;
+        end;
+    end loop;
+exception when others then
+    raise log 'mmrepl: no rows are noted early: %', sqlerrm;
+end $$;
+
 -- Before a table is rewritten by ALTER TABLE or ALTER TYPE.
 create or replace function mmrepl.rewrite_begins() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    relation oid := pg_event_trigger_table_rewrite_oid();
+    found oid := pg_event_trigger_table_rewrite_oid();
+    why text;
+    is_noted boolean;
 begin
-    if not mmrepl.is_replicated(relation) then
+    if not mmrepl.is_replicated(found) then
         return;
     end if;
     -- The rewrite reads the table from its beginning, as the scan here does.
     perform set_config('synchronize_seqscans', 'off', true), set_config('mmrepl.rewriting', 'on', true);
     begin
-        perform mmrepl.note_versions(relation);
+        delete from mmrepl.rewriting w
+            where w.relation = found and w.transaction = pg_current_xact_id() and w.early;
+        perform mmrepl.note_versions(found);
     exception when others then
-        raise warning 'mmrepl cannot keep the versions of the rows of %: %', relation::regclass, sqlerrm;
+        why := sqlerrm;
+        update mmrepl.rewriting w set early = false
+            where w.relation = found and w.transaction = pg_current_xact_id() and w.early returning true into is_noted;
+        if is_noted is null then
+            raise warning 'mmrepl cannot keep the versions of the rows of %: %', found::regclass, why;
+        end if;
     end;
 end $$;
 
@@ -139,11 +197,11 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     noted mmrepl.rewriting;
 begin
-    if coalesce(current_setting('mmrepl.rewriting', true), '') <> 'on' then
+    if coalesce(current_setting('mmrepl.rewriting', true), '') = '' then
         return;
     end if;
     perform set_config('mmrepl.rewriting', '', true);
-    for noted in select w.* from mmrepl.rewriting w where w.transaction = pg_current_xact_id() loop
+    for noted in select w.* from mmrepl.rewriting w where w.transaction = pg_current_xact_id() and not w.early loop
         begin
             perform mmrepl.keep_versions(noted);
         exception when others then
@@ -195,10 +253,15 @@ begin
     create constraint trigger mmrepl_commits after insert on mmrepl.rewrite
         deferrable initially deferred for each row execute function mmrepl.rewrite_commits();
     alter table mmrepl.rewrite enable always trigger mmrepl_commits;
-    if exists (select from pg_event_trigger where evtname = 'mmrepl_rewrite_begins') then
-        return;
-    end if;
     begin
+        if not exists (select from pg_event_trigger where evtname = 'mmrepl_rewrite_may_begin') then
+            create event trigger mmrepl_rewrite_may_begin on ddl_command_start when tag in ('ALTER TABLE')
+                execute function mmrepl.rewrite_may_begin();
+            alter event trigger mmrepl_rewrite_may_begin enable always;
+        end if;
+        if exists (select from pg_event_trigger where evtname = 'mmrepl_rewrite_begins') then
+            return;
+        end if;
         create event trigger mmrepl_rewrite_begins on table_rewrite execute function mmrepl.rewrite_begins();
         create event trigger mmrepl_rewrite_ends on ddl_command_end when tag in ('ALTER TABLE', 'ALTER TYPE')
             execute function mmrepl.rewrite_ends();

@@ -16,6 +16,10 @@ use crate::error::{RetryClass, Retryable};
 use crate::lsn::Lsn;
 use crate::status::model::LinkState;
 
+/// SQLSTATEs of statements for a table that has changed: no such table, column or operator, another
+/// type.
+const OTHER_SHAPE: [&str; 4] = ["42P01", "42703", "42883", "42804"];
+
 /// How long to wait between two looks at the target's clock.
 const CLOCK_POLL: Duration = Duration::from_millis(20);
 /// In-place retries of a transient error before the link reconnects.
@@ -124,7 +128,8 @@ impl Applying {
             .rollback()
             .await
             .map_err(|source| self.failed(source))?;
-        if refuses_values(&error) || matches!(error, ApplyError::TypesChanged(_)) {
+        let changed = is_of_another_shape(&error) || matches!(error, ApplyError::TypesChanged(_));
+        if refuses_values(&error) || changed {
             self.applier.forget_tables();
         }
         if self.running.is_open() && is_lock_wait(&error) {
@@ -204,6 +209,12 @@ fn passes_by_itself(error: &ApplyError) -> bool {
 /// rows, a row that a local transaction deleted meanwhile.
 fn second_try_may_help(error: &ApplyError) -> bool {
     matches!(error, ApplyError::Overtaken) || refuses_values(error)
+}
+
+/// The table or a column is not there any more, or of another type than the statement was made for.
+fn is_of_another_shape(error: &ApplyError) -> bool {
+    let state = error.sqlstate();
+    state.is_some_and(|state| OTHER_SHAPE.contains(&state))
 }
 
 /// A constraint of the target does not let a row be there (class 23). A copy that is refused says

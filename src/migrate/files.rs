@@ -29,6 +29,7 @@ pub const TABLES: &[File] = embed!("tables":
     "006_secret"
     "007_witnesses"
     "008_gaps"
+    "009_early_notes"
 );
 
 /// What runs again whenever it has changed. The order does not matter.

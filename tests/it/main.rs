@@ -9,6 +9,7 @@
 mod bad_input;
 mod case_table;
 mod cases;
+mod changing_tables;
 mod chaos;
 mod check;
 mod circles;

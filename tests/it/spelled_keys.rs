@@ -31,7 +31,7 @@ const fn one(name: &'static str, columns: &'static str, [a, b, c]: [&'static str
     }
 }
 
-const TYPES: [Spelled; 13] = [
+const TYPES: [Spelled; 18] = [
     one("citext", "k citext", ["'Ann@x'", "'ann@X'", "'bob'"]),
     one("numeric", "k numeric", ["1.0", "1.00", "2"]),
     one("float", "k float8", ["'-0'", "'0'", "1.5"]),
@@ -70,6 +70,28 @@ const TYPES: [Spelled; 13] = [
         "nocases",
         "k text[] collate nocase",
         ["'{ab,\"c d\"}'", "'{AB,\"C D\"}'", "'{ab}'"],
+    ),
+    // Whatever is written, these print one text for one key.
+    one("padded", "k char(6)", ["'ab'", "'ab   '", "'b'"]),
+    one(
+        "address",
+        "k inet",
+        ["'10.0.0.1'", "'10.0.0.1/32'", "'10.0.0.1/8'"],
+    ),
+    one(
+        "card",
+        "k macaddr",
+        [
+            "'08:00:2b:01:02:03'",
+            "'08002B-010203'",
+            "'08:00:2b:01:02:04'",
+        ],
+    ),
+    one("bits", "k bit varying", ["'101'", "B'101'", "'1010'"]),
+    one(
+        "zoned",
+        "k timetz",
+        ["'12:00+00'", "'12:00:00.0Z'", "'13:00+01'"],
     ),
     // Not spelled differently, but compared by a collation of its own.
     one("german", "k text collate german", ["'Ä'", "'Ä'", "'ä'"]),
@@ -317,7 +339,7 @@ impl Played {
     fn create(&self) -> String {
         let columns = self.spelled.columns;
         self.sql(&format!(
-            "create table {{t}} ({columns}, v text, primary key ({{k}}));"
+            "create table {{t}} ({columns}, v text, ver int default 1, primary key ({{k}}));"
         ))
     }
 
@@ -390,10 +412,14 @@ async fn compare(cluster: &Cluster, played: &[Played]) -> Result<(), String> {
 type Order = &'static [(&'static str, &'static str)];
 
 async fn play(majors: &[u32], fully: bool, order: Order) {
+    play_with(ClusterOptions::majors(majors), fully, order).await;
+}
+
+async fn play_with(options: ClusterOptions, fully: bool, order: Order) {
     let played = played(fully);
     let tables: String = played.iter().map(Played::create).collect();
     let schema = format!("{SCHEMA}{}{tables}", spellings());
-    let cluster = Cluster::running_with(ClusterOptions::majors(majors), &schema).await;
+    let cluster = Cluster::running_with(options, &schema).await;
     cluster.wait_streaming().await;
     let mut clients = BTreeMap::new();
     for node in &cluster.nodes {
@@ -438,3 +464,52 @@ async fn either_link_may_be_first() {
 async fn three_nodes() {
     play(&[pool::usual_major(); 3], true, &[("west", "north")]).await;
 }
+
+/// Where rows carry their version.
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_with_a_version_in_the_row() {
+    // The tables that only show how keys are printed have no such column.
+    let tables = "\n[tables]\nexclude = [\"public.spelled_*\"]\n\n[conflict]\n";
+    let clock = format!("{tables}strategy = \"hybrid_clock\"\n");
+    let of_table = |one: &Played| {
+        let name = &one.table;
+        format!(
+            "\n[[conflict.table]]\nname = \"public.{name}\"\nstrategy = \"version_column\"
+version_column = \"ver\"\n"
+        )
+    };
+    let column: String = played(true).iter().map(of_table).collect();
+    let column = format!("{tables}strategy = \"last_write_wins\"\n{column}");
+    for config in [clock, column] {
+        play_with(ClusterOptions::pair().config(&config), true, &[]).await;
+    }
+}
+
+/// Unique beside the key, by the index's own equality.
+async fn unique_values(majors: &[u32]) {
+    let schema = "
+        create extension if not exists citext;
+        create collation nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+        create table u (id int primary key, mail citext unique, price numeric unique,
+            name text collate nocase unique)";
+    let cluster = Cluster::running_with(ClusterOptions::majors(majors), schema).await;
+    cluster.wait_streaming().await;
+    cluster
+        .write_apart(
+            "insert into u values (1, 'Ann@x', 1.0, 'a'), (3, 'c', 1.50, 'c'), (5, 'e', 5, 'Eve')",
+            "insert into u values (2, 'ann@X', 2, 'b'), (4, 'd', 1.5, 'd'), (6, 'f', 6, 'EVE')",
+        )
+        .await;
+    let ids = "select coalesce(string_agg(id::text, ' ' order by id), '') from u";
+    assert_eq!(cluster.east().value(ids).await, "2 4 6");
+    cluster
+        .write_on(cluster.east(), "delete from u where id in (2, 4, 6)")
+        .await;
+    wait_until("the rows kept aside", LIMIT, async || {
+        let found = cluster.west().value(ids).await;
+        ensure(found == "1 3 5", || found)
+    })
+    .await;
+    cluster.wait_equal().await;
+}
+on_usual_majors!(unique_values_are_one, super::unique_values);
