@@ -100,6 +100,7 @@ pub(crate) fn target() -> Arc<Target> {
         generated: false,
         identity_always: false,
         base_type: (0, -1),
+        is_bare_byte: false,
     };
     let key = KeyColumn {
         name: "id".to_owned(),

@@ -186,6 +186,8 @@ pub(super) fn check_identities(nodes: &[NodeFacts]) -> Vec<Problem> {
 
 /// The encoding of a database that keeps any bytes.
 const ANY_BYTES: &str = "SQL_ASCII";
+const ONE_ENCODING: &str = "give every node's database the same encoding: dump the one, create \
+                            it anew with the other's encoding, restore";
 
 pub(super) fn check_encodings(nodes: &[NodeFacts]) -> Vec<Problem> {
     let Some(first) = nodes.first() else {
@@ -202,8 +204,7 @@ pub(super) fn check_encodings(nodes: &[NodeFacts]) -> Vec<Problem> {
                 let what = format!(
                     "the database is {here}, on {other} it is {there}: {ANY_BYTES} holds any bytes, and nobody knows which characters they are"
                 );
-                let note = "give every node's database the same encoding: dump the one, create it anew with `encoding` of the other, restore";
-                return Problem::error(&facts.name, what).note(note);
+                return Problem::error(&facts.name, what).note(ONE_ENCODING);
             }
             let what = format!(
                 "the database is {here}, on {other} it is {there}: a character that does not exist on one side blocks the link until it is changed"
