@@ -73,7 +73,9 @@ begin
         return null;
     end if;
     if tg_op = 'UPDATE' then
-        keys := keys || ', (select ($3).*) n';
+        -- Where the trigger could not tell whether the key has changed, this does.
+        keys := keys || format(', (select ($3).*) n'
+            || ' where (%1$s)::text collate "C" <> (select (%1$s)::text collate "C" from (select ($3).*) d)', key);
     end if;
     if tg_nargs = 4 and mmrepl.applies_from_only_peer() then
         keys := mmrepl.with_tombstone(keys);

@@ -41,12 +41,13 @@ pub(super) fn damages(config: &Config, state: &NodeState) -> Vec<Damage> {
         found.push(Damage::new(DamageKind::Triggers, false, what));
     }
     let rules = config.rules();
+    let by_column = state.event_triggers.release_columns();
     for table in &state.tables {
         let own = &table.table;
         let rule = rules.of(&own.schema, &own.name, own.key.is_some());
         let in_row = InRow::of(rule, own, &state.name);
         found.extend(published(state, table));
-        found.extend(table_triggers(table, in_row.as_ref()));
+        found.extend(table_triggers(table, in_row.as_ref(), by_column));
         found.extend(identities(table, in_row.is_some()));
     }
     let excluded = state.leftovers.iter().filter(|left| left.published);
@@ -124,8 +125,8 @@ fn published(state: &NodeState, table: &TableState) -> Option<Damage> {
 }
 
 /// The triggers of the table and its partitions. A table that nobody has published yet has none.
-fn table_triggers(state: &TableState, in_row: Option<&InRow>) -> Option<Damage> {
-    let wanted = triggers::of_table(&state.table, in_row, state.key_index.as_ref());
+fn table_triggers(state: &TableState, in_row: Option<&InRow>, by_column: bool) -> Option<Damage> {
+    let wanted = triggers::of_table(&state.table, in_row, state.key_index.as_ref(), by_column);
     if state.published.is_none() || wanted.is_empty() {
         return None;
     }

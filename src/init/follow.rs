@@ -50,6 +50,11 @@ impl EventTriggers {
         })
     }
 
+    /// Whether triggers let go of columns in time.
+    pub(super) fn release_columns(&self) -> bool {
+        self.may_make
+    }
+
     /// Those that are missing, or do not fire always, where the role could mend that.
     pub(super) fn faults(&self) -> Vec<&'static str> {
         let right = |name: &str| {

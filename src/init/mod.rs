@@ -31,6 +31,7 @@ mod join;
 mod leftovers;
 mod links;
 mod merging;
+mod moved;
 mod observe;
 mod observe_query;
 mod overwrite;
@@ -177,6 +178,9 @@ pub async fn preflight(config: &Config) -> Vec<Problem> {
         let session = session::of(&sessions, &facts.name);
         match observe::observe(config, session, &facts.server, &facts.tables).await {
             Ok(state) if state.was_set_up() => {
+                if !state.event_triggers.release_columns() {
+                    problems.push(check::without_event_triggers(&facts.name));
+                }
                 let damages = damage::damages(config, &state);
                 problems.extend(
                     damages

@@ -352,13 +352,14 @@ fn node_row(config: &Config, state: &NodeState, other: &NodeState) -> Option<Str
 /// Identities and triggers, many tables to a transaction.
 fn table_steps(config: &Config, state: &NodeState) -> Vec<Step> {
     let rules = config.rules();
+    let by_column = state.event_triggers.release_columns();
     let mut steps = Vec::new();
     let (mut names, mut sql): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     for table in &state.tables {
         let own = &table.table;
         let rule = rules.of(&own.schema, &own.name, own.key.is_some());
         let in_row = InRow::of(rule, own, &state.name);
-        let statements = table_statements(table, in_row.as_ref());
+        let statements = table_statements(table, in_row.as_ref(), by_column);
         if statements.is_empty() {
             continue;
         }
@@ -391,7 +392,7 @@ fn table_step(state: &NodeState, names: &mut Vec<String>, sql: &mut Vec<String>)
     ))
 }
 
-fn table_statements(state: &TableState, in_row: Option<&InRow>) -> Vec<String> {
+fn table_statements(state: &TableState, in_row: Option<&InRow>, by_column: bool) -> Vec<String> {
     let table = &state.table;
     let qualified = table.qualified();
     let own = identity::Identity {
@@ -411,7 +412,7 @@ fn table_statements(state: &TableState, in_row: Option<&InRow>) -> Vec<String> {
     for partition in &state.partitions {
         sql.extend(partition_identity(state, partition, in_row.is_some()));
     }
-    let wanted = triggers::of_table(table, in_row, state.key_index.as_ref());
+    let wanted = triggers::of_table(table, in_row, state.key_index.as_ref(), by_column);
     let mut remade = BTreeSet::new();
     for trigger in &wanted {
         let statements = trigger.statements(&qualified, &state.triggers);

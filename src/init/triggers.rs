@@ -10,6 +10,7 @@
 //! for it, per row, which fires in role `replica` alone (`enable replica`).
 
 use super::merging::Merging;
+use super::moved::{Condition, Moved};
 use super::versions::InRow;
 use crate::catalog::key_text::{KeyForm, key_expression};
 use crate::catalog::names::ident;
@@ -107,6 +108,11 @@ impl Wanted {
         }
     }
 
+    /// The same with the statement that makes a function of the table's own.
+    fn with(self, function: Option<String>) -> Self {
+        Self { function, ..self }
+    }
+
     /// The same with what tells quickly that the key is as it was.
     fn hinted(self, hint: &KeyIndex) -> Self {
         let (index, columns) = (hint.index, quoted(&hint.columns));
@@ -159,6 +165,9 @@ impl Wanted {
             && there.definition.contains("FOR EACH ROW") == per_row
             && there.definition.contains(" WHEN (") == self.scope.contains(" when (")
             && there.definition.contains(APPLIES) == self.scope.contains(APPLIES)
+            && OWN
+                .iter()
+                .all(|own| there.definition.contains(own) == self.scope.contains(own))
     }
 
     /// What is wrong with it among those that exist.
@@ -211,11 +220,13 @@ pub(super) struct KeyIndex {
     pub(super) columns: String,
 }
 
-/// What a published table must have. Where there is no key to remember, truncates still are.
+/// What a published table must have; `by_column` says whether conditions may name columns. Where
+/// there is no key to remember, truncates still are.
 pub(super) fn of_table(
     table: &Table,
     in_row: Option<&InRow>,
     index: Option<&KeyIndex>,
+    by_column: bool,
 ) -> Vec<Wanted> {
     let Some(key) = &table.key else {
         return truncates(table);
@@ -223,7 +234,12 @@ pub(super) fn of_table(
     let Some(index) = index else {
         return Vec::new();
     };
-    let mut wanted = of_key(table, key, in_row);
+    let moved = Moved {
+        table,
+        key,
+        by_column,
+    };
+    let mut wanted = of_key(moved, in_row);
     for trigger in &mut wanted {
         if BY_KEY.iter().any(|by_key| trigger.call.starts_with(by_key)) {
             *trigger = trigger.clone().hinted(index);
@@ -243,6 +259,9 @@ const BY_KEY: [&str; 4] = [
     "mmrepl.lift_versions(",
 ];
 
+/// What the names of a table's own functions in conditions begin with.
+const OWN: [&str; 2] = ["mmrepl.moved_", "mmrepl.goes_back_"];
+
 /// The name on a partitioned table. A partition gets a clone of the same name, and a table that had
 /// a trigger of its own by that name could not become a partition.
 fn of_root(name: &'static str) -> &'static str {
@@ -259,7 +278,9 @@ fn of_root(name: &'static str) -> &'static str {
     }
 }
 
-fn of_key(table: &Table, key: &Key, in_row: Option<&InRow>) -> Vec<Wanted> {
+fn of_key(moved: Moved<'_>, in_row: Option<&InRow>) -> Vec<Wanted> {
+    let Moved { table, key, .. } = moved;
+    let rekeyed = moved.key(false);
     let argument = quoted(&key_expression(key, |_, column| {
         format!("d.{}", ident(&column.name))
     }));
@@ -273,13 +294,14 @@ fn of_key(table: &Table, key: &Key, in_row: Option<&InRow>) -> Vec<Wanted> {
     let deleted = with(in_row.map(InRow::of_delete));
     let one = format!("mmrepl.leave_tombstone({deleted})");
     let twin = twin("mmrepl_delete_row", "after delete", one.clone());
-    let moved = with(in_row.map(InRow::of_move));
+    let left = with(in_row.map(InRow::of_move));
     let rekey = Wanted::new(
         "mmrepl_rekey",
         "after update",
-        &rekey_scope(key, None),
-        format!("mmrepl.leave_tombstone({moved})"),
+        &on_condition(&rekeyed, None),
+        format!("mmrepl.leave_tombstone({left})"),
     );
+    let rekey = rekey.with(rekeyed.function);
     let delete = if table.partitioned {
         Wanted::new("mmrepl_delete", "after delete", " for each row", one)
     } else {
@@ -296,7 +318,7 @@ fn of_key(table: &Table, key: &Key, in_row: Option<&InRow>) -> Vec<Wanted> {
         wanted.push(twin);
     }
     match in_row {
-        Some(in_row) => wanted.extend(versioned(table, key, &argument, in_row)),
+        Some(in_row) => wanted.extend(versioned(moved, &argument, in_row)),
         None => wanted.extend(truncates(table)),
     }
     wanted
@@ -361,7 +383,8 @@ fn truncates(table: &Table) -> Vec<Wanted> {
 
 /// What keeps the versions of rows; `argument` is the key over `d` with its shape. These do not see
 /// what is applied: it has the source's version.
-fn versioned(table: &Table, key: &Key, argument: &str, in_row: &InRow) -> Vec<Wanted> {
+fn versioned(moved: Moved<'_>, argument: &str, in_row: &InRow) -> Vec<Wanted> {
+    let Moved { table, key, .. } = moved;
     let writes = |scope: &str| format!("{scope} when {}", not_applying());
     let same = |column: &KeyColumn| {
         let name = ident(&column.name);
@@ -380,17 +403,19 @@ fn versioned(table: &Table, key: &Key, argument: &str, in_row: &InRow) -> Vec<Wa
         " referencing new table as mmrepl_new for each statement"
     };
     let statement = " for each statement";
-    let moved = rekey_scope(key, Some(&not_applying()));
+    let rekeyed = moved.key(false);
+    let rekeys = on_condition(&rekeyed, Some(&not_applying()));
     let delete = "mmrepl.truncate_as_delete()".to_owned();
     let mut wanted = vec![
-        keeper(in_row),
+        keeper(moved, in_row),
         Wanted::new(
             "mmrepl_lift",
             "after insert",
             &writes(new_rows),
             lift.clone(),
         ),
-        Wanted::new("mmrepl_lift_moved", "after update", &moved, lift.clone()),
+        Wanted::new("mmrepl_lift_moved", "after update", &rekeys, lift.clone())
+            .with(rekeyed.function),
         Wanted::new(
             "mmrepl_truncate_delete",
             "before truncate",
@@ -399,12 +424,10 @@ fn versioned(table: &Table, key: &Key, argument: &str, in_row: &InRow) -> Vec<Wa
         ),
     ];
     if let Some(call) = in_row.keeper_of_moved() {
-        wanted.push(Wanted::new(
-            "mmrepl_version_moved",
-            "before update",
-            &moved,
-            call,
-        ));
+        let rekeyed = moved.key(true);
+        let scope = on_condition(&rekeyed, Some(&not_applying()));
+        let keeper = Wanted::new("mmrepl_version_moved", "before update", &scope, call);
+        wanted.push(keeper.with(rekeyed.function));
     }
     let begins = || "mmrepl.delete_begins()".to_owned();
     if in_row.has_clock() {
@@ -431,18 +454,20 @@ fn versioned(table: &Table, key: &Key, argument: &str, in_row: &InRow) -> Vec<Wa
 
 /// What keeps the version. Where rows merge it is the last to see the row, after the application's
 /// own triggers: what those change counts as well.
-fn keeper(in_row: &InRow) -> Wanted {
-    let (event, condition, call) = in_row.keeper();
+fn keeper(moved: Moved<'_>, in_row: &InRow) -> Wanted {
+    let (event, call) = in_row.keeper();
+    let condition = moved.version(in_row);
     let name = match in_row.merging() {
         Some(_) => MERGE_TRIGGER,
         None => "mmrepl_version",
     };
-    let all: Vec<String> = condition.into_iter().chain([not_applying()]).collect();
-    let scope = format!(" for each row when ({})", all.join(" and "));
-    Wanted {
-        function: in_row.merging().map(Merging::function),
-        ..Wanted::new(name, event, &scope, call)
-    }
+    let scope = match &condition {
+        Some(condition) => on_condition(condition, Some(&not_applying())),
+        None => format!(" for each row when {}", not_applying()),
+    };
+    let function = in_row.merging().map(Merging::function);
+    let function = function.or(condition.and_then(|condition| condition.function));
+    Wanted::new(name, event, &scope, call).with(function)
 }
 
 /// What every partition under a published table must have of its own. It turns an
@@ -470,16 +495,9 @@ pub(super) const CLONED: [&str; 8] = [
     "zzz_mmrepl_root_merge",
 ];
 
-/// Fires when the key changes by its own equality, and `also` holds. Not `update of`: a BEFORE
-/// trigger may change a column that the statement does not name.
-fn rekey_scope(key: &Key, also: Option<&str>) -> String {
-    let same = |name: &str, equality: &str| format!("old.{name} {equality} new.{name}");
-    let columns = key
-        .columns
-        .iter()
-        .map(|column| same(&ident(&column.name), &column.equality));
-    let moved = format!("not ({})", columns.collect::<Vec<_>>().join(" and "));
-    let all: Vec<&str> = std::iter::once(moved.as_str()).chain(also).collect();
+/// Fires per row when the condition holds, and `also`.
+fn on_condition(condition: &Condition, also: Option<&str>) -> String {
+    let all: Vec<&str> = also.into_iter().chain([condition.text.as_str()]).collect();
     format!(" for each row when ({})", all.join(" and "))
 }
 

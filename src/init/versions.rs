@@ -100,37 +100,44 @@ impl InRow {
         self.merging.as_ref()
     }
 
-    /// When the version is kept, per row: the event, the condition, the call of the function.
-    pub(super) fn keeper(&self) -> (&'static str, Option<String>, String) {
-        const BOTH: &str = "before insert or update";
+    /// The condition on which the version would go back, where the application keeps it.
+    pub(super) fn goes_back(&self, old: &str, new: &str) -> Option<String> {
         let column = &self.column;
+        let ours = matches!(self.rule, Rule::VersionColumn(_) | Rule::LastWriteWins);
+        ours.then(|| {
+            format!(
+                "({new}.{column} < {old}.{column} or {new}.{column} is null and {old}.{column} is not null)"
+            )
+        })
+    }
+
+    /// When the version is kept, per row: the event and the call of the function.
+    pub(super) fn keeper(&self) -> (&'static str, String) {
+        const BOTH: &str = "before insert or update";
         match &self.rule {
-            Rule::HybridClock => (BOTH, None, "mmrepl.keep_clock()".to_owned()),
+            Rule::HybridClock => (BOTH, "mmrepl.keep_clock()".to_owned()),
             Rule::Merge(_) => {
                 let call = self
                     .merging
                     .as_ref()
                     .map_or_else(String::new, Merging::call);
-                (BOTH, None, call)
+                (BOTH, call)
             }
-            Rule::FirstWriteWins => (BOTH, None, "mmrepl.keep_count()".to_owned()),
+            Rule::FirstWriteWins => (BOTH, "mmrepl.keep_count()".to_owned()),
             Rule::NodePriority(_) => {
                 let (place, places) = self.place;
                 let call = format!("mmrepl.keep_edits('{place}', '{places}')");
-                (BOTH, None, call)
+                (BOTH, call)
             }
             Rule::Manual(_) | Rule::Custom(_) => {
                 let (place, places) = self.place;
                 let call = format!("mmrepl.keep_known('{place}', '{places}')");
-                (BOTH, None, call)
+                (BOTH, call)
             }
             Rule::VersionColumn(_) | Rule::LastWriteWins => {
-                let back = format!(
-                    "(new.{column} < old.{column} or new.{column} is null and old.{column} is not null)"
-                );
                 let name = self.rule.column().unwrap_or_default();
                 let call = format!("mmrepl.keep_version('{}')", name.replace('\'', "''"));
-                ("before update", Some(back), call)
+                ("before update", call)
             }
         }
     }

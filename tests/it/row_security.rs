@@ -15,12 +15,11 @@ strategy = \"hybrid_clock\"
 ";
 
 /// Commands and daemons run as an ordinary role that owns the tables.
-async fn as_owner(cluster: &mut Cluster) -> String {
+pub(super) async fn as_owner(cluster: &mut Cluster, tables: &[&str]) -> String {
     let role = format!("r_{}", cluster.name);
-    let create = format!(
-        "create role {role} login; alter table t owner to {role}; alter table parted owner to {role};
-         alter table parted_1 owner to {role}; alter table counted owner to {role}"
-    );
+    let owner = |table: &&str| format!("alter table {table} owner to {role};");
+    let owners: String = tables.iter().map(owner).collect();
+    let create = format!("create role {role} login; {owners}");
     cluster.sql_everywhere(&create).await;
     cluster.log_in_as(&role);
     for _ in 0..4 {
@@ -39,7 +38,7 @@ async fn shown(majors: &[u32]) {
     let options = ClusterOptions::majors(majors).config(RULES);
     let mut cluster = Cluster::start(options).await;
     cluster.sql_everywhere(SCHEMA).await;
-    let role = as_owner(&mut cluster).await;
+    let role = as_owner(&mut cluster, &["t", "parted", "parted_1", "counted"]).await;
     cluster.init().await;
     cluster.start_daemons();
     let fill = "insert into t select i, 'a' from generate_series(1, 200) i;
