@@ -15,6 +15,8 @@ $$;
 create or replace function mmrepl.look_at_files() returns void
 language sql volatile set search_path = pg_catalog, pg_temp as $$
     delete from mmrepl.table_file f where not exists (select from pg_class c where c.oid = f.relation);
+    -- Noted before a command that did not rewrite, where somebody has dropped the event trigger that forgets it.
+    delete from mmrepl.rewriting w where w.transaction < pg_snapshot_xmin(pg_current_snapshot());
     insert into mmrepl.table_file (relation, file, since)
         select c.oid, c.relfilenode, pg_snapshot_xmin(pg_current_snapshot())::xid::text::bigint
         from (select r.prrelid as relation from pg_publication_rel r join pg_publication p on p.oid = r.prpubid

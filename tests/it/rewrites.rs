@@ -1,8 +1,8 @@
 //! A table that is rewritten: its rows keep the versions that they had.
 
-use crate::on_usual_majors;
 use crate::support::pool::usual_major;
 use crate::support::{Cluster, ClusterOptions};
+use crate::{on_majors, on_usual_majors};
 
 const SCHEMA: &str = "
     create table t (id int primary key, n int, v text);
@@ -289,3 +289,37 @@ async fn of_three_nodes_each_keeps_who_wrote_what() {
     };
     assert_eq!(counted("east").await, "6");
 }
+
+/// 19's REPACK moves rows like VACUUM FULL, or, CONCURRENTLY, writes each anew: nobody keeps their
+/// versions then, and what is older is not judged.
+async fn repacked(majors: &[u32]) {
+    let options = ClusterOptions::majors(majors).config(TABLES);
+    let mut cluster = Cluster::running_with(options, SCHEMA).await;
+    cluster.allow_error("was rewritten");
+    cluster.wait_streaming().await;
+    cluster.write_on(cluster.east(), ROWS).await;
+    cluster.stop_daemons();
+    for table in ["t", "many"] {
+        let update = format!("update {table} set v = 'b' where id <= 10");
+        cluster.west().sql(&update).await;
+        let later = format!("update {table} set v = 'c' where id = 3");
+        cluster.east().sql(&later).await;
+    }
+    cluster.east().sql("repack many").await;
+    cluster.east().sql("repack (concurrently) t").await;
+    cluster.start_daemons();
+    cluster
+        .wait_reason(("west", "east"), &["blocked"], "public.t was rewritten")
+        .await;
+    cluster
+        .mmrepl_ok(&["rewritten", "public.t", "--take", "west", "--yes"])
+        .await;
+    cluster.wait_streaming().await;
+    cluster.wait_equal().await;
+    for table in ["t", "many"] {
+        let told = format!("select string_agg(v, '' order by id) from {table} where id <= 12");
+        let rows = cluster.east().value(&told).await;
+        assert_eq!(rows, "bbcbbbbbbbaa", "{table}");
+    }
+}
+on_majors!(repack_19, crate::rewrites::repacked, 19, 19);
