@@ -166,9 +166,12 @@ pub fn judge(config: &Config, nodes: &[NodeFacts]) -> Vec<Problem> {
     problems
 }
 
-/// The problem that a link's history is broken; it shows on the node that the link feeds.
-pub fn broken(finding: &Finding) -> Problem {
-    let what = format!("link {}: {}", finding.link, finding.cause);
+/// The problem that a link's history is broken, with what each node has alone; it shows on the node
+/// that the link feeds.
+pub fn broken(finding: &Finding, apart: Option<String>) -> Problem {
+    let apart = apart.map(|apart| format!("; {apart}"));
+    let apart = apart.unwrap_or_default();
+    let what = format!("link {}: {}{apart}", finding.link, finding.cause);
     Problem::error(&finding.link.to, what).note(finding.advice.to_string())
 }
 

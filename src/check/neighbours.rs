@@ -126,8 +126,8 @@ pub(super) fn check(config: &Config, facts: &NodeFacts) -> Vec<Problem> {
             slot.name, slot.database, config.cluster, facts.server.database
         );
         Problem::error(&facts.name, what).note(format!(
-            "give this cluster another name in [cluster], or drop the other one with its own file: mmrepl drop (its daemons stopped, dbname={})",
-            slot.database
+            "correct the dsn of {} where database {} is meant; otherwise give this cluster another name in [cluster], or drop the other one with its own file: mmrepl drop (its daemons stopped, dbname={})",
+            facts.name, slot.database, slot.database
         ))
     });
     let gone = neighbours.gone.iter().map(|(gone, slot)| {

@@ -110,21 +110,39 @@ fn read_digest(row: &tokio_postgres::Row) -> Result<Digest, Unread> {
     })
 }
 
+<<<<<<< HEAD
 /// Where any bytes may be, they are no characters; every node is like that then (`check`).
 const COMMON_ENCODING: &str = "case pg_catalog.current_setting('server_encoding') \
      when 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end";
 
 fn digest_sql(table: &Table, shared: &Shared, positions: &HashSet<String>) -> String {
     let text = |name: &String| text_of(table, name, positions.contains(name));
+=======
+/// A row as one text, the same on every node.
+pub(super) fn row_text(table: &Table, shared: &Shared) -> String {
+    let text = |name: &String| {
+        let column = table.column(name);
+        text_of(name, column.map_or("", |column| &column.type_name))
+    };
+>>>>>>> b92a5d0 (Lost history: what each node has alone, counted per table; an upgraded server is one verdict for all; promoted standbys, empty servers, snapshots and long rests)
     let columns: Vec<String> = shared.columns.iter().map(text).collect();
+    let columns = columns.join(", ");
+    format!("array[{columns}]::pg_catalog.text[]::pg_catalog.text")
+}
+
+fn digest_sql(table: &Table, shared: &Shared) -> String {
     let half = |from: usize| {
         format!("coalesce(sum(('x' || substr(h, {from}, 16))::bit(64)::int8), 0)::pg_catalog.text")
     };
     format!(
+<<<<<<< HEAD
         "select count(*), {}, {} from (select md5(convert_to(array[{}]::pg_catalog.text[]::pg_catalog.text, {COMMON_ENCODING})) from {}) r(h)",
+=======
+        "select count(*), {}, {} from (select md5(convert_to({}, 'UTF8')) from {}) r(h)",
+>>>>>>> b92a5d0 (Lost history: what each node has alone, counted per table; an upgraded server is one verdict for all; promoted standbys, empty servers, snapshots and long rests)
         half(1),
         half(17),
-        columns.join(", "),
+        row_text(table, shared),
         table.only()
     )
 }

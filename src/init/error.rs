@@ -58,19 +58,12 @@ pub enum InitError {
         triggers: String,
     },
     /// A link's slot and position do not fit together: changes between them are lost.
-    #[error("{0}")]
-    Broken(Box<Finding>),
-    /// A node's database stands on another server than before.
-    #[error(
-        "node {node} is on a new server (system identifier {now}, before {before}) with what it had, as pg_upgrade leaves it: if all that was written on it had reached the others before, and nothing was written on it since, run `mmrepl init --assume-identical`; if it is an older copy, its own last writes are missing: say whose rows count with --copy-from"
-    )]
-    Moved {
-        /// The node.
-        node: NodeName,
-        /// Its server's identifier when it was set up.
-        before: String,
-        /// Its server's identifier.
-        now: String,
+    #[error("{finding}{}", .apart.as_ref().map(|apart| format!("; {apart}")).unwrap_or_default())]
+    Broken {
+        /// The verdict.
+        finding: Box<Finding>,
+        /// What each of the two nodes has alone, where it was counted.
+        apart: Option<String>,
     },
     /// A slot or origin that must be made anew is in use.
     #[error(
@@ -164,9 +157,7 @@ impl Retryable for InitError {
             Self::EventTrigger { source, .. } => source.retry_class(),
             Self::InUse { .. } | Self::Behind { .. } | Self::Locked { .. } => RetryClass::Transient,
             Self::Config(_) | Self::Places(_) | Self::Preflight { .. } => RetryClass::Definite,
-            Self::Broken(_) | Self::Moved { .. } | Self::Different(_) | Self::Refused(_) => {
-                RetryClass::Operator
-            }
+            Self::Broken { .. } | Self::Different(_) | Self::Refused(_) => RetryClass::Operator,
         }
     }
 

@@ -4,7 +4,7 @@ use super::gaps::LEAVES_OUT_SINCE;
 use super::observe::NodeState;
 use crate::catalog::slots::SlotState;
 use crate::config::Config;
-use crate::ids::{LinkName, NodeName, slot_name};
+use crate::ids::{LinkName, NodeName, SystemId, slot_name};
 use crate::lineage::{Cause, EndFacts, Finding, LinkFacts, Pair, judge};
 
 /// What a link needs.
@@ -19,6 +19,8 @@ pub enum LinkCondition {
     },
     /// The slot of an unfinished setup is in use by that process.
     InUse(i32),
+    /// Nothing but a word of a person: its target moved to another server with all that it had.
+    Moved(Box<Finding>),
     /// It was set up, and changes are lost.
     Broken {
         /// The verdict.
@@ -39,7 +41,10 @@ pub(super) struct LinkState {
 
 impl LinkState {
     pub(super) fn is_complete(&self) -> bool {
-        self.condition == LinkCondition::Complete
+        matches!(
+            self.condition,
+            LinkCondition::Complete | LinkCondition::Moved(_)
+        )
     }
 }
 
@@ -59,7 +64,7 @@ pub(super) fn conditions(config: &Config, states: &[NodeState]) -> Vec<LinkState
 /// The verdict on every link that was set up and cannot go on.
 pub(super) fn findings(config: &Config, states: &[NodeState]) -> Vec<Finding> {
     let broken = |state: LinkState| match state.condition {
-        LinkCondition::Broken { finding, .. } => Some(*finding),
+        LinkCondition::Broken { finding, .. } | LinkCondition::Moved(finding) => Some(*finding),
         _ => None,
     };
     let conditions = conditions(config, states).into_iter();
@@ -86,6 +91,7 @@ fn end(state: &NodeState) -> EndFacts {
         database: state.server.database.clone(),
         flushed: state.flushed,
         here: here.map(|row| row.name.clone()),
+        set_up_on: here.and_then(|row| row.system_id.parse().ok().map(SystemId)),
     }
 }
 
@@ -121,6 +127,9 @@ fn condition(pair: &Pair) -> LinkCondition {
             (Cause::NoPosition { .. }, None) => LinkCondition::Fresh {
                 slot_left: slot.is_some(),
             },
+            (Cause::Upgraded { node, .. }, _) if *node == pair.to.node => {
+                LinkCondition::Moved(finding)
+            }
             _ => LinkCondition::Broken {
                 finding,
                 slot_left: slot.is_some(),

@@ -17,6 +17,7 @@
 //! * The snapshot exported with a slot shows what lies before its stream. Equal snapshots mean that
 //!   nothing is missing, with writers busy on every node.
 
+mod apart;
 mod columns;
 mod compare;
 mod copy;
@@ -44,7 +45,6 @@ mod session;
 mod slots;
 mod triggers;
 mod undelivered;
-mod upgraded;
 mod versions;
 
 pub use error::InitError;
@@ -56,7 +56,7 @@ pub use remove::{DropOptions, DropReport, Dropped, Left, Records, drop_nodes};
 use crate::check::{self, Problem};
 use crate::config::Config;
 use crate::damage::Damage;
-use crate::ids::NodeName;
+use crate::ids::{LinkName, NodeName};
 use session::Session;
 
 /// Name of the publication on every node.
@@ -105,8 +105,14 @@ pub async fn init(
     }
     let added = add_columns(config, options, (&mut sessions, &mut facts), progress).await?;
     let states = observe::observe_all(config, &sessions, &facts).await?;
-    upgraded::check(options, &states)?;
-    let plan = plan::plan(config, options, &states)?;
+    let plan = match plan::plan(config, options, &states) {
+        Err(InitError::Broken { finding, .. }) => {
+            let apart = apart::look(&finding, &states, &sessions).await;
+            let apart = apart.map(|apart| apart.to_string());
+            return Err(InitError::Broken { finding, apart });
+        }
+        plan => plan?,
+    };
     if plan.is_empty() {
         return Ok(added);
     }
@@ -196,9 +202,32 @@ pub async fn preflight(config: &Config) -> Vec<Problem> {
     if facts.len() == config.nodes.len()
         && let Ok(states) = observe::observe_all(config, &sessions, &facts).await
     {
-        problems.extend(links::findings(config, &states).iter().map(check::broken));
+        problems.extend(broken_links(config, &states, &sessions).await);
     }
     problems.sort_by_key(|problem| problem.severity);
+    problems
+}
+
+/// The verdict on every link that cannot go on, and once for its two nodes what each has alone.
+async fn broken_links(config: &Config, states: &[NodeState], sessions: &[Session]) -> Vec<Problem> {
+    let mut problems: Vec<Problem> = Vec::new();
+    let mut looked: Vec<LinkName> = Vec::new();
+    for finding in links::findings(config, states) {
+        let back = LinkName {
+            from: finding.link.to.clone(),
+            to: finding.link.from.clone(),
+        };
+        let apart = if looked.contains(&back) {
+            None
+        } else {
+            apart::look(&finding, states, sessions).await
+        };
+        looked.push(finding.link.clone());
+        problems.push(check::broken(
+            &finding,
+            apart.map(|apart| apart.to_string()),
+        ));
+    }
     problems
 }
 

@@ -15,7 +15,7 @@ use crate::ids::{
     LinkName, NodeName, large_origin_name, origin_name, return_origin_name, slot_name,
     worker_origin_name,
 };
-use crate::lineage::Cause;
+use crate::lineage::{Cause, Finding};
 
 /// How many statements one transaction runs on tables, each holding its lock until the end.
 const STATEMENTS_PER_TRANSACTION: usize = 400;
@@ -214,8 +214,11 @@ fn work_for(options: &InitOptions, state: &LinkState) -> Result<Option<LinkWork>
         what: format!("the replication slot of {} (by process {pid})", state.link),
         daemon: state.link.from.clone(),
     };
+    // Somebody said whose rows count.
+    let said = options.assume_identical || options.copy_from.is_some();
     match &state.condition {
-        LinkCondition::Complete => Ok(None),
+        LinkCondition::Moved(finding) if !said => Err(broken(finding)),
+        LinkCondition::Complete | LinkCondition::Moved(_) => Ok(None),
         LinkCondition::Fresh { slot_left } => Ok(work(*slot_left)),
         LinkCondition::InUse(pid) => Err(in_use(*pid)),
         LinkCondition::Broken {
@@ -228,11 +231,19 @@ fn work_for(options: &InitOptions, state: &LinkState) -> Result<Option<LinkWork>
                 // Rows are compared, and the slot is free but for the moments of vain tries.
                 return Ok(work(*slot_left));
             }
-            if !options.assume_identical && options.copy_from.is_none() {
-                return Err(InitError::Broken(finding.clone()));
+            if !said {
+                return Err(broken(finding));
             }
             active_pid.map_or_else(|| Ok(work(*slot_left)), |pid| Err(in_use(pid)))
         }
+    }
+}
+
+/// What each node has alone is counted by the caller.
+fn broken(finding: &Finding) -> InitError {
+    InitError::Broken {
+        finding: Box::new(finding.clone()),
+        apart: None,
     }
 }
 

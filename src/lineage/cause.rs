@@ -41,6 +41,19 @@ pub enum Cause {
         /// Identifier in the position row.
         known: SystemId,
     },
+    /// The database stands on another server, with all that was set up in it. `pg_upgrade` moves a
+    /// database so: the new server has an identifier, a log and commit times of its own.
+    #[error(
+        "{node} is on a new server (system identifier {now}, before {before}) with what it had, as pg_upgrade leaves it"
+    )]
+    Upgraded {
+        /// The node.
+        node: NodeName,
+        /// Identifier of the server on which it was set up.
+        before: SystemId,
+        /// Identifier of its server.
+        now: SystemId,
+    },
     /// The source has nothing of mmrepl any more.
     #[error("{from} was set up before and is not now: it was restored or re-created")]
     Emptied {
@@ -187,6 +200,18 @@ impl Cause {
             _ => None,
         }
     }
+
+    /// Whether the rows of both nodes tell something about it: they are the same two nodes, and
+    /// one of them may lack rows.
+    fn is_about_rows(&self) -> bool {
+        !matches!(
+            self,
+            Self::Misled { .. }
+                | Self::NoPosition { .. }
+                | Self::SlotForeign { .. }
+                | Self::SlotUnfinished { .. }
+        )
+    }
 }
 
 /// What to do about it.
@@ -220,6 +245,13 @@ pub enum Advice {
     },
     /// Neither node has everything.
     Neither(NodeName, NodeName),
+    /// A database moved to another server, as `pg_upgrade` moves it.
+    Moved {
+        /// The node that moved.
+        moved: NodeName,
+        /// The other one, where it has not moved too.
+        other: Option<NodeName>,
+    },
 }
 
 impl Advice {
@@ -257,6 +289,18 @@ impl fmt::Display for Advice {
                 f,
                 "correct the dsn of {loser}; if it is to be filled anew, `mmrepl init --copy-from {whole}` replaces its rows by those of {whole}, and keeps rows that {loser} alone has in its history of conflicts"
             ),
+            Self::Moved { moved, other } => {
+                let whose = other.as_ref().map_or_else(
+                    || "say whose rows count with --copy-from".to_owned(),
+                    |other| {
+                        format!("`mmrepl init --copy-from {other}` gives it the rows of {other}")
+                    },
+                );
+                write!(
+                    f,
+                    "if all that was written on {moved} had reached the others before, and nothing was written on it since, run `mmrepl init --assume-identical`; if it is an older copy, its own last writes are missing: {whose}"
+                )
+            }
             Self::Neither(one, other) => write!(
                 f,
                 "both nodes lost something, and neither has everything: say whose rows count with `mmrepl init --copy-from {one}` or `mmrepl init --copy-from {other}`, rows that the other alone has are kept in its history of conflicts (`mmrepl init --assume-identical` if they are equal)"
@@ -297,6 +341,20 @@ impl Retryable for Finding {
 }
 
 impl Finding {
+    /// Whether it helps to know which rows each node has alone.
+    pub fn is_about_rows(&self) -> bool {
+        self.cause.is_about_rows()
+    }
+
+    /// What is added where rows cannot be counted: the command that does.
+    pub fn hint(&self) -> &'static str {
+        if self.is_about_rows() {
+            "; `mmrepl check` counts the rows that each node has alone"
+        } else {
+            ""
+        }
+    }
+
     /// The slot was looked at alone, once more.
     pub fn of_slot(link: &LinkName, cause: Cause) -> Self {
         Self {

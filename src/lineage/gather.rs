@@ -14,7 +14,7 @@ use crate::catalog::slots::slot_state;
 use crate::catalog::wal;
 use crate::commit_time::CommitTime;
 use crate::error::Retryable;
-use crate::ids::{ClusterName, LinkName, NodeName, slot_name};
+use crate::ids::{ClusterName, LinkName, NodeName, SystemId, slot_name};
 use crate::wire::RowExt;
 
 /// The table or the schema does not exist (manual appendix A).
@@ -44,16 +44,26 @@ pub async fn read_pair(
 pub async fn read_end(node: &NodeName, client: &Client) -> Result<EndFacts, CatalogError> {
     let server = read_server(client).await?;
     let here = client
-        .query_opt("select name from mmrepl.node where here", &[])
+        .query_opt("select name, system_id from mmrepl.node where here", &[])
         .await;
     let here = here.map_err(CatalogError::query("read mmrepl.node"));
+    let here = or_not_set_up(here)?;
+    let set_up_on = match &here {
+        Some(row) => {
+            let text = row.read(1)?;
+            let number = CatalogError::parse("mmrepl.node.system_id", text)?;
+            Some(SystemId(number))
+        }
+        None => None,
+    };
     Ok(EndFacts {
         node: node.clone(),
         system_id: server.system_id,
         timeline: server.timeline,
         database: server.database,
         flushed: wal::flushed(client).await?,
-        here: or_not_set_up(here)?.map(|row| row.read(0)).transpose()?,
+        here: here.map(|row| row.read(0)).transpose()?,
+        set_up_on,
     })
 }
 

@@ -42,6 +42,7 @@ fn advice(link: &LinkName, cause: &Cause, backward: Option<&Cause>) -> Advice {
         _ => {}
     }
     let causes = || std::iter::once(cause).chain(backward);
+    let moved: BTreeSet<&NodeName> = causes().filter_map(moved).collect();
     let losers: BTreeSet<&NodeName> = causes().filter_map(Cause::loser).collect();
     let refilled = causes().any(|cause| {
         matches!(
@@ -52,21 +53,54 @@ fn advice(link: &LinkName, cause: &Cause, backward: Option<&Cause>) -> Advice {
     let mut losers = losers.into_iter();
     match (losers.next(), losers.next()) {
         (None, _) if matches!(cause, Cause::NoPosition { .. }) => Advice::Init,
+        (None, _) if !moved.is_empty() => advice_on_moved(link, &moved, causes().all(is_a_move)),
         (None, _) => Advice::CopyFrom(link.from.clone()),
         (Some(one), Some(other)) => Advice::Neither(one.clone(), other.clone()),
         (Some(loser), None) => {
             let loser = loser.clone();
-            let whole = if link.from == loser {
-                link.to.clone()
-            } else {
-                link.from.clone()
-            };
+            let whole = other_end(link, &loser);
             if refilled {
                 Advice::Refill { whole, loser }
             } else {
                 Advice::CopyTo { whole, loser }
             }
         }
+    }
+}
+
+fn moved(cause: &Cause) -> Option<&NodeName> {
+    match cause {
+        Cause::Upgraded { node, .. } => Some(node),
+        _ => None,
+    }
+}
+
+fn is_a_move(cause: &Cause) -> bool {
+    moved(cause).is_some()
+}
+
+fn other_end(link: &LinkName, end: &NodeName) -> NodeName {
+    if link.from == *end {
+        link.to.clone()
+    } else {
+        link.from.clone()
+    }
+}
+
+/// Nobody is known to have lost anything. What a slot lost besides, the moved node lacks.
+fn advice_on_moved(link: &LinkName, moved: &BTreeSet<&NodeName>, alone: bool) -> Advice {
+    let ends = [&link.from, &link.to];
+    let other = ends.into_iter().find(|end| !moved.contains(end)).cloned();
+    match other {
+        Some(other) if !alone => Advice::CopyFrom(other),
+        Some(other) => Advice::Moved {
+            moved: other_end(link, &other),
+            other: Some(other),
+        },
+        None => Advice::Moved {
+            moved: link.from.clone(),
+            other: None,
+        },
     }
 }
 
@@ -91,6 +125,35 @@ fn start((from, to, facts): (&EndFacts, &EndFacts, &LinkFacts)) -> Result<Lsn, C
     };
     check_source(from, position)?;
     check_commits((from, to), facts, position)?;
+    check_own_slot((from, to), facts, position)?;
+    if facts.predates_publication {
+        return Err(Cause::PublicationAnew {
+            from: from.node.clone(),
+            to: to.node.clone(),
+            slot: facts.slot_name.clone(),
+        });
+    }
+    check_move(to)?;
+    Ok(position.end_lsn)
+}
+
+/// A target that moved has its rows, but neither its commit times nor its origins.
+fn check_move(to: &EndFacts) -> Result<(), Cause> {
+    to.moved_from().map_or(Ok(()), |before| {
+        Err(Cause::Upgraded {
+            node: to.node.clone(),
+            before,
+            now: to.system_id,
+        })
+    })
+}
+
+/// Whether the link's slot is its own, and can send everything after the position.
+fn check_own_slot(
+    (from, to): (&EndFacts, &EndFacts),
+    facts: &LinkFacts,
+    position: &Position,
+) -> Result<(), Cause> {
     let link = LinkName {
         from: from.node.clone(),
         to: to.node.clone(),
@@ -105,21 +168,20 @@ fn start((from, to, facts): (&EndFacts, &EndFacts, &LinkFacts)) -> Result<Lsn, C
             plugin: slot.plugin.clone(),
         });
     }
-    check_slot(&link, (&facts.slot_name, slot), position.end_lsn)?;
-    if facts.predates_publication {
-        return Err(Cause::PublicationAnew {
-            from: link.from,
-            to: link.to,
-            slot: facts.slot_name.clone(),
-        });
-    }
-    Ok(position.end_lsn)
+    check_slot(&link, (&facts.slot_name, slot), position.end_lsn)
 }
 
 /// Whether the source is the server that it was.
 fn check_source(from: &EndFacts, position: &Position) -> Result<(), Cause> {
     let known = position.source_system_id;
     if known != from.system_id {
+        if from.moved_from() == Some(known) {
+            return Err(Cause::Upgraded {
+                node: from.node.clone(),
+                before: known,
+                now: from.system_id,
+            });
+        }
         return Err(Cause::OtherServer {
             from: from.node.clone(),
             found: from.system_id,

@@ -42,6 +42,16 @@ pub struct EndFacts {
     pub flushed: Lsn,
     /// The node that it was set up as; nothing where it was not set up.
     pub here: Option<String>,
+    /// The system identifier that it had then.
+    pub set_up_on: Option<SystemId>,
+}
+
+impl EndFacts {
+    /// The identifier of the server on which the database stood when it was set up, where that is
+    /// another one.
+    pub fn moved_from(&self) -> Option<SystemId> {
+        self.set_up_on.filter(|before| *before != self.system_id)
+    }
 }
 
 /// Whether the source still has the last transaction that was applied from it.

@@ -12,6 +12,7 @@ fn end(node: &str) -> EndFacts {
         database: "app".to_owned(),
         flushed: Lsn::new(500),
         here: Some(node.to_owned()),
+        set_up_on: Some(SystemId(if node == "east" { 1 } else { 2 })),
     }
 }
 
@@ -126,10 +127,11 @@ fn nobody_is_told_to_copy_from_the_side_that_lost() {
     );
     // An empty server, and another one.
     assert_eq!(copies_from(|pair| pair.from.here = None), "west");
-    assert_eq!(
-        copies_from(|pair| pair.from.system_id = SystemId(9)),
-        "west"
-    );
+    let other = |pair: &mut Pair| {
+        pair.from.system_id = SystemId(9);
+        pair.from.set_up_on = None;
+    };
+    assert_eq!(copies_from(other), "west");
     let emptied = |pair: &mut Pair| {
         pair.to.here = None;
         pair.forward.position = None;
@@ -189,4 +191,43 @@ fn a_slot_that_is_still_being_made_needs_nobody() {
     let found = finding(|pair| pair.forward.slot.as_mut().unwrap().confirmed_flush = None);
     assert_eq!(found.retry_class(), RetryClass::Transient);
     assert_eq!(found.advice, Advice::Wait);
+}
+
+#[test]
+fn a_database_that_moved_to_another_server_waits_for_a_word_in_both_directions() {
+    let move_west = |pair: &mut Pair| {
+        pair.to.system_id = SystemId(3);
+        pair.backward.slot = None;
+    };
+    for moved in [finding(move_west), {
+        let mut pair = pair();
+        move_west(&mut pair);
+        *judge(&pair.reversed()).unwrap_err()
+    }] {
+        let said = moved.to_string();
+        assert!(said.contains("as pg_upgrade leaves it"), "{said}");
+        assert!(
+            said.contains("if all that was written on west had"),
+            "{said}"
+        );
+        assert!(!said.contains("--copy-from west"), "{said}");
+    }
+    // An older copy of the database, which shows: nothing is taken from it.
+    let older = |pair: &mut Pair| {
+        move_west(pair);
+        ahead(&mut pair.forward);
+    };
+    assert_eq!(copies_from(older), "east");
+    // What the slot on east lost besides is on east alone.
+    let besides = |pair: &mut Pair| {
+        move_west(pair);
+        pair.forward.slot = None;
+    };
+    assert_eq!(copies_from(besides), "east");
+    // Another database behind the DSN is no upgrade.
+    let other = finding(|pair| {
+        pair.from.system_id = SystemId(9);
+        pair.from.set_up_on = Some(SystemId(9));
+    });
+    assert!(matches!(other.cause, Cause::OtherServer { .. }), "{other}");
 }

@@ -31,7 +31,7 @@ use crate::conflict::{Secret, SeenHistory};
 use crate::error::Retryable;
 use crate::ids::{NodeName, origin_name, slot_name};
 use crate::lineage::gather::{read_pair, remember};
-use crate::lineage::{Cause, Finding, Known, Pair, check_slot, judge};
+use crate::lineage::{Advice, Cause, Finding, Known, Pair, check_slot, judge};
 use crate::lsn::Lsn;
 use crate::migrate::is_behind;
 use crate::wire::{
@@ -89,6 +89,32 @@ pub(super) struct Ready {
 /// With `streaming`, transactions are asked for while they are still running, where the target is
 /// set up for that.
 pub(super) async fn connect(context: &LinkContext, streaming: bool) -> Result<Ready, LinkError> {
+    match connect_both(context, streaming).await {
+        Err(error @ LinkError::NotSetUp { .. }) => Err(explained(context, error).await),
+        result => result,
+    }
+}
+
+/// What was set up once and is not there now has been lost, or the DSN leads elsewhere: the verdict
+/// on both servers says more than that `init` has not been run.
+async fn explained(context: &LinkContext, error: LinkError) -> LinkError {
+    let controls = async {
+        let source = open_control(context, &context.source).await?;
+        Ok::<_, LinkError>((source, open_control(context, &context.target).await?))
+    };
+    let Ok((source, target)) = controls.await else {
+        return error;
+    };
+    let Ok(pair) = gather_pair(context, &source, &target).await else {
+        return error;
+    };
+    match judge(&pair) {
+        Err(finding) if finding.advice != Advice::Init => finding.into(),
+        _ => error,
+    }
+}
+
+async fn connect_both(context: &LinkContext, streaming: bool) -> Result<Ready, LinkError> {
     let (source, target) = (&context.source, &context.target);
     let source_control = Arc::new(open_control(context, source).await?);
     let paused = read_paused(&source_control, &context.link).await;

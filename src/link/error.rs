@@ -74,8 +74,8 @@ pub enum LinkError {
     #[error("{0}")]
     Running(String),
     /// History is broken.
-    #[error(transparent)]
-    History(#[from] Box<Finding>),
+    #[error("{0}{hint}", hint = .0.hint())]
+    History(Box<Finding>),
     /// `init` has not been run, or only in part.
     #[error("{node} has no {what}: run `mmrepl init`")]
     NotSetUp {
@@ -133,6 +133,12 @@ fn skip_command(link: &LinkName, commit: Lsn, table: Option<&str>) -> String {
     let quoted = |table: &str| format!(" --table '{}'", table.replace('\'', "'\\''"));
     let table = table.map(quoted).unwrap_or_default();
     format!("mmrepl skip '{link}' --transaction {commit}{table} --yes")
+}
+
+impl From<Box<Finding>> for LinkError {
+    fn from(finding: Box<Finding>) -> Self {
+        Self::History(finding)
+    }
 }
 
 impl Retryable for LinkError {

@@ -126,7 +126,8 @@ fn settled(evidence: &Evidence, facts: &SourceFacts) -> bool {
 /// What would keep the link from going on even with its daemon.
 fn broken(evidence: &Evidence) -> Option<String> {
     let finding = evidence.finding.as_ref()?;
-    Some(format!("{}; {}", finding.cause, finding.advice))
+    let hint = finding.hint();
+    Some(format!("{}; {}{hint}", finding.cause, finding.advice))
 }
 
 fn positions(evidence: &Evidence) -> LsnStatus {

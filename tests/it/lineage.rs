@@ -10,7 +10,7 @@ use crate::support::{Cluster, ClusterOptions, LIMIT, wait_until};
 
 const TABLE: &str = "create table t (id int primary key, v text)";
 
-fn assert_says(text: &str, parts: &[&str]) {
+pub fn assert_says(text: &str, parts: &[&str]) {
     for part in parts {
         assert!(text.contains(part), "no `{part}` in: {text}");
     }
@@ -23,7 +23,7 @@ fn copy_dir(from: &Path, to: &Path) {
 }
 
 /// A copy of a node's stopped server; it is started again.
-fn snapshot(cluster: &mut Cluster, node: &str) -> PathBuf {
+pub fn snapshot(cluster: &mut Cluster, node: &str) -> PathBuf {
     let server = cluster.server_mut(node);
     server.stop();
     let kept = server.data_dir().with_extension("kept");
@@ -33,7 +33,7 @@ fn snapshot(cluster: &mut Cluster, node: &str) -> PathBuf {
 }
 
 /// The node's server as it was; a base backup has no slots.
-fn put_back(cluster: &mut Cluster, node: &str, kept: &Path, with_slots: bool) {
+pub fn put_back(cluster: &mut Cluster, node: &str, kept: &Path, with_slots: bool) {
     let server = cluster.server_mut(node);
     server.stop();
     let data = server.data_dir();
@@ -47,7 +47,7 @@ fn put_back(cluster: &mut Cluster, node: &str, kept: &Path, with_slots: bool) {
 }
 
 /// One row per transaction.
-async fn write(cluster: &Cluster, node: &str, ids: std::ops::Range<u32>) {
+pub async fn write(cluster: &Cluster, node: &str, ids: std::ops::Range<u32>) {
     let sql = format!(
         "do $$ begin for i in {}..{} loop
              insert into t values (i, '{node}'); commit; end loop; end $$",
@@ -57,7 +57,7 @@ async fn write(cluster: &Cluster, node: &str, ids: std::ops::Range<u32>) {
     cluster.node(node).sql(&sql).await;
 }
 
-async fn rows(cluster: &Cluster, node: &str, expected: &str) {
+pub async fn rows(cluster: &Cluster, node: &str, expected: &str) {
     wait_until("the rows", LIMIT, async || {
         let count = cluster.node(node).value("select count(*) from t").await;
         ensure(count == expected, || format!("{count} on {node}"))
@@ -67,7 +67,7 @@ async fn rows(cluster: &Cluster, node: &str, expected: &str) {
 
 /// What `status`, `check` and `init` say of a broken pair: the same, and never to copy from the
 /// loser.
-async fn one_verdict(cluster: &Cluster, (whole, loser): (&str, &str)) {
+pub async fn one_verdict(cluster: &Cluster, (whole, loser): (&str, &str), apart: &str) {
     let right = format!("--copy-from {whole}");
     let wrong = format!("--copy-from {loser}");
     // A daemon that has just begun says so first.
@@ -76,15 +76,19 @@ async fn one_verdict(cluster: &Cluster, (whole, loser): (&str, &str)) {
         ensure(status.contains(&right), || status.clone()).map(|()| status)
     })
     .await;
+    assert_says(&status, &["`mmrepl check` counts the rows"]);
     let check = cluster.mmrepl_fails(&["check"]).await;
     let init = cluster.mmrepl_fails(&["init"]).await;
     for said in [&status, &check, &init] {
         assert_says(said, &[&right]);
         assert!(!said.contains(&wrong), "{said}");
     }
+    // What each node has alone is counted for who has to decide.
+    assert_says(&check, &[apart]);
+    assert_says(&init, &[apart]);
 }
 
-async fn pair(majors: &[u32]) -> Cluster {
+pub async fn pair(majors: &[u32]) -> Cluster {
     let options = ClusterOptions::majors(majors).durable();
     let mut cluster = Cluster::running_with(options, TABLE).await;
     for text in ["lost commits", "its replication slot", "lost its position"] {
@@ -116,12 +120,13 @@ async fn put_back_and_written_on(majors: &[u32]) {
     put_back(&mut cluster, "east", &kept, true);
     write(&cluster, "east", 1000..1220).await;
     // Without daemons, and with them.
-    one_verdict(&cluster, ("west", "east")).await;
+    let apart = "public.t 220 row(s) on east alone, 120 row(s) on west alone, 0 with other values";
+    one_verdict(&cluster, ("west", "east"), apart).await;
     cluster.start_daemons();
     cluster
         .wait_reason(("east", "west"), &["stopped"], "has lost commits")
         .await;
-    one_verdict(&cluster, ("west", "east")).await;
+    one_verdict(&cluster, ("west", "east"), apart).await;
     // Nothing half done beside daemons.
     let before = cluster.east().value("select count(*) from t").await;
     let said = cluster.mmrepl_fails(&["init", "--copy-from", "west"]).await;
@@ -145,6 +150,22 @@ async fn put_back_and_written_on(majors: &[u32]) {
     cluster.wait_equal().await;
 }
 
+/// Waits until the link's slot has moved on: nothing before the position can be asked for then.
+pub async fn slot_moves(cluster: &Cluster, (from, to): (&str, &str)) {
+    let position = format!("select end_lsn from mmrepl.apply_position where source = '{from}'");
+    let position = cluster.node(to).value(&position).await;
+    let slot = format!(
+        "select confirmed_flush_lsn >= '{position}' from pg_replication_slots
+            where slot_name = 'mmrepl_{}_{to}'",
+        cluster.name
+    );
+    wait_until("the slot to move", LIMIT, async || {
+        let moved = cluster.node(from).value(&slot).await;
+        ensure(moved == "t", || moved)
+    })
+    .await;
+}
+
 on_usual_majors!(a_base_backup_without_slots, super::base_backup);
 
 /// East comes back from a base backup: what west wrote since is on west only, and stays.
@@ -156,31 +177,18 @@ async fn base_backup(majors: &[u32]) {
     cluster.wait_streaming().await;
     write(&cluster, "west", 41..42).await;
     cluster.wait_equal().await;
-    // West's slot has moved on once nothing before it can be asked for any more.
-    let slot = format!(
-        "select s.confirmed_flush_lsn > p.end_lsn - 1 from pg_replication_slots s,
-            (select '{}'::pg_lsn as end_lsn) p where s.slot_name = 'mmrepl_{}_east'",
-        cluster
-            .east()
-            .value("select end_lsn from mmrepl.apply_position")
-            .await,
-        cluster.name
-    );
-    wait_until("the slot to move", LIMIT, async || {
-        let moved = cluster.west().value(&slot).await;
-        ensure(moved == "t", || moved)
-    })
-    .await;
+    slot_moves(&cluster, ("west", "east")).await;
     cluster.stop_daemons();
     put_back(&mut cluster, "east", &kept, false);
-    one_verdict(&cluster, ("west", "east")).await;
+    let apart = "public.t 0 row(s) on east alone, 1 row(s) on west alone, 0 with other values";
+    one_verdict(&cluster, ("west", "east"), apart).await;
     cluster.start_daemons();
     for link in [("east", "west"), ("west", "east")] {
         cluster
             .wait_reason(link, &["stopped"], "--copy-from west")
             .await;
     }
-    one_verdict(&cluster, ("west", "east")).await;
+    one_verdict(&cluster, ("west", "east"), apart).await;
     cluster.stop_daemons();
     cluster.mmrepl_ok(&["init", "--copy-from", "west"]).await;
     cluster.start_daemons();

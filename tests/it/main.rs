@@ -52,6 +52,7 @@ mod not_shown;
 mod operators;
 mod origin_progress;
 mod pgbench;
+mod put_back;
 mod rare_shapes;
 mod replica_role;
 mod replication;

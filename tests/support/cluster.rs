@@ -169,6 +169,13 @@ impl Cluster {
         }
     }
 
+    /// The DSN of a node leads to another server from now on; gives the one before.
+    pub fn exchange_server(&mut self, name: &str, server: LocalServer) -> LocalServer {
+        let before = std::mem::replace(self.server_mut(name), server);
+        self.write_configs();
+        before
+    }
+
     /// The network between a daemon and a server.
     pub fn proxy(&self, daemon: &str, server: &str) -> &Proxy {
         let found = self

@@ -242,8 +242,9 @@ async fn servers_speak_for_a_daemon_that_is_down() {
     crate::migrate::migrate(&mut east).await.unwrap();
     crate::migrate::migrate(&mut west).await.unwrap();
     for (client, node) in [(&east, "east"), (&west, "west")] {
-        let here =
-            format!("insert into mmrepl.node (name, here, system_id) values ('{node}', true, '7')");
+        let here = format!(
+            "insert into mmrepl.node (name, here, system_id) select '{node}', true, system_identifier from pg_control_system()"
+        );
         client.batch_execute(&here).await.unwrap();
     }
     east.batch_execute(SLOT).await.unwrap();
