@@ -106,6 +106,14 @@ pub enum InitError {
 }
 
 impl InitError {
+    /// A link whose history is broken; what each node has alone is not counted yet.
+    pub(super) fn broken(finding: &Finding) -> Self {
+        Self::Broken {
+            finding: Box::new(finding.clone()),
+            apart: None,
+        }
+    }
+
     /// For `map_err` on a server's answer.
     pub(super) fn server(
         node: &NodeName,

@@ -15,7 +15,7 @@ use crate::ids::{
     LinkName, NodeName, large_origin_name, origin_name, return_origin_name, slot_name,
     worker_origin_name,
 };
-use crate::lineage::{Cause, Finding};
+use crate::lineage::Cause;
 
 /// How many statements one transaction runs on tables, each holding its lock until the end.
 const STATEMENTS_PER_TRANSACTION: usize = 400;
@@ -217,7 +217,7 @@ fn work_for(options: &InitOptions, state: &LinkState) -> Result<Option<LinkWork>
     // Somebody said whose rows count.
     let said = options.assume_identical || options.copy_from.is_some();
     match &state.condition {
-        LinkCondition::Moved(finding) if !said => Err(broken(finding)),
+        LinkCondition::Moved(finding) if !said => Err(InitError::broken(finding)),
         LinkCondition::Complete | LinkCondition::Moved(_) => Ok(None),
         LinkCondition::Fresh { slot_left } => Ok(work(*slot_left)),
         LinkCondition::InUse(pid) => Err(in_use(*pid)),
@@ -232,18 +232,10 @@ fn work_for(options: &InitOptions, state: &LinkState) -> Result<Option<LinkWork>
                 return Ok(work(*slot_left));
             }
             if !said {
-                return Err(broken(finding));
+                return Err(InitError::broken(finding));
             }
             active_pid.map_or_else(|| Ok(work(*slot_left)), |pid| Err(in_use(pid)))
         }
-    }
-}
-
-/// What each node has alone is counted by the caller.
-fn broken(finding: &Finding) -> InitError {
-    InitError::Broken {
-        finding: Box::new(finding.clone()),
-        apart: None,
     }
 }
 
