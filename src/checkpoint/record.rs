@@ -1,26 +1,32 @@
-//! The bytes of one checkpoint: fixed size, versioned, tied to its link, checksummed.
+//! The bytes of one checkpoint: of one size, versioned, tied to its link, checksummed.
 //!
 //! ```text
 //!   0  magic "MMREPLCP"          36  slot name, NUL-padded to 64 bytes
 //!   8  format version  u32      100  position          u64
-//!  12  target timeline u32      116  crc32 (IEEE) over the link's name and bytes 0..116
-//!  16  target system   u64
-//!  24  source system   u64      all numbers big-endian
-//!  32  source timeline u32      108  the link's beginning, i64
+//!  12  target timeline u32      108  the link's beginning, i64
+//!  16  target system   u64      116  the witness's number, u32; 0 where there is none
+//!  24  source system   u64      120  the witness's time, i64
+//!  32  source timeline u32      128  crc32 (IEEE) over the link's name and bytes 0..128
 //! ```
+//! All numbers are big-endian. Version 2 had no witness: its checksum stood at 116.
 //! The link's name is part of the checksum, so a record that turns up under another key is refused.
 
+use crate::catalog::position::Witness;
 use crate::commit_time::CommitTime;
 use crate::ids::{LinkName, SystemId, TimelineId};
 use crate::lsn::Lsn;
 
 const MAGIC: [u8; 8] = *b"MMREPLCP";
 /// Raised whenever the layout changes; older readers then refuse the record instead of guessing.
-const FORMAT_VERSION: u32 = 2;
+const FORMAT_VERSION: u32 = 3;
 const SLOT_BYTES: usize = 64;
-const BODY_BYTES: usize = 116;
-/// Size of every record.
-pub(crate) const RECORD_BYTES: usize = BODY_BYTES + 4;
+const BODY_BYTES: usize = 128;
+/// The version before, which is still read, and its size without the checksum.
+const OLD_VERSION: u32 = 2;
+const OLD_BODY_BYTES: usize = 116;
+const CHECKSUM_BYTES: usize = 4;
+/// Size of every record that is written.
+pub(crate) const RECORD_BYTES: usize = BODY_BYTES + CHECKSUM_BYTES;
 
 /// What the daemon remembers of one link beside the truth on the target (design: "Exactly once").
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +45,9 @@ pub struct Checkpoint {
     pub slot: String,
     /// When the link was set up, by the source's clock: positions of an earlier one do not count.
     pub began: CommitTime,
+    /// A transaction of the source that the target had applied: a source that has it no longer was
+    /// put back too, and then the position is of a history that is gone.
+    pub witness: Option<Witness>,
 }
 
 impl Checkpoint {
@@ -92,7 +101,11 @@ pub(crate) fn encode(
     record[36..36 + slot.len()].copy_from_slice(slot);
     record[100..108].copy_from_slice(&checkpoint.position.as_u64().to_be_bytes());
     let began = checkpoint.began.as_postgres_micros();
-    record[108..BODY_BYTES].copy_from_slice(&began.to_be_bytes());
+    record[108..116].copy_from_slice(&began.to_be_bytes());
+    let witness = checkpoint.witness.unwrap_or_default();
+    record[116..120].copy_from_slice(&witness.xid.to_be_bytes());
+    let time = witness.time.as_postgres_micros();
+    record[120..BODY_BYTES].copy_from_slice(&time.to_be_bytes());
     let crc = checksum(link, &record[..BODY_BYTES]);
     record[BODY_BYTES..].copy_from_slice(&crc.to_be_bytes());
     Ok(record)
@@ -100,19 +113,27 @@ pub(crate) fn encode(
 
 /// Decodes and validates the record of `link`.
 pub(crate) fn decode(link: &LinkName, bytes: &[u8]) -> Result<Checkpoint, RecordError> {
-    let record: &[u8; RECORD_BYTES] = bytes
-        .try_into()
-        .map_err(|_| RecordError::Length(bytes.len()))?;
+    const OLD_BYTES: usize = OLD_BODY_BYTES + CHECKSUM_BYTES;
+    let (body, expected) = match bytes.len() {
+        RECORD_BYTES => (BODY_BYTES, FORMAT_VERSION),
+        OLD_BYTES => (OLD_BODY_BYTES, OLD_VERSION),
+        other => return Err(RecordError::Length(other)),
+    };
+    let record = bytes;
     if record[..8] != MAGIC {
         return Err(RecordError::Magic);
     }
-    if checksum(link, &record[..BODY_BYTES]) != u32_at(record, BODY_BYTES) {
+    if checksum(link, &record[..body]) != u32_at(record, body) {
         return Err(RecordError::Checksum);
     }
     let version = u32_at(record, 8);
-    if version != FORMAT_VERSION {
+    if version != expected {
         return Err(RecordError::Version(version));
     }
+    let witness = (version == FORMAT_VERSION).then(|| Witness {
+        xid: u32_at(record, 116),
+        time: CommitTime::from_postgres_micros(u64_at(record, 120).cast_signed()),
+    });
     Ok(Checkpoint {
         position: Lsn::new(u64_at(record, 100)),
         target_system_id: SystemId(u64_at(record, 16)),
@@ -121,6 +142,7 @@ pub(crate) fn decode(link: &LinkName, bytes: &[u8]) -> Result<Checkpoint, Record
         source_timeline: TimelineId(u32_at(record, 32)),
         slot: slot_of(&record[36..36 + SLOT_BYTES])?,
         began: CommitTime::from_postgres_micros(u64_at(record, 108).cast_signed()),
+        witness: witness.filter(|witness| witness.xid != 0),
     })
 }
 
@@ -140,14 +162,14 @@ fn slot_of(padded: &[u8]) -> Result<String, RecordError> {
     Ok(name.to_owned())
 }
 
-fn u32_at(record: &[u8; RECORD_BYTES], offset: usize) -> u32 {
+fn u32_at(record: &[u8], offset: usize) -> u32 {
     let bytes = record[offset..offset + 4]
         .try_into()
         .expect("four bytes were sliced");
     u32::from_be_bytes(bytes)
 }
 
-fn u64_at(record: &[u8; RECORD_BYTES], offset: usize) -> u64 {
+fn u64_at(record: &[u8], offset: usize) -> u64 {
     let bytes = record[offset..offset + 8]
         .try_into()
         .expect("eight bytes were sliced");
@@ -168,6 +190,7 @@ mod tests {
         fn every_checkpoint_comes_back(
             position in any::<u64>(), target in any::<u64>(), source in any::<u64>(),
             timelines in any::<(u32, u32)>(), began in any::<i64>(), slot in "[a-z0-9_]{0,63}",
+            witness in any::<Option<(u32, i64)>>(),
         ) {
             let checkpoint = Checkpoint {
                 position: Lsn::new(position),
@@ -177,6 +200,10 @@ mod tests {
                 source_timeline: TimelineId(timelines.1),
                 slot,
                 began: CommitTime::from_postgres_micros(began),
+                witness: witness.filter(|(xid, _)| *xid != 0).map(|(xid, time)| Witness {
+                    xid,
+                    time: CommitTime::from_postgres_micros(time),
+                }),
             };
             let record = encode(&link(), &checkpoint).unwrap();
             prop_assert_eq!(decode(&link(), &record), Ok(checkpoint));
@@ -204,7 +231,17 @@ mod tests {
             source_timeline: TimelineId(2),
             slot: "mmrepl_shop_west".into(),
             began: CommitTime::default(),
+            witness: None,
         }
+    }
+
+    #[test]
+    fn a_record_of_the_version_before_is_read() {
+        let mut old = encode(&link(), &sample(5)).unwrap()[..OLD_BODY_BYTES].to_vec();
+        old[8..12].copy_from_slice(&OLD_VERSION.to_be_bytes());
+        let crc = checksum(&link(), &old);
+        old.extend(crc.to_be_bytes());
+        assert_eq!(decode(&link(), &old), Ok(sample(5)));
     }
 
     #[test]

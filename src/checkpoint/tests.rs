@@ -25,6 +25,7 @@ fn at(position: u64) -> Checkpoint {
         source_timeline: TimelineId(1),
         slot: "mmrepl_shop_west".into(),
         began: CommitTime::default(),
+        witness: None,
     }
 }
 

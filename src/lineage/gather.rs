@@ -12,6 +12,7 @@ use crate::catalog::position::{Position, Witness, read_position};
 use crate::catalog::server::read_server;
 use crate::catalog::slots::slot_state;
 use crate::catalog::wal;
+use crate::checkpoint::Checkpoint;
 use crate::commit_time::CommitTime;
 use crate::error::Retryable;
 use crate::ids::{ClusterName, LinkName, NodeName, SystemId, slot_name};
@@ -103,7 +104,20 @@ from (select $1::text::pg_catalog.xid as x,
 
 /// Asks the source whether it still has the witness of `position`.
 pub async fn prove(source: &Client, position: Option<&Position>) -> Result<Proof, CatalogError> {
-    let Some(witness) = position.and_then(|position| position.witness) else {
+    prove_witness(source, position.and_then(|position| position.witness)).await
+}
+
+/// What a daemon remembers, with what the source says of it now.
+pub async fn recall(source: &Client, kept: &Checkpoint) -> Result<Known, CatalogError> {
+    Ok(Known {
+        durable: kept.position,
+        began: kept.began,
+        proof: prove_witness(source, kept.witness).await?,
+    })
+}
+
+async fn prove_witness(source: &Client, witness: Option<Witness>) -> Result<Proof, CatalogError> {
+    let Some(witness) = witness else {
         return Ok(Proof::Unknown);
     };
     let xid = witness.xid.to_string();
@@ -135,6 +149,7 @@ async fn read_known(source: &Client, link: &LinkName) -> Result<Vec<Known>, Cata
         Ok(Known {
             durable: CatalogError::parse("mmrepl.link_memory.durable", row.read(0)?)?,
             began: CommitTime::from_postgres_micros(row.read(1)?),
+            proof: Proof::Unknown,
         })
     };
     rows.iter().map(known).collect()

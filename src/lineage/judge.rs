@@ -206,7 +206,7 @@ fn check_commits(
     let same_link = facts
         .known
         .iter()
-        .filter(|known| known.began == position.began);
+        .filter(|known| known.began == position.began && known.proof != Proof::Fails);
     let durable = same_link.map(|known| known.durable).max();
     let (from_node, to_node) = (from.node.clone(), to.node.clone());
     if let Some(durable) = durable.filter(|durable| *durable > applied) {

@@ -73,6 +73,9 @@ pub struct Known {
     pub durable: Lsn,
     /// When that link was set up, by the source's clock: a link made anew starts over.
     pub began: CommitTime,
+    /// Whether the source still has what was applied then: where it has not, it was put back too,
+    /// and the position is of a history that is gone.
+    pub proof: Proof,
 }
 
 /// What is known of one direction.

@@ -48,6 +48,7 @@ fn facts(source: &str) -> LinkFacts {
         known: vec![Known {
             durable: Lsn::new(300),
             began: began(),
+            proof: Proof::Unknown,
         }],
         predates_publication: false,
     }
@@ -182,6 +183,7 @@ fn what_an_earlier_link_had_does_not_count() {
     anew.forward.known[0] = Known {
         durable: Lsn::new(9000),
         began: CommitTime::from_postgres_micros(6),
+        proof: Proof::Unknown,
     };
     assert_eq!(judge(&anew), Ok(Lsn::new(300)));
 }
@@ -191,6 +193,18 @@ fn a_slot_that_is_still_being_made_needs_nobody() {
     let found = finding(|pair| pair.forward.slot.as_mut().unwrap().confirmed_flush = None);
     assert_eq!(found.retry_class(), RetryClass::Transient);
     assert_eq!(found.advice, Advice::Wait);
+}
+
+#[test]
+fn what_both_were_put_back_behind_is_lost_by_none_alone() {
+    // Only daemons remember more, and what they remember the sources have no longer either.
+    let mut back = pair();
+    for known in [&mut back.forward.known[0], &mut back.backward.known[0]] {
+        known.durable = Lsn::new(400);
+        known.proof = Proof::Fails;
+    }
+    assert_eq!(judge(&back), Ok(Lsn::new(300)));
+    assert_eq!(judge(&back.reversed()), Ok(Lsn::new(300)));
 }
 
 #[test]

@@ -30,8 +30,8 @@ use crate::config::Node;
 use crate::conflict::{Secret, SeenHistory};
 use crate::error::Retryable;
 use crate::ids::{NodeName, origin_name, slot_name};
-use crate::lineage::gather::{read_pair, remember};
-use crate::lineage::{Advice, Cause, Finding, Known, Pair, check_slot, judge};
+use crate::lineage::gather::{read_pair, recall, remember};
+use crate::lineage::{Advice, Cause, Finding, Known, Pair, Proof, check_slot, judge};
 use crate::lsn::Lsn;
 use crate::migrate::is_behind;
 use crate::wire::{
@@ -155,15 +155,7 @@ async fn connect_both(context: &LinkContext, streaming: bool) -> Result<Ready, L
     let begun_at = read_slot(context, &source_control, &slot).await?;
     let begins = check_slot(&context.link, (&slot, begun_at.as_ref()), position);
     begins.map_err(|cause| Box::new(Finding::of_slot(&context.link, cause)))?;
-    let identity = Checkpoint {
-        position,
-        target_system_id: target_server.system_id,
-        target_timeline: target_server.timeline,
-        source_system_id: source_server.system_id,
-        source_timeline: source_server.timeline,
-        slot,
-        began,
-    };
+    let identity = identity((source_server, target_server), slot, (position, began));
     let target_control = Arc::new(target_control);
     let session = (session, position);
     let applier = applier(context, session, Arc::clone(&target_control), origins)?;
@@ -188,6 +180,23 @@ async fn connect_both(context: &LinkContext, streaming: bool) -> Result<Ready, L
 async fn end_of_wal(node: &Node, client: &Client) -> Result<Lsn, LinkError> {
     let end = wal::flushed(client).await;
     end.map_err(catalog_at(&node.name))
+}
+
+fn identity(
+    (source, target): (Server, Server),
+    slot: String,
+    (position, began): (Lsn, CommitTime),
+) -> Checkpoint {
+    Checkpoint {
+        position,
+        target_system_id: target.system_id,
+        target_timeline: target.timeline,
+        source_system_id: source.system_id,
+        source_timeline: source.timeline,
+        slot,
+        began,
+        witness: None,
+    }
 }
 
 /// What a person lets go by.
@@ -350,11 +359,11 @@ async fn gather_pair(
 ) -> Result<Pair, LinkError> {
     let pair = read_pair(&context.cluster, &context.link, (source, target)).await;
     let mut pair = pair.map_err(|error| not_set_up(&context.target, error))?;
-    let checkpoint = context.checkpoints.load(&context.link)?;
-    pair.forward.known.extend(checkpoint.map(|known| Known {
-        durable: known.position,
-        began: known.began,
-    }));
+    if let Some(kept) = context.checkpoints.load(&context.link)? {
+        let known = recall(source, &kept).await;
+        let known = known.map_err(catalog_at(&context.source.name))?;
+        pair.forward.known.push(known);
+    }
     Ok(pair)
 }
 
@@ -365,15 +374,38 @@ async fn agreed_start(
     source: &Client,
 ) -> Result<Lsn, LinkError> {
     let finding = match judge(pair) {
-        Ok(start) => return Ok(start),
+        Ok(start) => {
+            forget_what_is_gone(context, start).await?;
+            return Ok(start);
+        }
         Err(finding) => finding,
     };
     if let Cause::TargetLost { durable, .. } = finding.cause {
         let began = began(pair.forward.position.as_ref());
-        let kept = remember(source, &context.link, Known { durable, began }).await;
+        let proof = Proof::Unknown;
+        let known = Known {
+            durable,
+            began,
+            proof,
+        };
+        let kept = remember(source, &context.link, known).await;
         kept.map_err(|error| not_set_up(&context.source, error))?;
     }
     Err(finding.into())
+}
+
+/// Where the link goes on before what this daemon remembers, both servers were put back.
+async fn forget_what_is_gone(context: &LinkContext, start: Lsn) -> Result<(), LinkError> {
+    let kept = context.checkpoints.load(&context.link)?;
+    if let Some(kept) = kept.filter(|kept| kept.position > start) {
+        let (link, had) = (&context.link, kept.position);
+        tracing::warn!(
+            %link, %had, %start,
+            "both servers were put back to an earlier moment; the link goes on from there"
+        );
+        context.checkpoints.forget(link).await?;
+    }
+    Ok(())
 }
 
 fn began(position: Option<&Position>) -> CommitTime {

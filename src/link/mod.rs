@@ -51,6 +51,7 @@ use crate::conflict::{Rules, SeenHistory};
 use crate::error::Retryable;
 use crate::fault::{Fault, caught, forever};
 use crate::ids::{ClusterName, LinkName, NodeName, SystemId, TimelineId, origin_prefix};
+use crate::lineage::gather::make_witness;
 use crate::lsn::Lsn;
 use crate::status::model::LinkState;
 use crate::status::monitor::LinkMonitor;
@@ -256,6 +257,9 @@ impl Link {
         let monitor = self.context.monitor.clone();
         let (durable_tx, durable_rx) = watch::channel(Lsn::ZERO);
         let (confirmed_tx, confirmed_rx) = watch::channel(Lsn::ZERO);
+        // Newer than whatever was put back before the link went on.
+        let witness = make_witness(&ready.source_control, &self.context.link).await;
+        let (witness_tx, witness_rx) = watch::channel(witness.ok().flatten());
         let (sender, receiver) = queue::queue();
         let seen = self.remember(&ready);
         let context = &self.context;
@@ -281,7 +285,7 @@ impl Link {
             self.context.link.clone(),
             self.context.checkpoints.clone(),
             ready.identity,
-            durable_rx,
+            (durable_rx, witness_rx),
             confirmed_tx,
         );
         let lessons = std::mem::take(&mut self.lessons);
@@ -294,12 +298,14 @@ impl Link {
             (ready.begun, ready.goal),
         );
         let context = &self.context;
+        let renewing = checkpointing::renew_witness(&context.link, &ready.target_watch, witness_tx);
         // Not with the others, so that feedback goes on whatever applying does.
         let reading = ready.reading.spawn(caught(reader.run()));
         let result = tokio::select! {
             result = drive(reading, saving, &mut applying, interrupted) => result,
             gone = alive::until_gone(&context.source.name, &ready.source_control) => Err(gone),
             gone = alive::until_gone(&context.target.name, &ready.target_watch) => Err(gone),
+            () = renewing => Ok(()),
             () = waits::watch(context, &ready.target_watch) => Ok(()),
             other = agreement::until_rules_differ(context, &ready.target_control) => Err(other),
             () = foreign::until_there(context, &ready.source_control) => Ok(()),

@@ -277,6 +277,7 @@ mod tests {
             source_timeline: TimelineId(1),
             slot: "mmrepl_shop_west".into(),
             began: CommitTime::default(),
+            witness: None,
         }
     }
 

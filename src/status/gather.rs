@@ -21,8 +21,8 @@ use crate::commit_time::CommitTime;
 use crate::config::{Config, Node};
 use crate::error::Retryable;
 use crate::ids::{ClusterName, LinkName, NodeName, slot_name};
-use crate::lineage::gather::read_pair;
-use crate::lineage::{Finding, Known, Pair, judge};
+use crate::lineage::gather::{read_pair, recall};
+use crate::lineage::{Pair, judge as judge_pair};
 use crate::lsn::Lsn;
 use crate::wire::control;
 
@@ -158,8 +158,9 @@ async fn look_around(
         )
     });
     let local = look_into_stores(data_dir, sources.into_iter().cloned().collect());
-    let pairs = join_all(untold.iter().map(|link| ask_pair(config, link)));
-    let (servers, local, pairs) = tokio::join!(join_all(servers), local, pairs);
+    let local = local.await;
+    let pairs = join_all(untold.iter().map(|link| ask_pair(config, link, &local)));
+    let (servers, pairs) = tokio::join!(join_all(servers), pairs);
     let servers: BTreeMap<NodeName, Result<ServerFacts, String>> = servers.into_iter().collect();
     let now = CommitTime::now();
     let judge = |(link, pair): (&LinkName, Option<Pair>)| {
@@ -171,40 +172,38 @@ async fn look_around(
             hangs: false,
         });
         let mut evidence = evidence(link, daemon, &servers, &local);
-        evidence.finding = pair.and_then(|pair| finding(link, pair, &local));
+        evidence.finding = pair.and_then(|pair| judge_pair(&pair).err().map(|finding| *finding));
         from_evidence(link, &evidence, now)
     };
     untold.iter().zip(pairs).map(judge).collect()
 }
 
-/// The witnesses of both servers about the link, where both answer.
-async fn ask_pair(config: &Config, link: &LinkName) -> Option<Pair> {
+/// The witnesses of both servers about the link, where both answer, with what the daemons of this
+/// machine remember.
+async fn ask_pair(config: &Config, link: &LinkName, local: &Stores) -> Option<Pair> {
     let name = format!("mmrepl {} status", config.cluster);
     let (from, to) = (config.node(&link.from).ok()?, config.node(&link.to).ok()?);
     let questions = async {
         let (source, target) = tokio::join!(control(&from.dsn, &name), control(&to.dsn, &name));
         let (source, target) = (source.ok()?, target.ok()?);
-        let pair = read_pair(&config.cluster, link, (&source, &target)).await;
         // Who cannot be asked, and why, is told by the other questions.
-        pair.ok()
+        let pair = read_pair(&config.cluster, link, (&source, &target)).await;
+        let mut pair = pair.ok()?;
+        let back = LinkName {
+            from: link.to.clone(),
+            to: link.from.clone(),
+        };
+        for (link, facts, source) in [
+            (link, &mut pair.forward, &source),
+            (&back, &mut pair.backward, &target),
+        ] {
+            if let Some(kept) = local.checkpoints.get(link) {
+                facts.known.push(recall(source, kept).await.ok()?);
+            }
+        }
+        Some(pair)
     };
     tokio::time::timeout(SERVER_TIMEOUT, questions).await.ok()?
-}
-
-/// The verdict, with what the daemons of this machine remember.
-fn finding(link: &LinkName, mut pair: Pair, local: &Stores) -> Option<Finding> {
-    let back = LinkName {
-        from: link.to.clone(),
-        to: link.from.clone(),
-    };
-    for (link, facts) in [(link, &mut pair.forward), (&back, &mut pair.backward)] {
-        let checkpoint = local.checkpoints.get(link);
-        facts.known.extend(checkpoint.map(|known| Known {
-            durable: known.position,
-            began: known.began,
-        }));
-    }
-    judge(&pair).err().map(|finding| *finding)
 }
 
 fn evidence(

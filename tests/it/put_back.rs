@@ -171,7 +171,7 @@ async fn astray(cluster: &mut Cluster) {
     rows(cluster, "west", "20").await;
 }
 
-on_usual_majors!(a_snapshot_of_the_target_and_a_long_rest, super::snapshots);
+on_usual_majors!(snapshots_and_a_long_rest, super::snapshots);
 
 async fn snapshots(majors: &[u32]) {
     let mut cluster = pair(majors).await;
@@ -196,6 +196,29 @@ async fn snapshots(majors: &[u32]) {
     cluster.mmrepl_ok(&["init", "--copy-from", "east"]).await;
     nothing_is_wrong(&mut cluster).await;
     rows(&cluster, "west", "40").await;
+
+    // Both at one moment, something under way: the links go on from there, as the servers agree on
+    // all that is left, however much is written before anybody looks. What was on its way arrives.
+    cluster.stop_daemons();
+    write(&cluster, "east", 200..210).await;
+    let kept = [
+        snapshot(&mut cluster, "east"),
+        snapshot(&mut cluster, "west"),
+    ];
+    cluster.start_daemons();
+    cluster.wait_streaming().await;
+    write(&cluster, "east", 300..400).await;
+    write(&cluster, "west", 400..500).await;
+    cluster.wait_equal().await;
+    cluster.stop_daemons();
+    put_back(&mut cluster, "east", &kept[0], true);
+    put_back(&mut cluster, "west", &kept[1], true);
+    write(&cluster, "east", 500..700).await;
+    nothing_is_wrong(&mut cluster).await;
+    write(&cluster, "west", 700..710).await;
+    rows(&cluster, "west", "260").await;
+    rows(&cluster, "east", "260").await;
+    cluster.wait_equal().await;
 
     // A long rest: no commit time is known any more.
     cluster.stop_daemons();

@@ -160,6 +160,7 @@ async fn a_checkpoint_on_this_machine_is_shown_and_a_held_store_named() {
         source_timeline: crate::ids::TimelineId(1),
         slot: "mmrepl_shop_west".into(),
         began: CommitTime::default(),
+        witness: None,
     };
     store
         .save(&"east->west".parse().unwrap(), checkpoint)
