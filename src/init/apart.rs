@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Row;
 
 use super::InitError;
-use super::compare::{Shared, Tables, row_text, shared, with_rows};
+use super::compare::{Shared, Tables, hash_of, row_text, shared, with_positions, with_rows};
 use super::observe::NodeState;
 use super::session::{self, Session};
 use crate::catalog::key_text::key_expression;
@@ -225,7 +225,7 @@ async fn groups(session: &Session, table: &Table, shared: &Shared) -> Result<Gro
         "select {GROUP}, pg_catalog.count(*),
              pg_catalog.sum(('x' || pg_catalog.substr(h, 1, 16))::bit(64)::int8)::pg_catalog.text
          from {} group by 1",
-        hashed(table, shared)
+        hashed(session, table, shared).await?
     );
     let rows = session.client.query(&sql, &[]).await;
     let what = format!("compare the rows of {}", shared.readable());
@@ -244,7 +244,7 @@ async fn rows(
         "select ('x' || pg_catalog.substr(k, 1, 16))::bit(64)::int8,
                 ('x' || pg_catalog.substr(h, 1, 16))::bit(64)::int8
          from {} where {GROUP} = any($1)",
-        hashed(table, shared)
+        hashed(session, table, shared).await?
     );
     let rows = session.client.query(&sql, &[&groups]).await;
     let what = format!("compare the rows of {}", shared.readable());
@@ -253,16 +253,15 @@ async fn rows(
 }
 
 /// A table of the hashes of its keys and rows; without a key the whole row is one.
-fn hashed(table: &Table, shared: &Shared) -> String {
-    let md5 = |text: &str| {
-        format!("pg_catalog.md5(pg_catalog.convert_to({text}::pg_catalog.text, 'UTF8'))")
-    };
-    let row = md5(&row_text(table, shared));
+async fn hashed(session: &Session, table: &Table, shared: &Shared) -> Result<String, InitError> {
+    let positions = with_positions(session, table).await?;
+    let row = hash_of(&row_text(table, shared, &positions));
     let key = table.key.as_ref().map_or_else(
         || row.clone(),
-        |key| md5(&key_expression(key, |_, column| ident(&column.name))),
+        |key| hash_of(&key_expression(key, |_, column| ident(&column.name))),
     );
-    format!("(select {key} as k, {row} as h from {}) r", table.only())
+    let rows = table.only();
+    Ok(format!("(select {key} as k, {row} as h from {rows}) r"))
 }
 
 /// What both sides have of the looked at rows.

@@ -110,39 +110,32 @@ fn read_digest(row: &tokio_postgres::Row) -> Result<Digest, Unread> {
     })
 }
 
-<<<<<<< HEAD
 /// Where any bytes may be, they are no characters; every node is like that then (`check`).
 const COMMON_ENCODING: &str = "case pg_catalog.current_setting('server_encoding') \
      when 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end";
 
-fn digest_sql(table: &Table, shared: &Shared, positions: &HashSet<String>) -> String {
-    let text = |name: &String| text_of(table, name, positions.contains(name));
-=======
+/// The hash of a text, the same whatever the databases' encodings are.
+pub(super) fn hash_of(text: &str) -> String {
+    format!("pg_catalog.md5(pg_catalog.convert_to({text}::pg_catalog.text, {COMMON_ENCODING}))")
+}
+
 /// A row as one text, the same on every node.
-pub(super) fn row_text(table: &Table, shared: &Shared) -> String {
-    let text = |name: &String| {
-        let column = table.column(name);
-        text_of(name, column.map_or("", |column| &column.type_name))
-    };
->>>>>>> b92a5d0 (Lost history: what each node has alone, counted per table; an upgraded server is one verdict for all; promoted standbys, empty servers, snapshots and long rests)
+pub(super) fn row_text(table: &Table, shared: &Shared, positions: &HashSet<String>) -> String {
+    let text = |name: &String| text_of(table, name, positions.contains(name));
     let columns: Vec<String> = shared.columns.iter().map(text).collect();
     let columns = columns.join(", ");
     format!("array[{columns}]::pg_catalog.text[]::pg_catalog.text")
 }
 
-fn digest_sql(table: &Table, shared: &Shared) -> String {
+fn digest_sql(table: &Table, shared: &Shared, positions: &HashSet<String>) -> String {
     let half = |from: usize| {
         format!("coalesce(sum(('x' || substr(h, {from}, 16))::bit(64)::int8), 0)::pg_catalog.text")
     };
     format!(
-<<<<<<< HEAD
-        "select count(*), {}, {} from (select md5(convert_to(array[{}]::pg_catalog.text[]::pg_catalog.text, {COMMON_ENCODING})) from {}) r(h)",
-=======
-        "select count(*), {}, {} from (select md5(convert_to({}, 'UTF8')) from {}) r(h)",
->>>>>>> b92a5d0 (Lost history: what each node has alone, counted per table; an upgraded server is one verdict for all; promoted standbys, empty servers, snapshots and long rests)
+        "select count(*), {}, {} from (select {} from {}) r(h)",
         half(1),
         half(17),
-        row_text(table, shared),
+        hash_of(&row_text(table, shared, positions)),
         table.only()
     )
 }
@@ -175,7 +168,10 @@ const PG_LSN: u32 = 3_220;
 const PG_LSN_ARRAY: u32 = 3_221;
 
 /// Asks which columns hold WAL positions, where any may.
-async fn with_positions(session: &Session, table: &Table) -> Result<HashSet<String>, InitError> {
+pub(super) async fn with_positions(
+    session: &Session,
+    table: &Table,
+) -> Result<HashSet<String>, InitError> {
     let may = |oid: u32| oid >= OWN_TYPES_FROM || oid == PG_LSN || oid == PG_LSN_ARRAY;
     if !table.columns.iter().any(|column| may(column.type_oid)) {
         return Ok(HashSet::new());
