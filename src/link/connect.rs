@@ -39,6 +39,8 @@ use crate::wire::{
     control, from_tokio_postgres,
 };
 
+/// The publication that `init` makes on every node.
+pub(super) const PUBLICATION: &str = "mmrepl";
 /// The role, in its name, of the session that applies what is still running on the source.
 pub(super) const RUNNING: &str = "apply running";
 /// SQLSTATE `object_in_use`: another connection holds the slot or the origin.
@@ -477,7 +479,7 @@ async fn start_stream(
             .map_err(|source| at(&node.name, source))?;
         let options = PgoutputOptions {
             proto_version: if streaming { 2 } else { 1 },
-            publication: "mmrepl".to_owned(),
+            publication: PUBLICATION.to_owned(),
             messages: true,
             origin_none: !context.foreign.is_there(),
             streaming: if streaming {

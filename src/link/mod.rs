@@ -12,6 +12,7 @@
 mod agreement;
 mod alive;
 mod applying;
+mod beyond;
 mod caution;
 mod checkpointing;
 mod clock;
@@ -215,7 +216,11 @@ impl Link {
         let mut paused = self.context.monitor.paused();
         tokio::select! {
             () = self.stop.cancelled() => {}
-            _ = paused.wait_for(|paused| !paused) => self.context.monitor.starts(),
+            () = async {
+                beyond::watch(&self.context, &mut paused).await;
+                // The daemon has the other end as long as the link lives.
+                let _ = paused.wait_for(|paused| !paused).await;
+            } => self.context.monitor.starts(),
         }
     }
 

@@ -64,6 +64,8 @@ struct Positions {
     sent: AtomicU64,
     received: AtomicU64,
     applied: AtomicU64,
+    /// Up to where nothing waits for a link that stands still.
+    nothing_up_to: AtomicU64,
     durable: AtomicU64,
     confirmed: AtomicU64,
 }
@@ -205,8 +207,29 @@ impl LinkMonitor {
         self.slow().health.waits(wait);
     }
 
+    /// The link stands still, and the source has committed something for it then.
+    pub fn waits_beyond(&self, time: CommitTime) {
+        let standing = Standing {
+            oldest: Some(time),
+            ..self.standing()
+        };
+        self.slow().behind.disconnected(standing);
+    }
+
+    /// The link stands still, and the source has nothing for it up to here.
+    pub fn nothing_up_to(&self, end: Lsn) {
+        self.nothing_up_to_at(end, CommitTime::now());
+    }
+
+    fn nothing_up_to_at(&self, end: Lsn, now: CommitTime) {
+        store(&self.inner.positions.nothing_up_to, end);
+        let applied = self.standing().applied;
+        self.slow().behind.look(now, end, applied);
+    }
+
     /// The stream is read from now on.
     pub fn connected(&self) {
+        store(&self.inner.positions.nothing_up_to, Lsn::ZERO);
         self.slow().behind.connected();
     }
 
@@ -457,8 +480,9 @@ impl LinkMonitor {
         } else {
             lsn.applied
         };
+        let nothing_up_to = &self.inner.positions.nothing_up_to;
         Standing {
-            applied,
+            applied: applied.max(Lsn::new(nothing_up_to.load(Ordering::Relaxed))),
             current: lsn.current,
             transactions: self.reached().transactions,
             oldest: self.oldest_unapplied(),
@@ -540,6 +564,31 @@ mod tests {
         monitor.set_applied(Lsn::new(1000));
         monitor.set_current_at(Lsn::new(1000), at(3.5));
         assert_eq!(monitor.snapshot(at(4.0)).lag, Lag::default());
+    }
+
+    #[test]
+    fn a_link_that_stands_still_waits_for_nothing_until_something_is_there() {
+        let monitor = monitor();
+        monitor.set_applied(Lsn::new(400));
+        monitor.set_current_at(Lsn::new(900), at(1.0));
+        let told = |second| {
+            let lag = monitor.snapshot(at(second)).lag;
+            (lag.bytes, lag.seconds, lag.exact)
+        };
+        assert_eq!(told(1.0), (500, None, false));
+        monitor.nothing_up_to_at(Lsn::new(900), at(2.0));
+        assert_eq!(told(2.0), (0, Some(0.0), true));
+        assert_eq!(monitor.snapshot(at(2.0)).lsn.applied, Lsn::new(400));
+        monitor.set_current_at(Lsn::new(950), at(3.0));
+        assert_eq!(told(3.0), (50, Some(1.0), false));
+        monitor.waits_beyond(at(2.5));
+        monitor.set_current_at(Lsn::new(960), at(4.0));
+        assert_eq!(told(4.0), (60, Some(1.5), true));
+        monitor.connected();
+        assert_eq!(told(5.0), (560, Some(2.5), true));
+        monitor.add_transactions(1);
+        monitor.set_applied(Lsn::new(960));
+        assert_eq!(told(5.0), (0, Some(0.0), true));
     }
 
     #[test]

@@ -93,6 +93,52 @@ async fn every_documented_field_is_there() {
     }
 }
 
+/// WAL that is not the link's is no lag, and what is the link's is as old as its commit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_link_tells_whether_anything_waits() {
+    let cluster = Cluster::running(SCHEMA).await;
+    cluster.wait_streaming().await;
+    cluster.east().sql("insert into t values (1, 'x')").await;
+    cluster.wait_equal().await;
+    cluster.mmrepl_ok(&["pause", "east->west"]).await;
+    cluster.wait_state("east", "west", &["paused"]).await;
+    let other = "create schema other; create table other.t (id int primary key);
+        insert into other.t select generate_series(1, 1000)";
+    cluster.east().sql(other).await;
+    let end = cluster
+        .east()
+        .value("select pg_current_wal_flush_lsn()")
+        .await;
+    let end: Lsn = end.parse().unwrap();
+    let lsn =
+        |link: &Value, name: &str| -> Lsn { link["lsn"][name].as_str().unwrap().parse().unwrap() };
+    wait_until("no lag, and WAL beyond", LIMIT, async || {
+        let link = cluster.link_status("east", "west").await?;
+        let beyond = lsn(&link, "current") >= end && lsn(&link, "applied") < end;
+        let none = link["lag"]["seconds"] == 0.0 && link["lag"]["exact"] == true;
+        ensure(beyond && none, || link.to_string())
+    })
+    .await;
+    cluster.east().sql("insert into t values (2, 'x')").await;
+    wait_until("the age of the commit", LIMIT, async || {
+        let link = cluster.link_status("east", "west").await?;
+        let age = link["lag"]["seconds"].as_f64().unwrap_or(0.0);
+        let known = age > 1.0 && link["lag"]["exact"] == true && link["state"] == "paused";
+        ensure(known, || link.to_string())
+    })
+    .await;
+    cluster.mmrepl_ok(&["resume", "east->west"]).await;
+    cluster.wait_streaming().await;
+    cluster.east().sql("drop schema other cascade").await;
+    cluster.wait_equal().await;
+    wait_until("no lag", LIMIT, async || {
+        let link = cluster.link_status("east", "west").await?;
+        let none = link["lag"]["seconds"] == 0.0 && link["lag"]["exact"] == true;
+        ensure(none, || link.to_string())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn catching_up_with_a_backlog() {
     let cluster = Cluster::running_with(ClusterOptions::pair().own_servers(), SCHEMA).await;
