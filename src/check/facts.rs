@@ -149,6 +149,15 @@ pub struct Oddities {
     pub partitions_unkeyed: Vec<String>,
 }
 
+/// What the role may not do on one server.
+pub(crate) async fn rights(
+    client: &Client,
+    server: &Server,
+    tables: &[Table],
+) -> Result<Rights, CatalogError> {
+    query::rights(client, server, tables).await
+}
+
 /// Asks one server everything. The client should be otherwise idle: the clock is measured on it.
 pub async fn gather(
     config: &Config,

@@ -9,6 +9,9 @@ use super::versions::InRow;
 use super::{PUBLICATION, gaps, plan};
 use std::collections::BTreeMap;
 
+use crate::catalog::names::readable;
+use crate::catalog::parameter::REPLICATION_ROLE;
+use crate::check::facts::Rights;
 use crate::config::Config;
 use crate::damage::{Damage, DamageKind};
 use crate::ids::{origin_name, return_origin_name, slot_name};
@@ -29,6 +32,10 @@ pub(super) fn damages(config: &Config, state: &NodeState) -> Vec<Damage> {
             state.pending.join(", ")
         );
         found.push(Damage::new(DamageKind::Schema, false, what));
+    }
+    let faults = state.made.faults();
+    if !faults.is_empty() {
+        found.push(Damage::new(DamageKind::Schema, true, shortened(&faults)));
     }
     found.extend(publication(state));
     found.extend(left_gaps(state));
@@ -60,6 +67,38 @@ pub(super) fn damages(config: &Config, state: &NodeState) -> Vec<Damage> {
     }));
     found.extend(links(config, state));
     found
+}
+
+/// Tables of ours that are gone: nothing makes them again with what they held.
+pub(super) fn lost_tables(names: &[String]) -> Option<Damage> {
+    let what = format!(
+        "tables of schema mmrepl are gone ({}): stop the daemons, drop and init anew",
+        names.join(", ")
+    );
+    let damage = Damage::new(DamageKind::Schema, true, what);
+    let mend = "mmrepl drop --yes --discard";
+    (!names.is_empty()).then(|| damage.mended_by(mend))
+}
+
+/// What the daemon's role may do no longer.
+pub(super) fn rights(user: &str, rights: &Rights) -> Option<Damage> {
+    let mut lost: Vec<String> = rights.functions_missing.clone();
+    let tables = rights
+        .tables
+        .iter()
+        .filter(|table| !table.missing.is_empty());
+    lost.extend(tables.map(|table| {
+        let name = readable(&table.schema, &table.name);
+        format!("{} on {name}", table.missing.join(", "))
+    }));
+    let closed = rights.schemas_closed.iter();
+    lost.extend(closed.map(|schema| format!("usage on schema {schema}")));
+    let refused = rights.parameters_refused.iter();
+    let needed = refused.filter(|name| **name == REPLICATION_ROLE);
+    lost.extend(needed.map(|name| format!("set on parameter {name}")));
+    let what = format!("role {user} may no longer: {}", shortened(&lost));
+    let damage = Damage::new(DamageKind::Rights, false, what);
+    (!lost.is_empty()).then(|| damage.mended_by("mmrepl check"))
 }
 
 /// The publication as a whole.

@@ -9,7 +9,7 @@ use crate::catalog::CatalogError;
 use crate::wire::{RowExt, each};
 
 /// Name, event, tags and function of each.
-const WANTED: [(&str, &str, &str, &str); 2] = [
+const WANTED: [(&str, &str, &str, &str); 5] = [
     (
         "mmrepl_release_columns",
         "ddl_command_start",
@@ -21,6 +21,24 @@ const WANTED: [(&str, &str, &str, &str); 2] = [
         "ddl_command_end",
         "'ALTER TABLE', 'CREATE TABLE'",
         "follow_tables",
+    ),
+    (
+        "mmrepl_rewrite_begins",
+        "table_rewrite",
+        "'ALTER TABLE', 'ALTER TYPE'",
+        "rewrite_begins",
+    ),
+    (
+        "mmrepl_rewrite_ends",
+        "ddl_command_end",
+        "'ALTER TABLE', 'ALTER TYPE'",
+        "rewrite_ends",
+    ),
+    (
+        "mmrepl_subscription",
+        "ddl_command_start",
+        "'CREATE SUBSCRIPTION'",
+        "subscription_begins",
     ),
 ];
 

@@ -5,7 +5,7 @@
 //! `init` compares their rows; where they are equal the note goes, where they differ a person says
 //! whose rows count.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use tokio_postgres::Client;
 
@@ -184,6 +184,24 @@ const KINDS: [&str; 4] = ["inserts", "updates", "deletes", "truncates"];
 pub(super) fn open(state: &NodeState) -> Vec<(&TableState, String)> {
     let with = |table| left_out(state, table).map(|left_out| (table, left_out));
     state.tables.iter().filter_map(with).collect()
+}
+
+/// The tables whose writes were not all sent: those on record, and those that are left out now.
+pub(super) fn tables(states: &[NodeState]) -> Vec<(String, String)> {
+    let mut found = BTreeSet::new();
+    for state in states {
+        let on_record = state.noted.gaps.iter();
+        found.extend(on_record.map(|gap| (gap.schema.clone(), gap.name.clone())));
+        let open = open(state).into_iter().map(|(table, _)| &table.table);
+        found.extend(open.map(|table| (table.schema.clone(), table.name.clone())));
+    }
+    let known = |id: &(String, String)| {
+        let mut tables = states.iter().flat_map(|state| &state.tables);
+        tables.any(|table| table.table.id() == (&id.0, &id.1))
+    };
+    // A table that is gone, or takes part no longer, has nothing to compare.
+    found.retain(known);
+    found.into_iter().collect()
 }
 
 /// The statements that note what is left out right now.

@@ -109,12 +109,13 @@ fn facts(config: &Config, from: &NodeState, to: &NodeState) -> LinkFacts {
     }
 }
 
-/// Whether the slot for `to` cannot go on because of the publication, which `init` itself makes
-/// anew where it is for all tables.
-fn predates_publication(from: &NodeState, to: &NodeName) -> bool {
-    let all_tables = from.publication.as_ref().is_some_and(|all| all.all_tables);
-    let anew = from.noted.predated.get(to).copied().unwrap_or_default() || all_tables;
-    anew && from.server.major() < LEAVES_OUT_SINCE
+/// Whether the slot for `to` cannot go on because its publication was made after what it has to
+/// send. A slot that is in use sends.
+pub(super) fn predates_publication(from: &NodeState, to: &NodeName) -> bool {
+    let predates = from.noted.predated.get(to).copied().unwrap_or_default();
+    let slot = from.slots.get(to);
+    let sends = slot.is_some_and(|slot| slot.active_pid.is_some());
+    predates && !sends && from.server.major() < LEAVES_OUT_SINCE
 }
 
 fn condition(pair: &Pair) -> LinkCondition {

@@ -31,6 +31,7 @@ mod identity;
 mod join;
 mod leftovers;
 mod links;
+mod made;
 mod merging;
 mod moved;
 mod observe;
@@ -253,13 +254,29 @@ impl Inspector {
 
     /// Everything that is not as `init` made it.
     pub async fn damages(&self) -> Result<Vec<Damage>, InitError> {
+        let failed = || InitError::catalog(self.session.name());
+        let lost = made::lost_tables(&self.session.client).await;
+        if let Some(damage) = damage::lost_tables(&lost.map_err(failed())?) {
+            return Ok(vec![damage]);
+        }
         let state = observe::observe_own(&self.config, &self.session).await?;
         // Noted before it is told: whoever mends the publication next leaves a gap behind.
         let note = gaps::note(&state);
         if state.pending.is_empty() && !note.is_empty() {
             self.session.transaction("note a gap", &note).await?;
         }
-        Ok(damage::damages(&self.config, &state))
+        let mut damages = damage::damages(&self.config, &state);
+        let tables: Vec<_> = state
+            .tables
+            .iter()
+            .map(|state| state.table.clone())
+            .collect();
+        let rights = check::facts::rights(&self.session.client, &state.server, &tables).await;
+        damages.extend(damage::rights(
+            &state.server.user,
+            &rights.map_err(failed())?,
+        ));
+        Ok(damages)
     }
 
     /// A text that changes with what matters most, at next to no cost: whether anything is sent.

@@ -7,6 +7,7 @@ use tokio_postgres::Statement;
 use super::follow::EventTriggers;
 use super::gaps::Noted;
 use super::leftovers::{Leftover, leftovers};
+use super::made::Made;
 use super::observe_query as query;
 use super::session::{self, Session};
 use super::triggers::{KeyIndex, Trigger};
@@ -38,6 +39,8 @@ pub struct NodeState {
     pub(super) tables: Vec<TableState>,
     pub(super) publication: Option<PublicationState>,
     pub(super) event_triggers: EventTriggers,
+    /// What is not as it was made in schema `mmrepl`.
+    pub(super) made: Made,
     /// What is left on tables that take part no longer.
     pub(super) leftovers: Vec<Leftover>,
     /// Rows of `mmrepl.node`: name, whether it is this server, system id, origin.
@@ -239,6 +242,11 @@ pub(super) async fn observe(
             .await
             .map_err(failed())?,
         event_triggers: EventTriggers::read(client).await.map_err(failed())?,
+        made: if set_up && pending.is_empty() {
+            Made::read(client).await.map_err(failed())?
+        } else {
+            Made::default()
+        },
         leftovers: leftovers(client, &config.tables, set_up)
             .await
             .map_err(failed())?,

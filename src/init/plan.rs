@@ -91,7 +91,7 @@ pub(super) fn plan(
 ) -> Result<Plan, InitError> {
     check_places(config, states)?;
     let conditions = links::conditions(config, states);
-    let gaps = gaps(states);
+    let gaps = gaps::tables(states);
     let (links, copy_to) = link_work(options, &conditions, !gaps.is_empty())?;
     let remade = |link: &LinkName| links.iter().any(|work| work.link == *link);
     let kept: Vec<&LinkName> = conditions
@@ -117,6 +117,7 @@ pub(super) fn plan(
             .iter()
             .filter_map(|state| node_step(config, states, state)),
     );
+    prepare.extend(states.iter().filter_map(made_step));
     prepare.extend(states.iter().filter_map(event_step));
     prepare.extend(states.iter().flat_map(|state| table_steps(config, state)));
     let publish = states
@@ -134,24 +135,6 @@ pub(super) fn plan(
         copy_to,
         states: states.to_vec(),
     })
-}
-
-/// The tables whose writes were not all sent: those on record, and those that are left out now.
-fn gaps(states: &[NodeState]) -> Vec<(String, String)> {
-    let mut found = BTreeSet::new();
-    for state in states {
-        let on_record = state.noted.gaps.iter();
-        found.extend(on_record.map(|gap| (gap.schema.clone(), gap.name.clone())));
-        let open = gaps::open(state).into_iter().map(|(table, _)| &table.table);
-        found.extend(open.map(|table| (table.schema.clone(), table.name.clone())));
-    }
-    let known = |id: &(String, String)| {
-        let mut tables = states.iter().flat_map(|state| &state.tables);
-        tables.any(|table| table.table.id() == (&id.0, &id.1))
-    };
-    // A table that is gone, or takes part no longer, has nothing to compare.
-    found.retain(known);
-    found.into_iter().collect()
 }
 
 /// Which links are made, and which nodes are copied to. With a gap the copied rows begin anew on
@@ -252,6 +235,12 @@ fn migrate_step(state: &NodeState) -> Option<Step> {
             ..Step::new(&state.name, what, sql)
         }
     })
+}
+
+fn made_step(state: &NodeState) -> Option<Step> {
+    let sql = state.made.statements();
+    let what = "make again what was changed in schema mmrepl";
+    (!sql.is_empty()).then(|| Step::new(&state.name, what, sql))
 }
 
 fn event_step(state: &NodeState) -> Option<Step> {
@@ -496,6 +485,15 @@ pub(super) fn is_cloned_always(name: &str) -> bool {
     triggers::CLONED.contains(&name)
 }
 
+/// Whether slots go on with a publication that is made now: it takes the place of another one in a
+/// transaction, or the server leaves out what it does not know.
+fn keeps_slots(state: &NodeState) -> bool {
+    let mut peers = state.slots.keys();
+    let replaced =
+        state.publication.is_some() && !peers.any(|peer| links::predates_publication(state, peer));
+    state.server.major() >= gaps::LEAVES_OUT_SINCE || replaced
+}
+
 /// The publication, and, where no link is at work yet, its tables.
 fn publish_steps(state: &NodeState, with_tables: bool) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
@@ -504,7 +502,7 @@ fn publish_steps(state: &NodeState, with_tables: bool) -> Vec<Step> {
         if state.publication.is_some() || !state.slots.is_empty() {
             make.splice(0..0, gaps::note(state));
         }
-        if state.server.major() >= gaps::LEAVES_OUT_SINCE && !state.slots.is_empty() {
+        if !state.slots.is_empty() && keeps_slots(state) {
             make.push(gaps::remember_publication(None));
         }
         steps.push(Step::new(&state.name, "make the publication", make));

@@ -194,3 +194,85 @@ async fn named_and_mended(majors: &[u32]) {
         "once per change: {log}"
     );
 }
+
+/// What `init` made in its own schema and beside it: what was done, and the words that are shown.
+const OF_OURS: [(&str, &str); 5] = [
+    (
+        "create or replace function mmrepl.leave_truncate_tombstone() returns trigger
+         language plpgsql as 'begin return null; end'",
+        "function mmrepl.leave_truncate_tombstone is missing or was replaced",
+    ),
+    (
+        "drop function mmrepl.version_aside(text[], text[], text)",
+        "function mmrepl.version_aside is missing",
+    ),
+    (
+        "alter table mmrepl.rewrite disable trigger mmrepl_commits",
+        "mmrepl_commits on mmrepl.rewrite is missing or disabled",
+    ),
+    (
+        "delete from mmrepl.secret",
+        "mmrepl.secret is empty or missing",
+    ),
+    (
+        "alter event trigger mmrepl_rewrite_ends disable; drop event trigger mmrepl_subscription",
+        "missing or disabled: mmrepl_rewrite_ends, mmrepl_subscription",
+    ),
+];
+
+on_usual_majors!(what_init_made_beside_tables_is_mended, super::of_ours);
+
+async fn of_ours(majors: &[u32]) {
+    let mut cluster = running(majors, TABLES).await;
+    for (sql, _) in OF_OURS {
+        cluster.east().sql(sql).await;
+    }
+    for (_, words) in OF_OURS {
+        shown(&cluster, "east", words).await;
+    }
+    let check = cluster.mmrepl_fails(&["check"]).await;
+    for (_, words) in OF_OURS {
+        assert!(check.contains(words), "{words}: {check}");
+    }
+    mended(&cluster).await;
+
+    // A publication for all tables cannot be altered into one of some.
+    cluster.allow_error("");
+    let all = "drop publication mmrepl; create publication mmrepl for all tables";
+    cluster.east().sql(all).await;
+    shown(&cluster, "east", "is for all tables").await;
+    mended(&cluster).await;
+
+    cluster.stop_daemons();
+    let origin = format!("mmrepl_{}_west", cluster.name);
+    let drop = format!("select pg_replication_origin_drop('{origin}')");
+    cluster.east().value(&drop).await;
+    cluster.rewrite_config("[tables]\nexclude = [\"public.u\"]\n");
+    cluster.start_daemons();
+    shown(
+        &cluster,
+        "east",
+        &format!("replication origin {origin} is gone"),
+    )
+    .await;
+    shown(&cluster, "east", "table public.u does not take part").await;
+    mended(&cluster).await;
+
+    cluster.east().sql("drop schema mmrepl cascade").await;
+    shown(&cluster, "east", "schema mmrepl is not there").await;
+    let said = cluster.mmrepl_fails(&["init"]).await;
+    assert!(said.contains("init --copy-from west"), "{said}");
+    cluster.stop_daemons();
+    cluster.mmrepl_ok(&["init", "--copy-from", "west"]).await;
+    cluster.start_daemons();
+    mended(&cluster).await;
+}
+
+async fn mended(cluster: &Cluster) {
+    cluster.mmrepl_ok(&["init"]).await;
+    cluster.wait_streaming().await;
+    all_well(cluster).await;
+    let again = cluster.mmrepl_ok(&["init"]).await;
+    assert!(again.ends_with("nothing to do\n"), "{again}");
+    replicates(cluster, "t", "id, v").await;
+}
