@@ -73,7 +73,7 @@ async fn settle(rig: &mut Rig, rows: u64) -> Conflicts {
     lane.target.run("insert into done values (3)").await;
     let arrived = "select count(*)::text from done where step = 3";
     wait_for(&rig.source, arrived, |count| count == "1").await;
-    lane.assert_equal(&rig.source, &["t"]).await;
+    lane.assert_equal(&rig.source, &["t".to_owned()]).await;
     Conflicts {
         rows,
         seconds,

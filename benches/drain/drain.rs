@@ -10,7 +10,7 @@ use crate::results::{Drain, Measured, Results};
 use crate::rig::{Lane, Plan, Rig, engines_of};
 use crate::settings::Settings;
 use crate::side_of;
-use crate::workload::{Backlog, WORKLOADS, Workload};
+use crate::workload::{Backlog, MANY, WORKLOADS, Workload};
 
 /// Half of a round trip between nodes that are far apart.
 pub(crate) const FAR: Duration = Duration::from_millis(5);
@@ -44,7 +44,7 @@ fn parts(engines: &[Engine]) -> Vec<Part> {
             groups,
         });
     };
-    for workload in &WORKLOADS {
+    for workload in WORKLOADS.iter().chain(&MANY) {
         let together = vec![engines.to_vec()];
         let apart = || engines.iter().map(|engine| vec![*engine]).collect();
         let groups = if workload.apart { apart() } else { together };
@@ -148,7 +148,8 @@ impl Part {
         lane.wait_for_step(2).await;
         let seconds = started.elapsed().as_secs_f64();
         let cost = lane.cost(&rig.source).await;
-        lane.assert_equal(&rig.source, self.workload.tables).await;
+        lane.assert_equal(&rig.source, &self.workload.all_tables())
+            .await;
         rig.switch_all_off().await;
         Drain {
             rows,

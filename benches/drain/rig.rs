@@ -295,7 +295,7 @@ impl Lane {
     }
 
     /// The target must have what the source has, and nothing else.
-    pub(crate) async fn assert_equal(&self, source: &Side, tables: &[&str]) {
+    pub(crate) async fn assert_equal(&self, source: &Side, tables: &[String]) {
         for table in tables {
             let sum = format!(
                 "select count(*) || ' ' || coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)

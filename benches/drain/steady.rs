@@ -122,7 +122,7 @@ impl Load {
         let cost = lane.cost(&rig.source).await.since(&before);
         let committed = self.committed(&rig.source).await;
         wait_for_all(&seen, committed.len()).await;
-        lane.assert_equal(&rig.source, &["beat"]).await;
+        lane.assert_equal(&rig.source, &["beat".to_owned()]).await;
         let seen = seen.lock().expect("nobody panics with it").clone();
         let ms = latencies(&committed, &seen);
         Steady {

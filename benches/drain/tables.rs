@@ -4,7 +4,7 @@ use crate::drain::WORKERS;
 use crate::engine::Engine::{self, Mesh, Mmrepl, Native, Pglogical, Socket};
 use crate::results::{Measured, Results, Steady, median};
 use crate::summary::{Runs, grouped, head, met, row, steady, times};
-use crate::workload::{WORKLOADS, Workload};
+use crate::workload::{MANY, WORKLOADS, Workload};
 
 const ENGINES: [Engine; 3] = [Native, Pglogical, Mmrepl];
 /// Of the speed of a subscription, where each source transaction is one target transaction.
@@ -72,7 +72,7 @@ pub(crate) fn speed(results: &Results, major: u32) -> String {
         ]))
     };
     let heading = format!("### PostgreSQL {}", version(results, major));
-    let rows = WORKLOADS.iter().filter_map(line).collect();
+    let rows = WORKLOADS.iter().chain(&MANY).filter_map(line).collect();
     section(&heading, (head(&names), rows), "")
 }
 
@@ -116,7 +116,7 @@ pub(crate) fn cost(results: &Results, major: u32) -> String {
         "### PostgreSQL {}: CPU seconds and memory",
         version(results, major)
     );
-    let rows = WORKLOADS.iter().filter_map(line).collect();
+    let rows = WORKLOADS.iter().chain(&MANY).filter_map(line).collect();
     section(&heading, (head(&names), rows), "")
 }
 

@@ -20,8 +20,10 @@ pub(crate) struct Workload {
     pub(crate) full: u64,
     /// So many times as fast as the server's own subscription it is meant to be.
     pub(crate) goal: f64,
-    /// The tables that must be equal in the end.
+    /// The tables that must be equal in the end; see also `spread`.
     pub(crate) tables: &'static [&'static str],
+    /// So many tables the rows are spread over; 0 where `tables` names them all.
+    pub(crate) spread: u32,
     pub(crate) backlog: Backlog,
     schema: &'static str,
     before: &'static str,
@@ -39,7 +41,21 @@ impl Workload {
         if self.name == "w6" {
             return wide_table();
         }
+        if self.spread > 0 {
+            return self
+                .all_tables()
+                .iter()
+                .map(|table| narrow(table))
+                .collect();
+        }
         self.schema.to_owned()
+    }
+
+    /// The tables that must be equal in the end.
+    pub(crate) fn all_tables(&self) -> Vec<String> {
+        let spread = (0..self.spread).map(|number| format!("many_{number}"));
+        let named = self.tables.iter().map(|table| (*table).to_owned());
+        named.chain(spread).collect()
     }
 
     /// What is there before, written on the source and replicated.
@@ -51,9 +67,15 @@ impl Workload {
     /// The statement of a backlog that is one.
     pub(crate) fn statement(&self, rows: u64) -> Option<String> {
         match self.backlog {
-            Backlog::Sql(sql) => Some(fill(sql, rows).replace("{wide}", &wide_values())),
+            Backlog::Sql(sql) => Some(self.fill(sql, rows)),
             Backlog::Pgbench => None,
         }
+    }
+
+    fn fill(&self, template: &str, rows: u64) -> String {
+        fill(template, rows)
+            .replace("{wide}", &wide_values())
+            .replace("{spread}", &self.spread.to_string())
     }
 }
 
@@ -105,6 +127,10 @@ fn wide_values() -> String {
 }
 
 const NARROW: &str = "create table t (id int primary key, v int not null, note text)";
+
+fn narrow(table: &str) -> String {
+    NARROW.replace("table t ", &format!("table {table} ")) + ";\n"
+}
 const FILL_M: &str = "insert into t select i, 0, 'before' from generate_series(1, {m}) i";
 
 /// As `pgbench -i` makes them; its history has no key.
@@ -128,6 +154,7 @@ const PLAIN: Workload = Workload {
     full: 500_000,
     goal: 1.0,
     tables: &["t"],
+    spread: 0,
     backlog: Backlog::Sql(""),
     schema: NARROW,
     before: "",
@@ -225,5 +252,66 @@ pub(crate) const WORKLOADS: [Workload; 7] = [
         ),
         over_network: true,
         ..PLAIN
+    },
+];
+
+/// Neighbours go to different tables: of the rows of one table every other one is an insert, the
+/// next an update of it.
+const SPREAD_ONE: &str = "do $$ begin for k in 0..{n} - 1 loop
+    if k / {spread} % 2 = 0 then
+        execute format('insert into many_%s values ($1, 0, $2)', k * 7919::bigint % {spread})
+            using k / {spread}, 'x';
+    else
+        execute format('update many_%s set v = $2 where id = $1', k * 7919::bigint % {spread})
+            using k / {spread} - 1, k;
+    end if;
+    end loop; end $$";
+const SPREAD_EACH: &str = "do $$ begin for k in 0..{n} - 1 loop
+    if k / {spread} % 2 = 0 then
+        execute format('insert into many_%s values ($1, 0, $2)', k * 7919::bigint % {spread})
+            using k / {spread}, 'x';
+    else
+        execute format('update many_%s set v = $2 where id = $1', k * 7919::bigint % {spread})
+            using k / {spread} - 1, k;
+    end if;
+    commit; end loop; end $$";
+
+const SPREAD: Workload = Workload {
+    full: 11_000,
+    tables: &[],
+    ..PLAIN
+};
+
+/// Few rows for each of many tables, as the first hour after a set-up brings them.
+pub(crate) const MANY: [Workload; 4] = [
+    Workload {
+        name: "many/100/one",
+        title: "one transaction over 100 tables",
+        spread: 100,
+        full: 11_900,
+        backlog: Backlog::Sql(SPREAD_ONE),
+        ..SPREAD
+    },
+    Workload {
+        name: "many/100/each",
+        title: "transactions of one row, over 100 tables",
+        spread: 100,
+        full: 11_900,
+        backlog: Backlog::Sql(SPREAD_EACH),
+        ..SPREAD
+    },
+    Workload {
+        name: "many/1000/one",
+        title: "one transaction over 1,000 tables",
+        spread: 1_000,
+        backlog: Backlog::Sql(SPREAD_ONE),
+        ..SPREAD
+    },
+    Workload {
+        name: "many/1000/each",
+        title: "transactions of one row, over 1,000 tables",
+        spread: 1_000,
+        backlog: Backlog::Sql(SPREAD_EACH),
+        ..SPREAD
     },
 ];
