@@ -55,6 +55,27 @@ begin
         pg_replication_origin_session_setup(origin), pg_replication_origin_xact_setup(commit_lsn, commit_time);
 end $$;
 
+-- The last act of a transaction that was left out by the stream and lies before the position, which stays at `previous`.
+-- MR002 where the position has moved, or where this transaction was made up for already.
+create or replace function mmrepl.finish_missed(
+    source text, previous pg_lsn, commit_lsn pg_lsn, end_lsn pg_lsn, commit_time timestamptz,
+    seen jsonb, origin text, marker text, witness_xid xid, witness_time timestamptz
+) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    if commit_time >= clock_timestamp() then
+        perform mmrepl.require_clock(commit_time);
+    end if;
+    update mmrepl.apply_position p set others_lsn = finish_missed.end_lsn
+        where p.source = finish_missed.source and p.end_lsn = previous and p.others_lsn < finish_missed.end_lsn;
+    if not found then
+        raise exception using errcode = 'MR002',
+            message = format('the position of %s is not at %s, or %s was made up for', source, previous, end_lsn);
+    end if;
+    perform pg_replication_origin_session_reset(), pg_logical_emit_message(false, 'mmrepl', marker),
+        pg_replication_origin_session_setup(origin), pg_replication_origin_xact_setup(commit_lsn, commit_time);
+end $$;
+
 -- Waits until the transaction before this one is committed: then the position of the link from `source` stands
 -- at `previous`. While that transaction is open it holds the advisory lock (`link`, `turn`), so whoever waits here
 -- takes part in the server's search for deadlocks.

@@ -54,6 +54,7 @@ mod pending;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
+mod position;
 mod push;
 mod record;
 mod respelled;

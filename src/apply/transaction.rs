@@ -10,6 +10,7 @@ use super::floors::Floors;
 use super::group::{Entry, GroupBuilder, Segment, Stamp};
 use super::origins::Origins;
 use super::overtaken::Inserted;
+use super::position::Positions;
 use super::record::Ledger;
 use super::skip::Skips;
 use super::source_times::witness;
@@ -19,21 +20,21 @@ use super::workers::{Workers, reset};
 use crate::assemble::{Change, Piece, TxEnd};
 use crate::catalog::position::Witness;
 use crate::commit_time::CommitTime;
-use crate::conflict::{Marker, RECORDED_PER_MINUTE, Seen, delete_clock};
+use crate::conflict::{RECORDED_PER_MINUTE, Seen, delete_clock};
 use crate::failpoint::failpoint;
 use crate::ids::NodeName;
 use crate::lsn::Lsn;
 use crate::relation::Relation;
-use crate::wire::{Batch, Outcome, Session, WireError};
+use crate::wire::{Batch, Outcome, Session};
 
 /// Opens a target transaction, whatever the server's defaults are.
-const BEGIN: &str = "begin isolation level read committed read write";
+pub(super) const BEGIN: &str = "begin isolation level read committed read write";
 
 /// A statement with its parameters as text.
 pub(super) type Prepared = (&'static str, Vec<String>);
 
 /// Commits, and asks where the target's WAL is and how far it is flushed.
-const COMMIT: [Prepared; 2] = [
+pub(super) const COMMIT: [Prepared; 2] = [
     ("commit", vec![]),
     (
         "select pg_current_wal_insert_lsn()::text, pg_current_wal_flush_lsn()::text",
@@ -79,15 +80,6 @@ pub struct Committed {
     pub target_written: Lsn,
     /// How far the target's WAL was flushed just then.
     pub target_flushed: Lsn,
-}
-
-/// Where the position row stands.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Positions {
-    /// After the last commit that was answered.
-    pub(super) committed: Lsn,
-    /// After the last commit that was sent.
-    pub(super) sent: Lsn,
 }
 
 /// When the target's clock is looked at.
@@ -181,10 +173,7 @@ impl Applier {
             copies: Copies::default(),
             locks_at_once: false,
             with_tombstones: BTreeSet::new(),
-            position: Positions {
-                committed: position,
-                sent: position,
-            },
+            position: Positions::at(position),
             newest: CommitTime::default(),
             witness: Witness::default(),
             highest_seen: None,
@@ -446,95 +435,6 @@ impl Applier {
         Ok(committed)
     }
 
-    /// The statements that end a transaction: see `commit`.
-    pub(super) fn ending(&self, end: TxEnd, seen: &Seen) -> Vec<Prepared> {
-        let marker = Marker {
-            cluster: self.origins.cluster().clone(),
-            node: self.source.clone(),
-            commit_lsn: end.commit_lsn,
-            time: self.newest,
-        };
-        let finish = (
-            "select mmrepl.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-            vec![
-                self.source.to_string(),
-                self.position.sent.to_string(),
-                end.commit_lsn.to_string(),
-                end.end_lsn.to_string(),
-                self.newest.to_string(),
-                seen.to_string(),
-                self.session_origin(),
-                self.origins.secret().sealed(&marker.to_string()),
-                self.witness.xid.to_string(),
-                self.witness.time.to_string(),
-            ],
-        );
-        std::iter::once(finish).chain(COMMIT).collect()
-    }
-
-    /// The name of the origin that the session in hand holds.
-    fn session_origin(&self) -> String {
-        let first = || self.origins.session_origin();
-        self.workers.origin().map_or_else(first, str::to_owned)
-    }
-
-    /// What the answer to `COMMIT`, the last one, says.
-    pub(super) fn committed(
-        &mut self,
-        outcomes: &[Outcome],
-        source_end: Lsn,
-    ) -> Result<Committed, ApplyError> {
-        self.position.committed = source_end;
-        Ok(Committed {
-            source_end,
-            target_written: last_position(outcomes, 0)?,
-            target_flushed: last_position(outcomes, 1)?,
-        })
-    }
-
-    /// Moves the position past WAL that holds nothing for this link, so that it can be recycled.
-    /// `witness` is a transaction of the source that committed after all of it.
-    pub async fn advance(
-        &mut self,
-        end: Lsn,
-        seen: &Seen,
-        witness: Option<Witness>,
-    ) -> Result<Committed, ApplyError> {
-        let before = self.position.committed.to_string();
-        let mut parameters = vec![
-            self.source.to_string(),
-            before,
-            end.to_string(),
-            seen.to_string(),
-        ];
-        parameters.extend(
-            witness
-                .iter()
-                .flat_map(|witness| [witness.xid.to_string(), witness.time.to_string()]),
-        );
-        let statement = match witness {
-            Some(_) => "select mmrepl.advance_position($1, $2, $3, $3, null, $4, $5, $6)",
-            None => "select mmrepl.advance_position($1, $2, $3, $3, null, $4, null, null)",
-        };
-        let mut statements: Vec<Prepared> = vec![
-            (BEGIN, vec![]),
-            ("select pg_replication_origin_xact_reset()", vec![]),
-            (statement, parameters),
-        ];
-        statements.extend(COMMIT);
-        let outcomes = self.run_all(&statements).await?;
-        self.position.sent = end;
-        self.committed(&outcomes, end)
-    }
-
-    /// How far the target's WAL is flushed now.
-    pub async fn flushed(&mut self) -> Result<Lsn, ApplyError> {
-        let outcomes = self
-            .run_all(&[("select pg_current_wal_flush_lsn()::text", Vec::new())])
-            .await?;
-        last_position(&outcomes, 0)
-    }
-
     /// Gives up the open transaction, so that the session can be used again.
     ///
     /// A failure between leaving the origin for the marker and taking it again must not leave the
@@ -556,7 +456,10 @@ impl Applier {
     }
 
     /// Runs statements in one round trip.
-    async fn run_all(&mut self, statements: &[Prepared]) -> Result<Vec<Outcome>, ApplyError> {
+    pub(super) async fn run_all(
+        &mut self,
+        statements: &[Prepared],
+    ) -> Result<Vec<Outcome>, ApplyError> {
         let mut batch = self.session.batch();
         push_all(&mut batch, statements)?;
         let outcomes = batch.run().await;
@@ -575,14 +478,6 @@ pub(super) fn push_all<'p>(
         pushed.map_err(|source| ApplyError::target(source, None))?;
     }
     Ok(())
-}
-
-/// A WAL position in the answer to the last statement. Without it nothing is known to be durable.
-fn last_position(outcomes: &[Outcome], column: usize) -> Result<Lsn, ApplyError> {
-    let what = "the end of the target's WAL after a commit";
-    let last = outcomes.last().ok_or(WireError::Unreadable { what });
-    let position = last.and_then(|outcome| outcome.get(0, column, what));
-    position.map_err(|source| ApplyError::target(source, None))
 }
 
 /// The last piece of a transaction that wrote rows.

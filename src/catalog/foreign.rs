@@ -3,6 +3,7 @@
 use tokio_postgres::Client;
 
 use super::CatalogError;
+use crate::lsn::Lsn;
 use crate::wire::{RowExt, each};
 
 /// Subscriptions of this database, and origins that are neither ours nor those of subscriptions of
@@ -26,4 +27,100 @@ pub async fn read_foreign(client: &Client) -> Result<Vec<String>, CatalogError> 
         "read subscriptions and replication origins",
     ))?;
     Ok(each(&rows, |row| row.read(0))?)
+}
+
+/// Which transactions of a server are to be looked at next: nothing is known of how they ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unjudged {
+    /// Those that were running.
+    running: Vec<String>,
+    /// From this one on none had begun.
+    next: i64,
+    /// The end of the server's WAL by then.
+    pub wal_end: Lsn,
+}
+
+/// A look at the transactions that ended since an earlier one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// Whether one of them was written in the name of a server outside of the cluster.
+    pub has_foreign: bool,
+    /// What is to be looked at next.
+    pub unjudged: Unjudged,
+}
+
+/// Most transactions that are looked at one by one.
+const JUDGED_MAX: i64 = 1_000_000;
+
+/// Everything that a slot may still bring may be older than what is known; its oldest transaction
+/// is the one that its catalog horizon names.
+const SINCE_SLOT: &str = "
+    select x.next - coalesce(pg_catalog.age(s.catalog_xmin), 0)
+    from (select pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::int8) x (next)
+    left join pg_catalog.pg_replication_slots s on s.slot_name = $1";
+
+/// A number below 3 belongs to no transaction, after each turn of the counter. Origins of other
+/// databases' subscriptions write there, and ours of any cluster are ours.
+const JUDGE: &str = "
+    with now as (
+        select s.s as snapshot, pg_catalog.pg_snapshot_xmax(s.s)::text::int8 as next,
+               array(select r::text from pg_catalog.pg_snapshot_xip(s.s) r) as running
+        from (select pg_catalog.pg_current_snapshot()) s (s)
+    ), ended as (
+        select r::int8 % 4294967296 as xid from now, pg_catalog.unnest($1::text[]) r
+        where r <> all (now.running)
+        union all
+        select x % 4294967296 from now, pg_catalog.generate_series($2, now.next - 1) x
+        where x::text <> all (now.running)
+    ), of_others as (
+        select from (
+            select case when pg_catalog.current_setting('track_commit_timestamp') = 'on' then (
+                       select o.roident from pg_catalog.pg_xact_commit_timestamp_origin(
+                           e.xid::text::pg_catalog.xid) o) end
+            from ended e where e.xid > 2) w (origin)
+        where w.origin <> 0 and not exists (
+            select from pg_catalog.pg_replication_origin n
+            where n.roident = w.origin and (n.roname ~ '^mmrepl_' or exists (
+                select from pg_catalog.pg_subscription s
+                join pg_catalog.pg_database d on d.oid = s.subdbid
+                where d.datname <> pg_catalog.current_database()
+                  and n.roname ~ ('^pg_' || s.oid || '(_|$)'))))
+        limit 1
+    )
+    select exists (select from of_others), now.running, now.next,
+           pg_catalog.pg_current_wal_insert_lsn()::text
+    from now";
+
+/// The transactions that `slot` may still bring.
+pub async fn since_slot(client: &Client, slot: &str) -> Result<Unjudged, CatalogError> {
+    let row = client.query_one(SINCE_SLOT, &[&slot]).await;
+    let row = row.map_err(CatalogError::query("read a slot's oldest transaction"))?;
+    Ok(Unjudged {
+        running: Vec::new(),
+        next: row.read(0)?,
+        wal_end: Lsn::ZERO,
+    })
+}
+
+/// Looks at what has ended. So many transactions that looking would take long count as one that
+/// was written in the name of another server.
+pub async fn judge(client: &Client, unjudged: &Unjudged) -> Result<Judged, CatalogError> {
+    let what = "look for transactions of other replicators";
+    let next = "select pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::int8";
+    let row = client.query_one(next, &[]).await;
+    let row = row.map_err(CatalogError::query(what))?;
+    let next: i64 = row.read(0)?;
+    let too_many = next - unjudged.next > JUDGED_MAX;
+    let from = if too_many { next } else { unjudged.next };
+    let row = client.query_one(JUDGE, &[&unjudged.running, &from]).await;
+    let row = row.map_err(CatalogError::query(what))?;
+    let found: bool = row.read(0)?;
+    Ok(Judged {
+        has_foreign: found || too_many,
+        unjudged: Unjudged {
+            running: row.read(1)?,
+            next: row.read(2)?,
+            wal_end: CatalogError::parse("pg_current_wal_insert_lsn", row.read(3)?)?,
+        },
+    })
 }

@@ -28,6 +28,9 @@ pub struct Position {
     pub began: CommitTime,
     /// The last transaction of the source that stands for everything up to the position.
     pub witness: Option<Witness>,
+    /// Up to here is applied what others than the cluster wrote on the source; nothing where that
+    /// is as far as everything else.
+    pub others_lsn: Option<Lsn>,
 }
 
 /// A transaction of the source: where it is found again, everything before it is there too.
@@ -47,7 +50,8 @@ select source, commit_lsn::text, end_lsn::text, source_system_id, source_timelin
        (extract(epoch from began) * 1000000)::bigint - 946684800000000,
        pg_catalog.to_jsonb(p) ->> 'witness_xid',
        (extract(epoch from (pg_catalog.to_jsonb(p) ->> 'witness_time')::timestamptz)
-           * 1000000)::bigint - 946684800000000
+           * 1000000)::bigint - 946684800000000,
+       pg_catalog.to_jsonb(p) ->> 'others_lsn'
 from mmrepl.apply_position p";
 
 /// The position for `source`, or nothing when the link was never set up.
@@ -77,6 +81,8 @@ fn position(row: &Row) -> Result<Position, CatalogError> {
     let xid = xid.map(|xid| CatalogError::parse("witness_xid", xid));
     let witness_time: Option<i64> = row.read(8)?;
     let witness = xid.transpose()?.zip(witness_time);
+    let others: Option<&str> = row.read(9)?;
+    let others = others.map(|lsn| CatalogError::parse("mmrepl.apply_position.others_lsn", lsn));
     Ok(Position {
         source: CatalogError::parse("mmrepl.apply_position.source", row.read(0)?)?,
         commit_lsn: parse_lsn(1)?,
@@ -89,7 +95,23 @@ fn position(row: &Row) -> Result<Position, CatalogError> {
             xid,
             time: CommitTime::from_postgres_micros(time),
         }),
+        others_lsn: others.transpose()?,
     })
+}
+
+/// Sets how far what others wrote on `source` is applied; see [`Position::others_lsn`].
+pub async fn set_others(
+    target: &Client,
+    source: &NodeName,
+    others: Option<Lsn>,
+) -> Result<(), CatalogError> {
+    let sql = "update mmrepl.apply_position set others_lsn = $2::text::pg_catalog.pg_lsn
+               where source = $1";
+    let others = others.map(|lsn| lsn.to_string());
+    let set = target.execute(sql, &[&source.as_str(), &others]).await;
+    set.map(drop).map_err(CatalogError::query(
+        "set how far the writes of others are applied",
+    ))
 }
 
 /// What `source` had applied from the other nodes when it wrote up to the position that `target`
@@ -139,4 +161,4 @@ on conflict (source) do update set
     commit_lsn = excluded.commit_lsn, end_lsn = excluded.end_lsn, commit_time = null,
     source_system_id = excluded.source_system_id, source_timeline = excluded.source_timeline,
     began = excluded.began, seen = excluded.seen,
-    witness_xid = excluded.witness_xid, witness_time = excluded.witness_time";
+    witness_xid = excluded.witness_xid, witness_time = excluded.witness_time, others_lsn = null";

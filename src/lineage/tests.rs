@@ -32,6 +32,7 @@ fn facts(source: &str) -> LinkFacts {
             source_timeline: TimelineId(1),
             began: began(),
             witness: None,
+            others_lsn: None,
         }),
         slot: Some(SlotState {
             active_pid: None,

@@ -7,14 +7,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
-use super::LinkContext;
 use super::agreement::check_rules;
 use super::error::LinkError;
-use super::foreign;
+use super::foreign::{self, Looked};
+use super::missed::{self, Others};
 use super::other_daemon;
 use super::probe::read_clock;
 use super::reading::ReadingThread;
 use super::workers::{end_left_behind, open_workers};
+use super::{LinkContext, Remembered, with_remembered};
 use crate::apply::{Applier, Committed, Fetcher, Origins, Skip, Skips, Tables, apply_session};
 use crate::catalog::CatalogError;
 use crate::catalog::link_control::read_paused;
@@ -72,6 +73,8 @@ pub(super) struct Ready {
     pub goal: Lsn,
     /// What the source had applied from others where the stream begins.
     pub seen: SeenHistory,
+    /// What is known of others who write on the source.
+    pub looked: Looked,
     /// What seals the markers in the source's WAL.
     pub secret: Secret,
     /// The thread that reads the stream.
@@ -90,8 +93,12 @@ pub(super) struct Ready {
 ///
 /// With `streaming`, transactions are asked for while they are still running, where the target is
 /// set up for that.
-pub(super) async fn connect(context: &LinkContext, streaming: bool) -> Result<Ready, LinkError> {
-    match connect_both(context, streaming).await {
+pub(super) async fn connect(
+    context: &LinkContext,
+    streaming: bool,
+    remembered: Option<&Remembered>,
+) -> Result<Ready, LinkError> {
+    match connect_both(context, streaming, remembered).await {
         Err(error @ LinkError::NotSetUp { .. }) => Err(explained(context, error).await),
         result => result,
     }
@@ -116,7 +123,11 @@ async fn explained(context: &LinkContext, error: LinkError) -> LinkError {
     }
 }
 
-async fn connect_both(context: &LinkContext, streaming: bool) -> Result<Ready, LinkError> {
+async fn connect_both(
+    context: &LinkContext,
+    streaming: bool,
+    remembered: Option<&Remembered>,
+) -> Result<Ready, LinkError> {
     let (source, target) = (&context.source, &context.target);
     let source_control = Arc::new(open_control(context, source).await?);
     let paused = read_paused(&source_control, &context.link).await;
@@ -128,10 +139,7 @@ async fn connect_both(context: &LinkContext, streaming: bool) -> Result<Ready, L
     let target_watch = open_control(context, target).await?;
     let slot = slot_name(&context.cluster, &context.target.name);
     other_daemon::check(context, &source_control, &slot).await?;
-    check_schema(source, &source_control).await?;
-    check_schema(target, &target_control).await?;
-    check_clocks(context, &source_control, &target_control).await?;
-    check_rules(context, &source_control, &target_control).await?;
+    check_ends(context, &source_control, &target_control).await?;
     let source_server = server(source, &source_control).await?;
     let target_server = server(target, &target_control).await?;
     let origins = read_origins(context, &target_control).await?;
@@ -146,22 +154,24 @@ async fn connect_both(context: &LinkContext, streaming: bool) -> Result<Ready, L
     let began = began(pair.forward.position.as_ref());
     let seen = read_seen(&source_control, &target_control, &source.name).await;
     let seen = SeenHistory::new(position, seen.map_err(|error| not_set_up(target, error))?);
-    let looked = foreign::look_first(context, &source_control, source_server.version).await;
-    looked.map_err(catalog_at(&source.name))?;
+    let history = (source_server.system_id, source_server.timeline);
+    let seen = with_remembered(seen, history, remembered);
+    let session = (session, position);
+    let target_control = Arc::new(target_control);
+    let applier = applier(context, session, Arc::clone(&target_control), origins)?;
+    let mut applier = applier.with_workers(workers).skipping(skips);
+    let looked =
+        foreign::look_first(context, &source_control, (source_server.version, &slot)).await;
+    let looked = looked.map_err(catalog_at(&source.name))?;
+    let others = Others::of(&pair.forward, position, looked.with_all);
+    let controls = (&source_control, &*target_control);
+    missed::settle(context, &mut applier, (others, &seen), controls).await?;
     let secret = read_secret(&source_control).await;
     let secret = secret.map_err(|error| not_set_up(source, error))?;
     let flushed_then = flush_state(target, &target_control, position).await?;
     let (reading, stream) = open_stream(context, &source_control, (position, streaming)).await?;
-    // The slot is ours now; until then it may have become another one of the same name, and the
-    // server begins where the slot does, whatever it is asked for.
-    let begun_at = read_slot(context, &source_control, &slot).await?;
-    let begins = check_slot(&context.link, (&slot, begun_at.as_ref()), position);
-    begins.map_err(|cause| Box::new(Finding::of_slot(&context.link, cause)))?;
+    check_begin(context, &source_control, (&slot, position)).await?;
     let identity = identity((source_server, target_server), slot, (position, began));
-    let target_control = Arc::new(target_control);
-    let session = (session, position);
-    let applier = applier(context, session, Arc::clone(&target_control), origins)?;
-    let applier = applier.with_workers(workers).skipping(skips);
     let goal = end_of_wal(source, &source_control).await?;
     Ok(Ready {
         stream,
@@ -170,6 +180,7 @@ async fn connect_both(context: &LinkContext, streaming: bool) -> Result<Ready, L
         begun: flushed_then,
         goal,
         seen,
+        looked,
         secret,
         reading,
         source_control,
@@ -177,6 +188,30 @@ async fn connect_both(context: &LinkContext, streaming: bool) -> Result<Ready, L
         target_watch,
         identity,
     })
+}
+
+/// Both servers must be set up, agree on the rules, and have clocks that are near enough.
+async fn check_ends(
+    context: &LinkContext,
+    source: &Client,
+    target: &Client,
+) -> Result<(), LinkError> {
+    check_schema(&context.source, source).await?;
+    check_schema(&context.target, target).await?;
+    check_clocks(context, source, target).await?;
+    check_rules(context, source, target).await
+}
+
+/// The slot is ours now; until then it may have become another one of the same name, and the
+/// server begins where the slot does, whatever it is asked for.
+async fn check_begin(
+    context: &LinkContext,
+    source: &Client,
+    (slot, position): (&str, Lsn),
+) -> Result<(), LinkError> {
+    let begun_at = read_slot(context, source, slot).await?;
+    let begins = check_slot(&context.link, (slot, begun_at.as_ref()), position);
+    begins.map_err(|cause| Box::new(Finding::of_slot(&context.link, cause)).into())
 }
 
 async fn end_of_wal(node: &Node, client: &Client) -> Result<Lsn, LinkError> {
@@ -444,7 +479,7 @@ async fn flush_state(node: &Node, target: &Client, position: Lsn) -> Result<Comm
 }
 
 /// Opens the stream on the thread that will read it.
-async fn open_stream(
+pub(super) async fn open_stream(
     context: &LinkContext,
     control: &Arc<Client>,
     from: (Lsn, bool),

@@ -3,14 +3,17 @@
 //! They are sent on like the source's own writes. Up to 15 a server sends everything, with the name
 //! of the origin. From 16 on it can be asked to leave out what has an origin, which spares it the
 //! decoding of all that we apply there; it cannot be asked to leave out ours alone. So everything
-//! is asked for only once something else may write there, and from then on.
+//! is asked for only once something else writes there, and from then on.
 //!
 //! Whoever makes a subscription leaves a message in the WAL before its first row
-//! (`mmrepl.subscription_begins`, an event trigger), so that not one is missed. Other replicators
-//! are noticed within a second.
+//! (`mmrepl.subscription_begins`, an event trigger). Other replicators are found by what they have
+//! committed: every second a link looks at the origins of all transactions that ended since
+//! (`pg_xact_commit_timestamp_origin`, manual table 9.87). What they wrote by then was left out;
+//! `missed` makes up for it. So that the server still has it, nothing is confirmed to the slot that
+//! was not looked at.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -18,11 +21,12 @@ use tokio_postgres::Client;
 
 use super::LinkContext;
 use crate::catalog::CatalogError;
-use crate::catalog::foreign::read_foreign;
+use crate::catalog::foreign::{Unjudged, judge, read_foreign, since_slot};
 use crate::conflict::MARKER_PREFIX;
+use crate::lsn::Lsn;
 
 /// From this version on the server itself leaves out what has an origin (manual 55.5, 16).
-const ORIGIN_OPTION_SINCE: u32 = 160_000;
+pub(super) const ORIGIN_OPTION_SINCE: u32 = 160_000;
 /// How often a link looks for other replicators.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What the event trigger says.
@@ -31,73 +35,123 @@ const SUBSCRIPTION_BEGINS: &[u8] = b"subscription";
 /// Whether anything but the cluster writes on the source in the name of others. Once it is so, it
 /// stays: rows of one that is gone may still be on their way.
 #[derive(Clone, Debug, Default)]
-pub struct Foreign(Arc<AtomicBool>);
+pub struct Foreign(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    is_there: AtomicBool,
+    /// No transaction of others is in the WAL up to here, but what was asked for by then.
+    looked_up_to: AtomicU64,
+}
 
 impl Foreign {
     /// Whether everything must be asked for.
     pub(super) fn is_there(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.is_there.load(Ordering::Relaxed)
     }
 
     /// True the first time.
     fn note(&self) -> bool {
-        !self.0.swap(true, Ordering::Relaxed)
+        !self.0.is_there.swap(true, Ordering::Relaxed)
     }
 
     /// A message of the source's WAL. True where the stream must be asked for anew.
     pub(super) fn announced(&self, prefix: &str, content: &[u8]) -> bool {
         prefix == MARKER_PREFIX && content == SUBSCRIPTION_BEGINS && self.note()
     }
+
+    /// The slot may forget what lies before this. Of a stream `with_all` nothing is left out.
+    pub(super) fn may_be_confirmed(&self, flushed: Lsn, with_all: bool) -> Lsn {
+        let looked = Lsn::new(self.0.looked_up_to.load(Ordering::Relaxed));
+        if with_all {
+            flushed
+        } else {
+            flushed.min(looked)
+        }
+    }
+}
+
+/// What is known when a stream is asked for.
+pub(super) struct Looked {
+    /// The stream leaves nothing out, whoever wrote it.
+    pub with_all: bool,
+    /// What is to be looked at next.
+    pub unjudged: Unjudged,
 }
 
 /// Looks before a stream is asked for. A server of that `version` may send everything anyway.
 pub(super) async fn look_first(
     context: &LinkContext,
     source: &Client,
-    version: u32,
-) -> Result<(), CatalogError> {
+    (version, slot): (u32, &str),
+) -> Result<Looked, CatalogError> {
+    let unjudged = since_slot(source, slot).await?;
     if version < ORIGIN_OPTION_SINCE {
         context.foreign.note();
     }
-    look(context, source).await
+    let unjudged = look(context, source, &unjudged).await?;
+    Ok(Looked {
+        with_all: context.foreign.is_there(),
+        unjudged,
+    })
 }
 
 /// Looks, where nothing is known yet.
-async fn look(context: &LinkContext, source: &Client) -> Result<(), CatalogError> {
-    if !context.foreign.is_there() {
-        let found = read_foreign(source).await?;
-        if !found.is_empty() {
-            tell(context, &found);
-        }
+async fn look(
+    context: &LinkContext,
+    source: &Client,
+    unjudged: &Unjudged,
+) -> Result<Unjudged, CatalogError> {
+    if context.foreign.is_there() {
+        return Ok(unjudged.clone());
     }
-    Ok(())
+    let found = read_foreign(source).await?;
+    if !found.is_empty() {
+        tell(context, &found.join(", "));
+    }
+    let judged = judge(source, unjudged).await?;
+    if judged.has_foreign {
+        tell(context, "another replicator");
+    }
+    if !context.foreign.is_there() {
+        // The commits of transactions that are seen as running may lie before the end of the WAL
+        // that was read with them, but not before the one of a second ago.
+        let looked = unjudged.wal_end.as_u64();
+        context
+            .foreign
+            .0
+            .looked_up_to
+            .fetch_max(looked, Ordering::Relaxed);
+    }
+    Ok(judged.unjudged)
 }
 
-fn tell(context: &LinkContext, found: &[String]) {
+fn tell(context: &LinkContext, found: &str) {
     if context.foreign.note() {
         let message = format!(
-            "rows that come to {} by {} are sent on like its own",
-            context.source.name,
-            found.join(", ")
+            "rows that come to {} by {found} are sent on like its own",
+            context.source.name
         );
         tracing::info!(link = %context.link, "{message}");
         context.monitor.notice(message);
     }
 }
 
-/// Waits until there is something that a stream that leaves out what has an origin would miss.
+/// Waits until there is something that a stream that leaves out what has an origin has missed.
 /// A server that does not answer is `alive`'s.
-pub(super) async fn until_there(context: &LinkContext, source: &Client) {
+pub(super) async fn until_there(context: &LinkContext, source: &Client, mut unjudged: Unjudged) {
     let began_without = !context.foreign.is_there();
     loop {
         sleep(LOOK_EVERY).await;
         if !began_without {
             continue;
         }
-        if let Err(error) = look(context, source).await {
-            tracing::debug!(link = %context.link, %error, "cannot look for subscriptions");
-        } else if context.foreign.is_there() {
-            return;
+        match look(context, source, &unjudged).await {
+            Ok(_) if context.foreign.is_there() => return,
+            Ok(next) => unjudged = next,
+            Err(error) => {
+                tracing::debug!(link = %context.link, %error, "cannot look for other replicators");
+            }
         }
     }
 }

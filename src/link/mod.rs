@@ -20,6 +20,7 @@ mod connect;
 mod dispatch;
 mod error;
 mod foreign;
+mod missed;
 mod nap;
 mod other_daemon;
 mod probe;
@@ -29,6 +30,7 @@ mod reader;
 mod reading;
 mod remedy;
 mod repeats;
+mod rerun;
 mod running;
 mod stepwise;
 mod waits;
@@ -146,6 +148,20 @@ pub async fn run(context: LinkContext, stop: CancellationToken) {
 /// A source, and what it had applied from others by each position of its WAL.
 type Remembered = ((SystemId, TimelineId), Arc<Mutex<SeenHistory>>);
 
+/// What `source` had `seen`, with what earlier connections to it have learned.
+fn with_remembered(
+    seen: SeenHistory,
+    source: (SystemId, TimelineId),
+    remembered: Option<&Remembered>,
+) -> SeenHistory {
+    match remembered {
+        Some((known, earlier)) if *known == source => {
+            seen.after(&earlier.lock().unwrap_or_else(PoisonError::into_inner))
+        }
+        _ => seen,
+    }
+}
+
 struct Link {
     context: LinkContext,
     stop: CancellationToken,
@@ -231,7 +247,7 @@ impl Link {
         let asked = self.asks_for_running();
         let ready = tokio::select! {
             () = interrupted.cancelled() => return Ok(()),
-            ready = connect::connect(&self.context, asked) => ready?,
+            ready = connect::connect(&self.context, asked, self.remembered.as_ref()) => ready?,
         };
         if !self.context.monitor.is_failing() {
             tracing::info!(link = %self.context.link, from = %ready.begun.source_end, "streaming");
@@ -284,7 +300,11 @@ impl Link {
             ready.stream,
             assembler,
             sender,
-            (confirmed_rx, monitor.clone(), context.foreign.clone()),
+            (
+                confirmed_rx,
+                monitor.clone(),
+                (context.foreign.clone(), ready.looked.with_all),
+            ),
         );
         let saving = checkpointing::run(
             self.context.link.clone(),
@@ -313,26 +333,20 @@ impl Link {
             () = renewing => Ok(()),
             () = waits::watch(context, &ready.target_watch) => Ok(()),
             other = agreement::until_rules_differ(context, &ready.target_control) => Err(other),
-            () = foreign::until_there(context, &ready.source_control) => Ok(()),
+            () = foreign::until_there(context, &ready.source_control, ready.looked.unjudged) => Ok(()),
         };
         self.lessons = applying.take_lessons();
         self.context.monitor.set_workers(None);
         result
     }
 
-    /// What the source had seen, by position: with what earlier connections to it have learned.
+    /// Keeps what the source had seen, by position, for the next connection.
     fn remember(&mut self, ready: &Ready) -> Arc<Mutex<SeenHistory>> {
         let source = (
             ready.identity.source_system_id,
             ready.identity.source_timeline,
         );
-        let mut seen = ready.seen.clone();
-        if let Some((known, earlier)) = &self.remembered
-            && *known == source
-        {
-            seen = seen.after(&earlier.lock().unwrap_or_else(PoisonError::into_inner));
-        }
-        let seen = Arc::new(Mutex::new(seen));
+        let seen = Arc::new(Mutex::new(ready.seen.clone()));
         self.remembered = Some((source, Arc::clone(&seen)));
         seen
     }

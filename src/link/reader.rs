@@ -26,7 +26,7 @@ use crate::status::monitor::LinkMonitor;
 use crate::wire::{Frame, ReplicationStream, StandbyStatus, WireError};
 
 /// How often the source hears from us: well under the least sensible `wal_sender_timeout`.
-const FEEDBACK_EVERY: Duration = Duration::from_secs(1);
+pub(super) const FEEDBACK_EVERY: Duration = Duration::from_secs(1);
 
 /// Drives one replication connection.
 pub(super) struct Reader {
@@ -45,6 +45,8 @@ pub(super) struct Reader {
     confirmed: watch::Receiver<Lsn>,
     monitor: LinkMonitor,
     foreign: Foreign,
+    /// The stream leaves nothing out.
+    with_all: bool,
     tick: Interval,
     received: Lsn,
     reported: Lsn,
@@ -62,7 +64,11 @@ impl Reader {
         stream: ReplicationStream,
         assembler: Assembler,
         queue: Sender,
-        (confirmed, monitor, foreign): (watch::Receiver<Lsn>, LinkMonitor, Foreign),
+        (confirmed, monitor, (foreign, with_all)): (
+            watch::Receiver<Lsn>,
+            LinkMonitor,
+            (Foreign, bool),
+        ),
     ) -> Self {
         let mut tick = interval(FEEDBACK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -81,6 +87,7 @@ impl Reader {
             confirmed,
             monitor,
             foreign,
+            with_all,
             tick,
             received,
             reported,
@@ -277,7 +284,8 @@ impl Reader {
     }
 
     async fn feedback(&mut self) -> Result<(), LinkError> {
-        let flushed = *self.confirmed.borrow_and_update();
+        let durable = *self.confirmed.borrow_and_update();
+        let flushed = self.foreign.may_be_confirmed(durable, self.with_all);
         let moved = flushed > self.reported;
         if moved {
             failpoint("before_feedback");

@@ -30,6 +30,7 @@ pub const TABLES: &[File] = embed!("tables":
     "007_witnesses"
     "008_gaps"
     "009_early_notes"
+    "010_others"
 );
 
 /// What runs again whenever it has changed. The order does not matter.

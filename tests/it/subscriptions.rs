@@ -264,3 +264,59 @@ on_usual_majors!(
     sessions_of_other_replicators_go_on,
     super::other_replicators
 );
+
+/// Writes on east in the name of somebody whom nobody has seen before, nor will again.
+async fn write_in_passing(cluster: &Cluster, name: &str) {
+    let origin = format!("passing_{}_{name}", cluster.name);
+    let writes = format!(
+        "select pg_replication_origin_create('{origin}');
+         select pg_replication_origin_session_setup('{origin}');
+         insert into t select i, '{name}' from generate_series(1, 3000) i;
+         insert into plain values (1, '{name}'), (1, '{name}');
+         update t set v = v || '!' where id % 5 = 0;
+         delete from t where id % 7 = 0;
+         select pg_replication_origin_session_reset();
+         update t set v = 'own' where id % 10 = 0;
+         insert into plain values (2, '{name}');
+         select pg_replication_origin_drop('{origin}');"
+    );
+    let east = cluster.east().client().await;
+    for statement in writes.split_inclusive(';') {
+        pg::execute(&east, statement).await;
+    }
+}
+
+/// The stream leaves out what has an origin; once that is noticed, it is behind.
+async fn in_passing(majors: &[u32], end: impl AsyncFn(&mut Cluster)) {
+    let mut cluster = Cluster::running_with(ClusterOptions::majors(majors), SCHEMA).await;
+    cluster.wait_streaming().await;
+    let before = "insert into t values (5000, 'before'), (7, 'before')";
+    cluster.write_on(cluster.west(), before).await;
+    cluster.east().sql("delete from t where id = 7").await;
+    cluster.wait_equal().await;
+    write_in_passing(&cluster, "x").await;
+    end(&mut cluster).await;
+    cluster.wait_equal().await;
+    assert_eq!(count(cluster.west(), "plain").await, "3");
+    assert_eq!(count(cluster.west(), "t where v = 'own'").await, "259");
+    let west = "update t set v = 'west' where id = 1; delete from t where id = 2";
+    cluster.write_on(cluster.west(), west).await;
+    cluster
+        .write_on(cluster.east(), "delete from plain where a = 1")
+        .await;
+    assert_eq!(count(cluster.west(), "plain").await, "1");
+}
+
+async fn while_it_runs(majors: &[u32]) {
+    in_passing(majors, async |_| {}).await;
+}
+on_usual_majors!(who_writes_in_passing_is_noticed, super::while_it_runs);
+
+async fn before_a_kill(majors: &[u32]) {
+    in_passing(majors, async |cluster| {
+        cluster.take_daemon("east").kill9();
+        cluster.start_daemon("east");
+    })
+    .await;
+}
+on_majors!(a_kill_hides_nobody, before_a_kill, 17, 17);

@@ -1,0 +1,282 @@
+//! Makes up for what a stream has left out: transactions that others than the cluster wrote on the
+//! source, before it was noticed that there are others; see `foreign`.
+//!
+//! The link's position lies behind them, so it cannot go back: everything else is applied already.
+//! The slot still has them, for nothing is confirmed before it was looked at. So the WAL between is
+//! read once more, with everything in it, and what is missing is written (`rerun` says what that
+//! is), each transaction together with a second position (`others_lsn`): nothing is lost and
+//! nothing happens twice, whenever a server or the daemon ends. Then the stream goes on from the
+//! link's position.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio_postgres::Client;
+
+use super::connect::{not_set_up, open_stream};
+use super::error::LinkError;
+use super::reader::FEEDBACK_EVERY;
+use super::rerun::Rerun;
+use super::{LinkContext, joined, piece_limits};
+use crate::apply::{Applier, ApplyError};
+use crate::assemble::{Assembled, Assembler, OriginFilter, Piece};
+use crate::catalog::position::set_others;
+use crate::commit_time::CommitTime;
+use crate::conflict::SeenHistory;
+use crate::error::{RetryClass, Retryable};
+use crate::fault::caught;
+use crate::ids::{NodeName, origin_prefix};
+use crate::lineage::LinkFacts;
+use crate::lsn::Lsn;
+use crate::pgoutput::{self, Message};
+use crate::wire::{Frame, ReplicationStream, StandbyStatus, WireError};
+
+/// Pieces that may wait to be applied.
+const PIECES_MAX: usize = 4;
+
+/// How far what others wrote is applied.
+pub(super) struct Others {
+    /// The second position, where it is kept.
+    applied: Option<Lsn>,
+    /// Before it the slot has nothing, and it was looked at.
+    confirmed: Option<Lsn>,
+    /// How far everything else is applied.
+    position: Lsn,
+    /// The stream that is opened next brings what others write.
+    are_asked_for: bool,
+}
+
+/// What lies between the two positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Missed {
+    /// From where on it is read.
+    read_from: Lsn,
+    /// From where on it is written.
+    from: Lsn,
+    to: Lsn,
+}
+
+impl Others {
+    /// Of the link with these facts, which stands at `position`.
+    pub(super) fn of(link: &LinkFacts, position: Lsn, are_asked_for: bool) -> Self {
+        let row = link.position.as_ref();
+        let slot = link.slot.as_ref();
+        Self {
+            applied: row.and_then(|row| row.others_lsn),
+            confirmed: slot.and_then(|slot| slot.confirmed_flush),
+            position,
+            are_asked_for,
+        }
+    }
+
+    fn missed(&self) -> Option<Missed> {
+        let read_from = self.confirmed.unwrap_or_default();
+        let (from, to) = (self.applied?.max(read_from), self.position);
+        (from < to).then_some(Missed {
+            read_from,
+            from,
+            to,
+        })
+    }
+}
+
+/// Brings the second position in order before a stream is opened.
+pub(super) async fn settle(
+    context: &LinkContext,
+    applier: &mut Applier,
+    (others, seen): (Others, &SeenHistory),
+    (source, target): (&Arc<Client>, &Client),
+) -> Result<(), LinkError> {
+    match (others.are_asked_for, others.applied) {
+        (false, None) => set(context, target, Some(others.position)).await,
+        (false, Some(_)) | (true, None) => Ok(()),
+        (true, Some(_)) => {
+            if let Some(missed) = others.missed() {
+                set(context, target, Some(missed.from)).await?;
+                make_up_for(context, applier, (missed, seen.clone()), source).await?;
+            }
+            set(context, target, None).await
+        }
+    }
+}
+
+async fn set(context: &LinkContext, target: &Client, others: Option<Lsn>) -> Result<(), LinkError> {
+    let set = set_others(target, &context.source.name, others).await;
+    set.map_err(|error| not_set_up(&context.target, error))
+}
+
+/// Reads it and applies what came from elsewhere.
+async fn make_up_for(
+    context: &LinkContext,
+    applier: &mut Applier,
+    (missed, seen): (Missed, SeenHistory),
+    source: &Arc<Client>,
+) -> Result<(), LinkError> {
+    tracing::info!(
+        link = %context.link, from = %missed.from, to = %missed.to,
+        "applying what other replicators wrote"
+    );
+    let (thread, stream) = open_stream(context, source, (missed.read_from, false)).await?;
+    let (sender, mut pieces) = mpsc::channel(PIECES_MAX);
+    let ours = origin_prefix(&context.cluster);
+    let rereader = Rereader {
+        node: context.source.name.clone(),
+        assembler: Assembler::new(piece_limits(), OriginFilter::DropNamed(ours.clone())),
+        rerun: Rerun::new(ours, context.rules.clone(), missed.from),
+        commits_at: Lsn::ZERO,
+        seen,
+        pieces: sender,
+        missed,
+    };
+    let reading = thread.spawn(caught(rereader.run(stream)));
+    while let Some(piece) = pieces.recv().await {
+        let written = write(applier, &piece).await;
+        written.map_err(|error| failed(context, &piece, error))?;
+    }
+    joined(reading.await)?;
+    applier.made_up();
+    Ok(())
+}
+
+/// What does not go together may go in its own order. The parts of a large transaction cannot be
+/// begun again.
+async fn write(applier: &mut Applier, piece: &Piece) -> Result<(), ApplyError> {
+    let is_whole = piece.first && piece.end.is_some();
+    if is_whole && applier.make_up_for(piece, false).await.is_ok() {
+        return Ok(());
+    }
+    if is_whole {
+        applier.rollback().await?;
+    }
+    applier.make_up_for(piece, true).await
+}
+
+fn failed(context: &LinkContext, piece: &Piece, error: ApplyError) -> LinkError {
+    let source = Box::new(error);
+    if source.retry_class() == RetryClass::Definite && source.may_be_skipped() {
+        return LinkError::Change {
+            link: context.link.clone(),
+            commit: piece.header.final_lsn,
+            source,
+        };
+    }
+    LinkError::Apply {
+        node: context.target.name.clone(),
+        source,
+    }
+}
+
+/// Reads the WAL between the two positions once more.
+struct Rereader {
+    node: NodeName,
+    assembler: Assembler,
+    rerun: Rerun,
+    /// Where the transaction in hand commits.
+    commits_at: Lsn,
+    seen: SeenHistory,
+    pieces: mpsc::Sender<Piece>,
+    missed: Missed,
+}
+
+impl Rereader {
+    /// Reads until everything is passed on, or whoever applies it has gone.
+    async fn run(mut self, mut stream: ReplicationStream) -> Result<(), LinkError> {
+        loop {
+            let frame = stream.next().await.map_err(|source| self.lost(source))?;
+            match frame {
+                Frame::Keepalive { wal_end, .. } => {
+                    if wal_end >= self.missed.to && !self.assembler.in_transaction() {
+                        break;
+                    }
+                    self.report(&mut stream).await?;
+                }
+                Frame::Data {
+                    wal_start, payload, ..
+                } => match self.read(wal_start, payload)? {
+                    Read::Nothing => {}
+                    Read::Piece(piece) => {
+                        if !self.pass_on(piece, &mut stream).await? {
+                            break;
+                        }
+                    }
+                    Read::Everything => break,
+                },
+            }
+        }
+        // The slot is to be free for the stream that goes on.
+        stream.stop().await.map_err(|source| self.lost(source))
+    }
+
+    fn read(&mut self, at: Lsn, payload: Bytes) -> Result<Read, LinkError> {
+        let node = || self.node.clone();
+        let message = pgoutput::decode(payload, false).map_err(|source| LinkError::Decode {
+            node: node(),
+            source,
+        })?;
+        if let Message::Begin { final_lsn, .. } = message {
+            self.commits_at = final_lsn;
+            if final_lsn >= self.missed.to {
+                return Ok(Read::Everything);
+            }
+        }
+        if !self.rerun.takes(&message, self.commits_at) {
+            return Ok(Read::Nothing);
+        }
+        self.assembler.source_had_seen(self.seen.at(at));
+        let assembled = self.assembler.feed(message);
+        let assembled = assembled.map_err(|source| LinkError::Assemble {
+            node: node(),
+            source,
+        })?;
+        Ok(match assembled {
+            Assembled::Piece(piece) => Read::Piece(piece),
+            Assembled::Skipped { end } if end.end_lsn >= self.missed.to => Read::Everything,
+            _ => Read::Nothing,
+        })
+    }
+
+    /// Waits for room; the server must hear of us meanwhile. False when the applier has gone.
+    async fn pass_on(
+        &self,
+        piece: Piece,
+        stream: &mut ReplicationStream,
+    ) -> Result<bool, LinkError> {
+        loop {
+            tokio::select! {
+                permit = self.pieces.reserve() => {
+                    return Ok(permit.map(|permit| permit.send(piece)).is_ok());
+                }
+                () = tokio::time::sleep(FEEDBACK_EVERY) => self.report(stream).await?,
+            }
+        }
+    }
+
+    /// Nothing is confirmed by this.
+    async fn report(&self, stream: &mut ReplicationStream) -> Result<(), LinkError> {
+        let status = StandbyStatus {
+            written: self.missed.read_from,
+            flushed: self.missed.read_from,
+            applied: self.missed.read_from,
+            now: CommitTime::now(),
+            reply: false,
+        };
+        let sent = stream.send_status(&status).await;
+        sent.map_err(|source| self.lost(source))
+    }
+
+    fn lost(&self, source: WireError) -> LinkError {
+        LinkError::Node {
+            node: self.node.clone(),
+            source,
+        }
+    }
+}
+
+/// What a message has brought.
+enum Read {
+    Nothing,
+    Piece(Piece),
+    /// What follows lies behind.
+    Everything,
+}
