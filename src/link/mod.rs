@@ -326,6 +326,7 @@ impl Link {
         let renewing = checkpointing::renew_witness(&context.link, &ready.target_watch, witness_tx);
         // Not with the others, so that feedback goes on whatever applying does.
         let reading = ready.reading.spawn(caught(reader.run()));
+        let others = foreign::until_there(context, &ready.source_control, ready.looked.unjudged);
         let result = tokio::select! {
             result = drive(reading, saving, &mut applying, interrupted) => result,
             gone = alive::until_gone(&context.source.name, &ready.source_control) => Err(gone),
@@ -333,7 +334,7 @@ impl Link {
             () = renewing => Ok(()),
             () = waits::watch(context, &ready.target_watch) => Ok(()),
             other = agreement::until_rules_differ(context, &ready.target_control) => Err(other),
-            () = foreign::until_there(context, &ready.source_control, ready.looked.unjudged) => Ok(()),
+            () = others => Ok(()),
         };
         self.lessons = applying.take_lessons();
         self.context.monitor.set_workers(None);
