@@ -2,53 +2,102 @@
 -- can make them; elsewhere `mmrepl status` asks for `init`. Whatever fails here, the application's statement
 -- goes on.
 
--- The names of tables that such a text alters, without their schemas.
-create or replace function mmrepl.tables_altered(said text) returns text[]
+drop function if exists mmrepl.tables_altered(text);
+
+-- Who runs an ALTER TABLE and where unqualified names are looked up. The event triggers below cannot see either, because
+-- they run as this schema's owner and with a search path of their own. Nothing of the role's runs between this and them.
+create or replace function mmrepl.note_caller() returns event_trigger
+language plpgsql as $$
+begin
+    perform pg_catalog.set_config('mmrepl.caller',
+        pg_catalog.jsonb_build_array(current_user, pg_catalog.current_schemas(true))::pg_catalog.text, true);
+end $$;
+
+-- An identifier as the server reads it.
+create or replace function mmrepl.as_identifier(written text) returns name
 language sql immutable set search_path = pg_catalog, pg_temp as $$
-    select array(
-        select case when f.found[1] like '"%' then replace(trim('"' from f.found[1]), '""', '"')
-                    else lower(f.found[1]) end
-        from regexp_matches(said, 'alter\s+table\s+(?:if\s+exists\s+)?(?:only\s+)?'
-            || '(?:(?:"(?:[^"]|"")+"|[^\s."(]+)\s*\.\s*)?("(?:[^"]|"")+"|[^\s."(;*]+)', 'gi') f(found))
+    select (case when written like '"%' then replace(substr(written, 2, length(written) - 2), '""', '"')
+                 else lower(written) end)::name
 $$;
 
+-- The tables that an ALTER TABLE under way may be about, with what the text has after each one's name. All that is known
+-- is the text: that of the client's message, and inside functions (`context` has more than a line) that of the statement.
+-- Only tables count that the caller could alter, because the server has not looked at that yet.
+create or replace function mmrepl.tables_altered(context text, message text) returns table (relation oid, clauses text)
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    part constant text := '(?:"(?:[^"]|"")+"|[^\s."(),;*'']+)';
+    caller jsonb;
+    said text;
+    place int;
+    words text[];
+    found record;
+begin
+    if not exists (select from pg_event_trigger e where e.evtname = 'mmrepl_caller' and e.evtenabled = 'A'
+        and e.evtfoid = to_regproc('mmrepl.note_caller')) then
+        return;
+    end if;
+    caller := current_setting('mmrepl.caller', true);
+    place := strpos(context, E'\n');
+    said := coalesce(substring(substr(context, nullif(place, 0)) from '(?i)\malter\M.*'), message, '');
+    -- Quoted identifiers stay. Comments, strings and quoted bodies go.
+    said := regexp_replace(said, '("(?:[^"]|"")*")|--[^\n]*|/\*(?:[^*]|\*+[^*/])*\*+/'
+        || '|\me''(?:[^''\\]||\.)*|(?:[^]|)*''|\$\$(?:[^$]|\$[^$])*\$\$'
+        || '|\$[a-z_]\w*\$(?:[^$]|\$[0-9])*\$[a-z_]\w*\$', ' ', 'gi');
+    for words in
+        select f.words from regexp_matches(said, '\malter\s+table\s+(?:if\s+exists\s+)?(?:only\s+)?'
+            || '(?:(' || part || ')\s*\.\s*)?(' || part || ')\s*((?:"(?:[^"]|"")*"|[^;"])*)', 'gi') f(words)
+    loop
+        select c.oid, c.relowner into found
+        from pg_class c join pg_namespace n on n.oid = c.relnamespace
+        join jsonb_array_elements_text(caller -> 1) with ordinality s(name, place)
+            on words[1] is not null or s.name = n.nspname
+        where c.relname = mmrepl.as_identifier(words[2])
+          and (words[1] is null or n.nspname = mmrepl.as_identifier(words[1]))
+        order by s.place limit 1;
+        if found.oid is not null and pg_has_role((caller ->> 0)::name, found.relowner, 'USAGE') then
+            relation := found.oid;
+            clauses := words[3];
+            return next;
+        end if;
+    end loop;
+end $$;
+
 -- Before ALTER TABLE. A trigger whose WHEN looks at a column keeps that column from getting another type and
--- from being dropped, so such triggers go, and come back afterwards. All that is known is the text: that of the
--- client's message, and inside functions that of the statement.
+-- from being dropped, so such triggers go, and come back afterwards.
 create or replace function mmrepl.release_columns() returns event_trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
-    said text;
-    names text[];
+    context text;
+    message text := current_query();
     held record;
-    released jsonb := '[]';
 begin
     if current_setting('mmrepl.following', true) = 'on' then
         return;
     end if;
-    perform set_config('mmrepl.released', '', true);
-    get diagnostics said = pg_context;
-    said := said || ' ' || coalesce(current_query(), '');
-    if said !~* '\m(type|drop)\M' or said ~* '\mtrigger\M' then
+    get diagnostics context = pg_context;
+    if context || ' ' || message !~* '\m(type|drop)\M' or context || ' ' || message ~* '\mtrigger\M' then
         return;
     end if;
-    names := mmrepl.tables_altered(said);
     for held in
-        select n.nspname, c.relname, t.tgname, t.tgenabled, pg_get_triggerdef(t.oid) as definition
-        from pg_trigger t
+        select distinct n.nspname, c.relname, c.oid as relation, t.tgname, t.tgenabled,
+            pg_get_triggerdef(t.oid) as definition
+        from mmrepl.tables_altered(context, message) f
+        join pg_trigger t on t.tgrelid = f.relation
         join pg_class c on c.oid = t.tgrelid
         join pg_namespace n on n.oid = c.relnamespace
         join pg_proc p on p.oid = t.tgfoid
-        where t.tgparentid = 0 and t.tgqual is not null and c.relname = any (names)
-          and p.pronamespace = 'mmrepl'::regnamespace
+        where t.tgparentid = 0 and t.tgqual is not null and p.pronamespace = 'mmrepl'::regnamespace
+          and f.clauses ~* '\m(type|drop)\M'
     loop
         perform set_config('mmrepl.following', 'on', true);
         execute format('drop trigger %I on %I.%I', held.tgname, held.nspname, held.relname);
-        released := released || jsonb_build_object('table', format('%I.%I', held.nspname, held.relname),
-            'trigger', format('%I', held.tgname), 'enabled', held.tgenabled, 'definition', held.definition);
+        insert into mmrepl.released (transaction, relation, name, enabled, definition)
+            values (pg_current_xact_id(), held.relation, held.tgname, held.tgenabled, held.definition)
+            on conflict (transaction, relation, name) do update
+                set enabled = excluded.enabled, definition = excluded.definition;
     end loop;
-    perform set_config('mmrepl.released', released::text, true);
     perform set_config('mmrepl.following', '', true);
 exception when others then
     raise log 'mmrepl: triggers keep their columns: %', sqlerrm;
@@ -59,26 +108,30 @@ create or replace function mmrepl.follow_tables() returns event_trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
-    released jsonb := coalesce(nullif(current_setting('mmrepl.released', true), ''), '[]');
-    held jsonb;
+    held record;
     changed record;
 begin
     if current_setting('mmrepl.following', true) = 'on' then
         return;
     end if;
     perform set_config('mmrepl.following', 'on', true);
-    perform set_config('mmrepl.released', '', true);
-    for held in select jsonb_array_elements(released) loop
-        begin
-            execute held ->> 'definition';
-            execute format('alter table %s %s trigger %s', held ->> 'table', case held ->> 'enabled'
-                when 'A' then 'enable always' when 'D' then 'disable' when 'R' then 'enable replica'
-                else 'enable' end, held ->> 'trigger');
-        exception when others then
-            -- The column is gone. `mmrepl status` says what is missing.
-            raise log 'mmrepl: trigger % is not made again: %', held ->> 'trigger', sqlerrm;
-        end;
-    end loop;
+    if pg_current_xact_id_if_assigned() is not null then
+        for held in
+            with gone as (delete from mmrepl.released r where r.transaction = pg_current_xact_id() returning r.*)
+            select g.*, n.nspname, c.relname from gone g
+            left join pg_class c on c.oid = g.relation left join pg_namespace n on n.oid = c.relnamespace
+        loop
+            begin
+                execute held.definition;
+                execute format('alter table %I.%I %s trigger %I', held.nspname, held.relname, case held.enabled
+                    when 'A' then 'enable always' when 'D' then 'disable' when 'R' then 'enable replica'
+                    else 'enable' end, held.name);
+            exception when others then
+                -- The column is gone. `mmrepl status` says what is missing.
+                raise log 'mmrepl: trigger % is not made again: %', held.name, sqlerrm;
+            end;
+        end loop;
+    end if;
     -- An index that was the replica identity may be gone: deletes and updates would fail.
     for changed in
         select n.nspname, c.relname

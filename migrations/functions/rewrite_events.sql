@@ -44,37 +44,47 @@ begin
         using relation, lowest, now_at, known, forgotten;
 end $$;
 
+-- The columns whose type such clauses of ALTER TABLE change.
+create or replace function mmrepl.columns_altered(clauses text) returns setof name
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select mmrepl.as_identifier(f.found[1])
+    from regexp_matches(clauses, '\malter\s+(?:column\s+)?("(?:[^"]|"")+"|[^\s."(),;*'']+)\s+(?:set\s+data\s+)?type\M',
+        'gi') f(found)
+$$;
+
 -- Before ALTER TABLE. Where a column of an index changes its type, nothing that reads the table can be planned by the time
 -- the table is rewritten: the index is there and empty. So the rows are noted now, under the lock that the command takes.
--- All that is known is the text (see mmrepl.release_columns); what is noted in vain is forgotten afterwards.
+-- All that is known is the text (see mmrepl.tables_altered); what is noted in vain is forgotten afterwards.
 create or replace function mmrepl.rewrite_may_begin() returns event_trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
-    said text;
-    names text[];
+    context text;
+    message text := current_query();
     found oid;
 begin
     if current_setting('mmrepl.following', true) = 'on' then
         return;
     end if;
-    get diagnostics said = pg_context;
-    said := said || ' ' || coalesce(current_query(), '');
-    if said !~* '\mtype\M' then
+    get diagnostics context = pg_context;
+    if context || ' ' || message !~* '\mtype\M' then
         return;
     end if;
-    names := mmrepl.tables_altered(said);
     for found in
-        select leaf.relid from pg_class c
+        select distinct leaf.relid from mmrepl.tables_altered(context, message) f
+        join pg_class c on c.oid = f.relation
         cross join lateral (
             select p.relid from pg_partition_tree(c.oid) p where p.isleaf
             union select c.oid where c.relkind = 'r') leaf
-        where c.relname = any (names) and c.relkind in ('r', 'p') and mmrepl.is_replicated(leaf.relid)
+        join pg_attribute a on a.attrelid = leaf.relid and not a.attisdropped
+        where c.relkind in ('r', 'p') and mmrepl.is_replicated(leaf.relid)
+          and exists (select from mmrepl.columns_altered(f.clauses) n where n = a.attname)
           and exists (
-              select from pg_index i left join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey)
-              where i.indrelid = leaf.relid
-                and (i.indexprs is not null or i.indpred is not null
-                     or position(lower(a.attname) in lower(said)) > 0))
+              select from pg_index i where i.indrelid = leaf.relid
+                and (a.attnum = any (i.indkey)
+                     or exists (select from pg_depend d where d.classid = 'pg_class'::regclass
+                         and d.objid = i.indexrelid and d.refclassid = 'pg_class'::regclass
+                         and d.refobjid = leaf.relid and d.refobjsubid = a.attnum)))
     loop
         perform set_config('synchronize_seqscans', 'off', true);
         begin
@@ -254,6 +264,11 @@ begin
         deferrable initially deferred for each row execute function mmrepl.rewrite_commits();
     alter table mmrepl.rewrite enable always trigger mmrepl_commits;
     begin
+        if not exists (select from pg_event_trigger where evtname = 'mmrepl_caller') then
+            create event trigger mmrepl_caller on ddl_command_start when tag in ('ALTER TABLE')
+                execute function mmrepl.note_caller();
+            alter event trigger mmrepl_caller enable always;
+        end if;
         if not exists (select from pg_event_trigger where evtname = 'mmrepl_rewrite_may_begin') then
             create event trigger mmrepl_rewrite_may_begin on ddl_command_start when tag in ('ALTER TABLE')
                 execute function mmrepl.rewrite_may_begin();

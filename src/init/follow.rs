@@ -9,7 +9,13 @@ use crate::catalog::CatalogError;
 use crate::wire::{RowExt, each};
 
 /// Name, event, tags and function of each.
-const WANTED: [(&str, &str, &str, &str); 5] = [
+const WANTED: [(&str, &str, &str, &str); 7] = [
+    (
+        "mmrepl_caller",
+        "ddl_command_start",
+        "'ALTER TABLE'",
+        "note_caller",
+    ),
     (
         "mmrepl_release_columns",
         "ddl_command_start",
@@ -21,6 +27,12 @@ const WANTED: [(&str, &str, &str, &str); 5] = [
         "ddl_command_end",
         "'ALTER TABLE', 'CREATE TABLE'",
         "follow_tables",
+    ),
+    (
+        "mmrepl_rewrite_may_begin",
+        "ddl_command_start",
+        "'ALTER TABLE'",
+        "rewrite_may_begin",
     ),
     (
         "mmrepl_rewrite_begins",

@@ -31,6 +31,7 @@ pub const TABLES: &[File] = embed!("tables":
     "008_gaps"
     "009_early_notes"
     "010_others"
+    "011_released"
 );
 
 /// What runs again whenever it has changed. The order does not matter.

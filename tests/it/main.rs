@@ -6,6 +6,7 @@
 )]
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
+mod altered_tables;
 mod bad_input;
 mod case_table;
 mod cases;
