@@ -42,8 +42,8 @@ begin
     said := coalesce(substring(substr(context, nullif(place, 0)) from '(?i)\malter\M.*'), message, '');
     -- Quoted identifiers stay. Comments, strings and quoted bodies go.
     said := regexp_replace(said, '("(?:[^"]|"")*")|--[^\n]*|/\*(?:[^*]|\*+[^*/])*\*+/'
-        || '|\me''(?:[^''\\]||\.)*|(?:[^]|)*''|\$\$(?:[^$]|\$[^$])*\$\$'
-        || '|\$[a-z_]\w*\$(?:[^$]|\$[0-9])*\$[a-z_]\w*\$', ' ', 'gi');
+        || '|\me''(?:[^''\\]|''''|\\.)*''|''(?:[^'']|'''')*''|\$\$(?:[^$]|\$[^$])*\$\$'
+        || '|\$[a-z_]\w*\$(?:[^$]|\$[0-9])*\$[a-z_]\w*\$', '\1 ', 'gi');
     for words in
         select f.words from regexp_matches(said, '\malter\s+table\s+(?:if\s+exists\s+)?(?:only\s+)?'
             || '(?:(' || part || ')\s*\.\s*)?(' || part || ')\s*((?:"(?:[^"]|"")*"|[^;"])*)', 'gi') f(words)
