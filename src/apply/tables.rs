@@ -9,7 +9,9 @@ use super::mapping::TableMap;
 use super::origins::Origins;
 use super::target::Target;
 use super::versions::Versions;
-use crate::catalog::table::load_table;
+use crate::assemble::Change;
+use crate::catalog::CatalogError;
+use crate::catalog::table::{Table, load_named, load_table};
 use crate::conflict::Rules;
 use crate::ids::{NodeName, RelationId};
 use crate::relation::Relation;
@@ -76,17 +78,67 @@ impl Tables {
         catalog: &tokio_postgres::Client,
         relation: &Arc<Relation>,
     ) -> Result<Arc<Target>, ApplyError> {
-        if let Some(known) = self.known.get(&relation.id) {
-            let same = Arc::ptr_eq(&known.map.relation, relation);
-            if same || *known.map.relation == **relation {
-                return Ok(Arc::clone(known));
-            }
+        if let Some(known) = self.known(relation) {
+            return Ok(Arc::clone(known));
         }
         let table = load_table(catalog, &relation.schema, &relation.name).await;
-        let table = table.map_err(|error| ApplyError::Catalog {
-            table: format!("{}.{}", relation.schema, relation.name),
-            source: Box::new(error),
-        })?;
+        let table = table.map_err(|error| failed(relation, error))?;
+        self.meet(relation, table)
+    }
+
+    /// Reads the tables of `changes` that are not known, all at once: a schema has hundreds. What
+    /// does not fit is told when its first change comes.
+    pub(super) async fn meet_all<'c>(
+        &mut self,
+        catalog: &tokio_postgres::Client,
+        changes: impl Iterator<Item = &'c Change>,
+    ) -> Result<(), ApplyError> {
+        let unknown = self.unknown(changes);
+        let Some(first) = unknown.values().next().filter(|_| unknown.len() > 1) else {
+            return Ok(());
+        };
+        let names: Vec<_> = unknown.keys().copied().collect();
+        let tables = load_named(catalog, &names).await;
+        for table in tables.map_err(|error| failed(first, error))? {
+            if let Some(relation) = unknown.get(&table.id()) {
+                let relation = Arc::clone(relation);
+                // An error comes again.
+                let _ = self.meet(&relation, Some(table));
+            }
+        }
+        Ok(())
+    }
+
+    /// By schema and name. Neighbours are mostly of one table.
+    fn unknown<'c>(
+        &self,
+        changes: impl Iterator<Item = &'c Change>,
+    ) -> HashMap<(&'c str, &'c str), &'c Arc<Relation>> {
+        let mut unknown = HashMap::new();
+        let mut before: Option<&Arc<Relation>> = None;
+        for relation in changes.filter_map(Change::relation) {
+            if before.is_some_and(|before| Arc::ptr_eq(before, relation)) {
+                continue;
+            }
+            before = Some(relation);
+            if self.known(relation).is_none() {
+                unknown.insert((&*relation.schema, &*relation.name), relation);
+            }
+        }
+        unknown
+    }
+
+    fn known(&self, relation: &Arc<Relation>) -> Option<&Arc<Target>> {
+        let known = self.known.get(&relation.id)?;
+        let same = Arc::ptr_eq(&known.map.relation, relation);
+        (same || *known.map.relation == **relation).then_some(known)
+    }
+
+    fn meet(
+        &mut self,
+        relation: &Arc<Relation>,
+        table: Option<Table>,
+    ) -> Result<Arc<Target>, ApplyError> {
         let map = TableMap::new(Arc::clone(relation), table, self.node.as_str())?;
         self.remark_on_columns(&map);
         let rule = self
@@ -97,6 +149,13 @@ impl Tables {
         let target = Arc::new(Target::new(map, self.guard.clone(), third, versions));
         self.known.insert(relation.id, Arc::clone(&target));
         Ok(target)
+    }
+}
+
+fn failed(relation: &Relation, error: CatalogError) -> ApplyError {
+    ApplyError::Catalog {
+        table: format!("{}.{}", relation.schema, relation.name),
+        source: Box::new(error),
     }
 }
 

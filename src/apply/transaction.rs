@@ -305,6 +305,8 @@ impl Applier {
         if let Some(last) = pieces.last() {
             self.copies.begin(last.header.final_lsn);
         }
+        let changes = pieces.iter().flat_map(|piece| &piece.changes);
+        self.tables.meet_all(&self.catalog, changes).await?;
         let respelled = self.respelled(pieces).await?;
         for piece in pieces {
             for (index, change) in piece.changes.iter().enumerate() {

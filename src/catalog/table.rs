@@ -132,9 +132,19 @@ pub async fn load_table(
     schema: &str,
     name: &str,
 ) -> Result<Option<Table>, CatalogError> {
-    let mut tables = table_query::tables_named(client, schema, name).await?;
+    Ok(load_named(client, &[(schema, name)]).await?.pop())
+}
+
+/// The tables of these schemas and names that there are, in no order. As many queries for a thousand
+/// as for one.
+pub async fn load_named(
+    client: &Client,
+    names: &[(&str, &str)],
+) -> Result<Vec<Table>, CatalogError> {
+    let (schemas, tables): (Vec<&str>, Vec<&str>) = names.iter().copied().unzip();
+    let mut tables = table_query::tables_named(client, (&schemas, &tables)).await?;
     complete(client, &mut tables).await?;
-    Ok(tables.pop())
+    Ok(tables)
 }
 
 /// Every permanent table that `filter` takes in: ordinary tables and partition roots, not

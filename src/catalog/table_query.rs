@@ -149,15 +149,17 @@ pub(super) async fn all_tables(client: &Client) -> Result<Vec<Table>, CatalogErr
     Ok(each(&rows, table)?)
 }
 
-/// The table of that name, in a list of one or none.
+/// The tables of these schemas and names that there are, in no order.
 pub(super) async fn tables_named(
     client: &Client,
-    schema: &str,
-    name: &str,
+    (schemas, tables): (&[&str], &[&str]),
 ) -> Result<Vec<Table>, CatalogError> {
-    let sql = format!("{TABLES} and n.nspname = $1 and c.relname = $2");
-    let rows = client.query(&sql, &[&schema, &name]).await;
-    let rows = rows.map_err(CatalogError::query("look up a table"))?;
+    let sql = format!(
+        "{TABLES} and (n.nspname, c.relname) in (
+            select w.s, w.t from pg_catalog.unnest($1::text[], $2::text[]) w (s, t))"
+    );
+    let rows = client.query(&sql, &[&schemas, &tables]).await;
+    let rows = rows.map_err(CatalogError::query("look up tables"))?;
     Ok(each(&rows, table)?)
 }
 

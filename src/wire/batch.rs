@@ -7,10 +7,11 @@ use bytes::{BufMut, BytesMut};
 use postgres_protocol::IsNull;
 use postgres_protocol::message::frontend;
 
-use super::cache::{Prepared, Ticket};
+use super::cache::Prepared;
 use super::codec::MESSAGE_MAX_BYTES;
 use super::error::WireError;
 use super::outcome::Outcome;
+use super::session::Ticket;
 use super::session::{Pending, Session};
 use crate::error::{RetryClass, Retryable};
 
@@ -65,8 +66,8 @@ pub(super) struct Plan {
     pub(super) ticket: Ticket,
     /// One for each Execute.
     pub(super) statements: Vec<Arc<str>>,
-    /// SQL and name for each Parse; none for the unnamed statement.
-    pub(super) parses: VecDeque<Option<(Arc<str>, Arc<str>)>>,
+    /// SQL and name for each Parse.
+    pub(super) parses: VecDeque<(Arc<str>, Arc<str>)>,
     /// Name for each Close.
     pub(super) closes: VecDeque<Arc<str>>,
     /// How many statements are copies whose data goes with them.
@@ -124,7 +125,7 @@ impl<'a> Batch<'a> {
         bind: impl FnOnce(&str, &mut BytesMut) -> Result<(), WireError>,
     ) -> Result<(), WireError> {
         self.session.check_usable()?;
-        let prepared = self.session.cache.prepare(sql, self.session.plan.ticket);
+        let prepared = self.session.cache.prepare(sql);
         let (plan, out) = (&mut self.session.plan, &mut self.session.encoded);
         while let Some(name) = self.session.cache.pop_discarded() {
             cannot_fail(frontend::close(b'S', &name, out))?;
@@ -134,14 +135,8 @@ impl<'a> Batch<'a> {
             Prepared::Known(name) => name,
             Prepared::New(name) => {
                 cannot_fail(frontend::parse(&name, sql, [], out))?;
-                plan.parses
-                    .push_back(Some((Arc::clone(sql), Arc::clone(&name))));
+                plan.parses.push_back((Arc::clone(sql), Arc::clone(&name)));
                 name
-            }
-            Prepared::InDoubt => {
-                cannot_fail(frontend::parse("", sql, [], out))?;
-                plan.parses.push_back(None);
-                "".into()
             }
         };
         bind(&name, out)?;

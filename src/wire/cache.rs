@@ -1,4 +1,9 @@
 //! The prepared statements of one session, found by their SQL text.
+//!
+//! A statement counts as there from the moment its Parse is sent, so that of groups that are sent one
+//! behind another only the first parses it. When that one fails before, the later ones fail for want
+//! of the statement. They may not succeed in any case: each builds on what the one before it has
+//! committed, and all that was sent ahead is given up with it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,28 +12,20 @@ use std::sync::Arc;
 /// tens of kilobytes for each.
 pub(super) const STATEMENTS_MAX: usize = 4096;
 
-/// Numbers batches, so that a statement knows which of them parses it.
-pub(super) type Ticket = u64;
-
 /// A statement that exists on the server, or will once its batch has run.
 #[derive(Debug)]
 struct Statement {
     name: Arc<str>,
-    /// The batch that parses it; none once the server has confirmed it.
-    parsed_by: Option<Ticket>,
     last_used: u64,
 }
 
 /// How to refer to a statement in a batch.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Prepared {
-    /// The server has it, or the same batch parses it earlier.
+    /// The server has it, or will once what was sent before has run.
     Known(Arc<str>),
     /// Parse it under this name first.
     New(Arc<str>),
-    /// Another batch that is still under way parses it and may fail before it does: use the
-    /// unnamed statement this time.
-    InDoubt,
 }
 
 /// A bounded map from SQL text to prepared statement.
@@ -56,36 +53,24 @@ impl StatementCache {
         self.statements.len()
     }
 
-    /// Finds a statement for the batch `ticket`, making room for it where it is new.
-    pub(super) fn prepare(&mut self, sql: &Arc<str>, ticket: Ticket) -> Prepared {
+    /// Finds a statement, making room for it where it is new.
+    pub(super) fn prepare(&mut self, sql: &Arc<str>) -> Prepared {
         self.clock += 1;
         if let Some(statement) = self.statements.get_mut(sql) {
             statement.last_used = self.clock;
-            return match statement.parsed_by {
-                Some(other) if other != ticket => Prepared::InDoubt,
-                _ => Prepared::Known(Arc::clone(&statement.name)),
-            };
+            return Prepared::Known(Arc::clone(&statement.name));
         }
         if self.statements.len() >= self.limit {
             self.evict();
         }
         // The clock never repeats, so neither do names: a late Close cannot hit a newer one.
         let name: Arc<str> = format!("mmrepl_{}", self.clock).into();
-        let (parsed_by, last_used) = (Some(ticket), self.clock);
         let statement = Statement {
             name: Arc::clone(&name),
-            parsed_by,
-            last_used,
+            last_used: self.clock,
         };
         self.statements.insert(Arc::clone(sql), statement);
         Prepared::New(name)
-    }
-
-    /// The server has parsed the statement under this name.
-    pub(super) fn confirm(&mut self, sql: &Arc<str>, name: &Arc<str>) {
-        if let Some(statement) = self.statements.get_mut(sql).filter(|s| s.name == *name) {
-            statement.parsed_by = None;
-        }
     }
 
     /// The server never saw the statement, or refused it.
@@ -135,23 +120,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_statement_is_parsed_once_and_only_by_its_batch() {
+    fn a_statement_is_parsed_once() {
         let mut cache = StatementCache::new(10);
         let sql: Arc<str> = "select 1".into();
-        let Prepared::New(name) = cache.prepare(&sql, 1) else {
+        let Prepared::New(name) = cache.prepare(&sql) else {
             panic!("known already")
         };
-        assert_eq!(cache.prepare(&sql, 1), Prepared::Known(Arc::clone(&name)));
-        assert_eq!(cache.prepare(&sql, 2), Prepared::InDoubt);
-        cache.confirm(&sql, &"another".into());
-        assert_eq!(
-            cache.prepare(&sql, 2),
-            Prepared::InDoubt,
-            "that was another one"
-        );
-        cache.confirm(&sql, &name);
-        assert_eq!(cache.prepare(&sql, 2), Prepared::Known(Arc::clone(&name)));
-        assert_eq!(cache.prepare(&sql, 3), Prepared::Known(Arc::clone(&name)));
+        assert_eq!(cache.prepare(&sql), Prepared::Known(Arc::clone(&name)));
+        assert_eq!(cache.prepare(&sql), Prepared::Known(Arc::clone(&name)));
         cache.invalidate(&sql);
         assert_eq!(cache.pop_discarded(), Some(name));
     }
@@ -160,13 +136,13 @@ mod tests {
     fn an_unparsed_statement_gets_a_new_name_next_time() {
         let mut cache = StatementCache::new(10);
         let sql: Arc<str> = "select 1".into();
-        let Prepared::New(first) = cache.prepare(&sql, 1) else {
+        let Prepared::New(first) = cache.prepare(&sql) else {
             panic!("known already")
         };
         cache.forget(&sql, &"another".into());
         assert_eq!(cache.len(), 1, "that was another one");
         cache.forget(&sql, &first);
-        let Prepared::New(second) = cache.prepare(&sql, 2) else {
+        let Prepared::New(second) = cache.prepare(&sql) else {
             panic!("known already")
         };
         assert_ne!(first, second);
@@ -176,15 +152,15 @@ mod tests {
     fn the_least_recently_used_statement_is_closed() {
         let mut cache = StatementCache::new(2);
         let [a, b, c]: [Arc<str>; 3] = ["a".into(), "b".into(), "c".into()];
-        cache.prepare(&a, 1);
-        let Prepared::New(b_name) = cache.prepare(&b, 1) else {
+        cache.prepare(&a);
+        let Prepared::New(b_name) = cache.prepare(&b) else {
             panic!("known already")
         };
-        cache.prepare(&a, 1);
-        cache.prepare(&c, 1);
+        cache.prepare(&a);
+        cache.prepare(&c);
         assert_eq!(cache.len(), 2);
         assert_eq!(cache.pop_discarded(), Some(b_name));
         assert_eq!(cache.pop_discarded(), None);
-        assert!(matches!(cache.prepare(&a, 1), Prepared::Known(_)));
+        assert!(matches!(cache.prepare(&a), Prepared::Known(_)));
     }
 }

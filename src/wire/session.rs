@@ -1,6 +1,7 @@
 //! A session for applying changes: batches of prepared statements, answers read while writing.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::task::Context;
 
 use bytes::BytesMut;
@@ -8,7 +9,7 @@ use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 
 use super::batch::{Batch, BatchError, Plan};
-use super::cache::{STATEMENTS_MAX, StatementCache, Ticket};
+use super::cache::{STATEMENTS_MAX, StatementCache};
 use super::codec::Frame;
 use super::connect::{completed, connect_native};
 use super::connection::{Connection, TransactionStatus, misplaced};
@@ -20,6 +21,9 @@ use crate::config::conninfo::ConnInfo;
 
 /// A batch buffer that grew beyond this is given back after use.
 const KEPT_BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// Numbers batches, in the order in which they are sent.
+pub(super) type Ticket = u64;
 
 /// One connection in the extended query protocol, with a cache of prepared statements.
 #[derive(Debug)]
@@ -223,7 +227,7 @@ impl Session {
             };
             match message {
                 Message::BindComplete | Message::RowDescription(_) | Message::NoData => {}
-                Message::ParseComplete => self.confirm_parse(&mut plan)?,
+                Message::ParseComplete => drop(parsed(&mut plan)?),
                 // Its data is on the way already, with whatever follows.
                 Message::CopyInResponse(_) if plan.copies > 0 => plan.copies -= 1,
                 Message::CloseComplete => {
@@ -256,15 +260,6 @@ impl Session {
         Ok(outcomes)
     }
 
-    fn confirm_parse(&mut self, plan: &mut Plan) -> Result<(), WireError> {
-        match plan.parses.pop_front() {
-            Some(Some((sql, name))) => self.cache.confirm(&sql, &name),
-            Some(None) => {}
-            None => return Err(WireError::unexpected("a ParseComplete too many", "a batch")),
-        }
-        Ok(())
-    }
-
     fn finish(&mut self, plan: Plan, failure: Option<BatchError>) -> Result<(), BatchError> {
         let failed = failure.as_ref().and_then(|failure| failure.index);
         if let Some(sql) = failed.and_then(|index| plan.statements.get(index)) {
@@ -277,13 +272,19 @@ impl Session {
     /// What was not confirmed did not happen: those statements do not exist, and those names
     /// are still to be closed.
     fn settle(&mut self, plan: Plan) {
-        for (sql, name) in plan.parses.into_iter().flatten() {
+        for (sql, name) in plan.parses {
             self.cache.forget(&sql, &name);
         }
         for name in plan.closes {
             self.cache.discard(name);
         }
     }
+}
+
+/// The SQL and name of the statement that the server has parsed next.
+fn parsed(plan: &mut Plan) -> Result<(Arc<str>, Arc<str>), WireError> {
+    let unexpected = || WireError::unexpected("a ParseComplete too many", "a batch");
+    plan.parses.pop_front().ok_or_else(unexpected)
 }
 
 /// Puts a simple query into the write buffer.
