@@ -43,10 +43,21 @@ pub struct Unjudged {
 /// A look at the transactions that ended since an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judged {
-    /// Whether one of them was written in the name of a server outside of the cluster.
-    pub has_foreign: bool,
+    /// What they were.
+    pub found: Found,
     /// What is to be looked at next.
     pub unjudged: Unjudged,
+}
+
+/// Whose transactions ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// All are the server's own, or the cluster's.
+    Nothing,
+    /// One was written in the name of a server outside of the cluster.
+    Foreign,
+    /// There are so many that looking would take long.
+    TooMany,
 }
 
 /// Most transactions that are looked at one by one.
@@ -102,8 +113,7 @@ pub async fn since_slot(client: &Client, slot: &str) -> Result<Unjudged, Catalog
     })
 }
 
-/// Looks at what has ended. So many transactions that looking would take long count as one that
-/// was written in the name of another server.
+/// Looks at what has ended.
 pub async fn judge(client: &Client, unjudged: &Unjudged) -> Result<Judged, CatalogError> {
     let what = "look for transactions of other replicators";
     let next = "select pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::int8";
@@ -116,7 +126,11 @@ pub async fn judge(client: &Client, unjudged: &Unjudged) -> Result<Judged, Catal
     let row = row.map_err(CatalogError::query(what))?;
     let found: bool = row.read(0)?;
     Ok(Judged {
-        has_foreign: found || too_many,
+        found: match found {
+            true => Found::Foreign,
+            false if too_many => Found::TooMany,
+            false => Found::Nothing,
+        },
         unjudged: Unjudged {
             running: row.read(1)?,
             next: row.read(2)?,

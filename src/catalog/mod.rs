@@ -4,6 +4,7 @@
 //! and work on PostgreSQL 14 to 19.
 
 pub mod foreign;
+pub mod gap;
 pub mod indexed;
 pub mod key_text;
 pub mod link_control;

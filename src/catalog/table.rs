@@ -161,6 +161,13 @@ pub async fn load_tables(
     Ok(tables)
 }
 
+/// Every permanent table, but for partitions.
+pub async fn load_all(client: &Client) -> Result<Vec<Table>, CatalogError> {
+    let mut tables = table_query::all_tables(client).await?;
+    complete(client, &mut tables).await?;
+    Ok(tables)
+}
+
 /// Fills in columns and keys.
 async fn complete(client: &Client, tables: &mut [Table]) -> Result<(), CatalogError> {
     if tables.is_empty() {

@@ -85,7 +85,9 @@ async fn skip(args: &SkipArgs) -> Result<Option<i64>, String> {
         return Ok(Some(changes));
     }
     let position = position.ok_or_else(|| format!("{} has never been set up", args.link))?;
-    if args.transaction < position.end_lsn {
+    // What came from others than the cluster may be behind everything else.
+    let applied = position.others_lsn.unwrap_or(position.end_lsn);
+    if args.transaction < applied.min(position.end_lsn) {
         return Err(format!(
             "{} has passed transaction {} already (it stands at {})",
             args.link, args.transaction, position.end_lsn

@@ -21,7 +21,7 @@ use tokio_postgres::Client;
 
 use super::LinkContext;
 use crate::catalog::CatalogError;
-use crate::catalog::foreign::{Unjudged, judge, read_foreign, since_slot};
+use crate::catalog::foreign::{Found, Unjudged, judge, read_foreign, since_slot};
 use crate::conflict::MARKER_PREFIX;
 use crate::lsn::Lsn;
 
@@ -29,6 +29,8 @@ use crate::lsn::Lsn;
 pub(super) const ORIGIN_OPTION_SINCE: u32 = 160_000;
 /// How often a link looks for other replicators.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// So many looks may fail one after another.
+const FAILURES_MAX: u32 = 60;
 /// What the event trigger says.
 const SUBSCRIPTION_BEGINS: &[u8] = b"subscription";
 
@@ -86,6 +88,8 @@ pub(super) async fn look_first(
     (version, slot): (u32, &str),
 ) -> Result<Looked, CatalogError> {
     let unjudged = since_slot(source, slot).await?;
+    // The source may have been put back, or its slot made anew.
+    context.foreign.0.looked_up_to.store(0, Ordering::Relaxed);
     if version < ORIGIN_OPTION_SINCE {
         context.foreign.note();
     }
@@ -110,8 +114,13 @@ async fn look(
         tell(context, &found.join(", "));
     }
     let judged = judge(source, unjudged).await?;
-    if judged.has_foreign {
-        tell(context, "another replicator");
+    match judged.found {
+        Found::Nothing => {}
+        Found::Foreign => tell(context, "another replicator"),
+        Found::TooMany => {
+            tracing::info!(link = %context.link, "too many transactions to look for other replicators");
+            context.foreign.note();
+        }
     }
     if !context.foreign.is_there() {
         // The commits of transactions that are seen as running may lie before the end of the WAL
@@ -141,6 +150,7 @@ fn tell(context: &LinkContext, found: &str) {
 /// A server that does not answer is `alive`'s.
 pub(super) async fn until_there(context: &LinkContext, source: &Client, mut unjudged: Unjudged) {
     let began_without = !context.foreign.is_there();
+    let mut failures = 0;
     loop {
         sleep(LOOK_EVERY).await;
         if !began_without {
@@ -148,9 +158,16 @@ pub(super) async fn until_there(context: &LinkContext, source: &Client, mut unju
         }
         match look(context, source, &unjudged).await {
             Ok(_) if context.foreign.is_there() => return,
-            Ok(next) => unjudged = next,
+            Ok(next) => (unjudged, failures) = (next, 0),
             Err(error) => {
+                failures += 1;
                 tracing::debug!(link = %context.link, %error, "cannot look for other replicators");
+                // The slot keeps what was not looked at. With everything in the stream it need not.
+                if failures >= FAILURES_MAX {
+                    tracing::warn!(link = %context.link, %error, "cannot look for other replicators");
+                    context.foreign.note();
+                    return;
+                }
             }
         }
     }

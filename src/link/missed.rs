@@ -17,11 +17,13 @@ use tokio_postgres::Client;
 use super::connect::{not_set_up, open_stream};
 use super::error::LinkError;
 use super::reader::FEEDBACK_EVERY;
-use super::rerun::Rerun;
-use super::{LinkContext, joined, piece_limits};
+use super::rerun::{Keys, Rerun};
+use super::{LinkContext, piece_limits};
 use crate::apply::{Applier, ApplyError};
 use crate::assemble::{Assembled, Assembler, OriginFilter, Piece};
+use crate::catalog::gap::note_gaps;
 use crate::catalog::position::set_others;
+use crate::catalog::table::load_all;
 use crate::commit_time::CommitTime;
 use crate::conflict::SeenHistory;
 use crate::error::{RetryClass, Retryable};
@@ -30,6 +32,7 @@ use crate::ids::{NodeName, origin_prefix};
 use crate::lineage::LinkFacts;
 use crate::lsn::Lsn;
 use crate::pgoutput::{self, Message};
+use crate::status::model::LinkState;
 use crate::wire::{Frame, ReplicationStream, StandbyStatus, WireError};
 
 /// Pieces that may wait to be applied.
@@ -94,7 +97,8 @@ pub(super) async fn settle(
         (true, Some(_)) => {
             if let Some(missed) = others.missed() {
                 set(context, target, Some(missed.from)).await?;
-                make_up_for(context, applier, (missed, seen.clone()), source).await?;
+                let keys = keys(context, target).await?;
+                make_up_for(context, applier, (missed, seen.clone(), keys), source).await?;
             }
             set(context, target, None).await
         }
@@ -110,21 +114,24 @@ async fn set(context: &LinkContext, target: &Client, others: Option<Lsn>) -> Res
 async fn make_up_for(
     context: &LinkContext,
     applier: &mut Applier,
-    (missed, seen): (Missed, SeenHistory),
+    (missed, seen, keys): (Missed, SeenHistory, Keys),
     source: &Arc<Client>,
 ) -> Result<(), LinkError> {
-    tracing::info!(
-        link = %context.link, from = %missed.from, to = %missed.to,
-        "applying what other replicators wrote"
+    let doing = format!(
+        "applying what other replicators wrote on {}",
+        context.source.name
     );
+    tracing::info!(link = %context.link, from = %missed.from, to = %missed.to, "{doing}");
+    context
+        .monitor
+        .moves(LinkState::CatchingUp, Some(doing), false);
     let (thread, stream) = open_stream(context, source, (missed.read_from, false)).await?;
     let (sender, mut pieces) = mpsc::channel(PIECES_MAX);
     let ours = origin_prefix(&context.cluster);
     let rereader = Rereader {
         node: context.source.name.clone(),
         assembler: Assembler::new(piece_limits(), OriginFilter::DropNamed(ours.clone())),
-        rerun: Rerun::new(ours, context.rules.clone(), missed.from),
-        commits_at: Lsn::ZERO,
+        rerun: Rerun::new(ours, (context.rules.clone(), keys), missed.from),
         seen,
         pieces: sender,
         missed,
@@ -134,15 +141,44 @@ async fn make_up_for(
         let written = write(applier, &piece).await;
         written.map_err(|error| failed(context, &piece, error))?;
     }
-    joined(reading.await)?;
+    let rerun = match reading.await {
+        Ok(Ok(read)) => read?,
+        Ok(Err(fault)) => return Err(fault.into()),
+        Err(_) => return Err(LinkError::running("reading again was ended".to_owned())),
+    };
     applier.made_up();
-    Ok(())
+    name_unsure(context, source, &rerun).await
+}
+
+async fn keys(context: &LinkContext, target: &Client) -> Result<Keys, LinkError> {
+    let tables = load_all(target).await;
+    let tables = tables.map_err(|error| not_set_up(&context.target, error))?;
+    let named = tables.into_iter().map(|table| {
+        let key = table.key.map_or_else(Vec::new, |key| key.columns);
+        let key = key.into_iter().map(|column| column.name).collect();
+        ((table.schema, table.name), key)
+    });
+    Ok(named.collect())
+}
+
+/// The tables count as damaged until `init` has compared them.
+async fn name_unsure(
+    context: &LinkContext,
+    source: &Client,
+    rerun: &Rerun,
+) -> Result<(), LinkError> {
+    if rerun.unsure().is_empty() {
+        return Ok(());
+    }
+    let left_out = "changes that came between those of another replicator";
+    let noted = note_gaps(source, rerun.unsure().iter(), left_out).await;
+    noted.map_err(|error| not_set_up(&context.source, error))
 }
 
 /// What does not go together may go in its own order. The parts of a large transaction cannot be
 /// begun again.
 async fn write(applier: &mut Applier, piece: &Piece) -> Result<(), ApplyError> {
-    let is_whole = piece.first && piece.end.is_some();
+    let is_whole = piece.first && piece.end.is_some() && applier.skips_until().is_none();
     if is_whole && applier.make_up_for(piece, false).await.is_ok() {
         return Ok(());
     }
@@ -172,8 +208,6 @@ struct Rereader {
     node: NodeName,
     assembler: Assembler,
     rerun: Rerun,
-    /// Where the transaction in hand commits.
-    commits_at: Lsn,
     seen: SeenHistory,
     pieces: mpsc::Sender<Piece>,
     missed: Missed,
@@ -181,7 +215,7 @@ struct Rereader {
 
 impl Rereader {
     /// Reads until everything is passed on, or whoever applies it has gone.
-    async fn run(mut self, mut stream: ReplicationStream) -> Result<(), LinkError> {
+    async fn run(mut self, mut stream: ReplicationStream) -> Result<Rerun, LinkError> {
         loop {
             let frame = stream.next().await.map_err(|source| self.lost(source))?;
             match frame {
@@ -204,8 +238,12 @@ impl Rereader {
                 },
             }
         }
-        // The slot is to be free for the stream that goes on.
-        stream.stop().await.map_err(|source| self.lost(source))
+        // The slot is to be free for the stream that goes on. A server that is in the middle of a
+        // large transaction does not end in time; then the stream that goes on ends it.
+        if let Err(error) = stream.stop().await {
+            tracing::debug!(node = %self.node, %error, "the server goes on sending");
+        }
+        Ok(self.rerun)
     }
 
     fn read(&mut self, at: Lsn, payload: Bytes) -> Result<Read, LinkError> {
@@ -214,15 +252,12 @@ impl Rereader {
             node: node(),
             source,
         })?;
-        if let Message::Begin { final_lsn, .. } = message {
-            self.commits_at = final_lsn;
-            if final_lsn >= self.missed.to {
-                return Ok(Read::Everything);
-            }
+        if matches!(message, Message::Begin { final_lsn, .. } if final_lsn >= self.missed.to) {
+            return Ok(Read::Everything);
         }
-        if !self.rerun.takes(&message, self.commits_at) {
+        let Some(message) = self.rerun.take(message) else {
             return Ok(Read::Nothing);
-        }
+        };
         self.assembler.source_had_seen(self.seen.at(at));
         let assembled = self.assembler.feed(message);
         let assembled = assembled.map_err(|source| LinkError::Assemble {

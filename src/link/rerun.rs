@@ -4,9 +4,12 @@
 //! written. What the source itself wrote is there already; yet where it wrote the very row later,
 //! the row is the older one once the write from elsewhere is made up for: among the changes of one
 //! source the stream decides, not the time. So from there on it is written again, in order. Where
-//! rows carry versions, those decide; rows without a key and counters must not be written twice.
+//! a trigger gives each write of a row a version of its own, those decide; counters must not be
+//! written twice. Nor may rows without a key: where the source changed or removed such rows after
+//! others wrote there, nobody knows whether it was theirs, and the table is named.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::conflict::{Rule, Rules};
 use crate::ids::RelationId;
@@ -14,19 +17,21 @@ use crate::lsn::Lsn;
 use crate::pgoutput::{Message, OldImage, Tuple, Value};
 use crate::relation::{Relation, RelationColumn, ReplicaIdentity};
 
-/// Follows one reading of the WAL.
-pub(super) struct Rerun {
-    /// What the names of the cluster's own origins begin with.
-    ours: String,
-    rules: Rules,
-    /// What commits before this was written by an earlier attempt.
-    written_up_to: Lsn,
-    /// Whose transaction is being read.
-    writer: Writer,
-    /// Where the keys of tables are whose rows may be written again.
-    keys: HashMap<RelationId, Vec<usize>>,
-    touched: HashSet<(RelationId, Vec<Value>)>,
-    emptied: HashSet<RelationId>,
+/// Most keys that are remembered; with more the whole tables count as written.
+const TOUCHED_MAX: usize = 1_000_000;
+
+/// The names of key columns, by schema and name of their table.
+pub(super) type Keys = HashMap<(String, String), Vec<String>>;
+
+/// How a table's rows are told apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    /// By columns at these places; the later write of one source stays.
+    Keyed(Vec<usize>),
+    /// By columns, too, but each write has a version of its own.
+    Versioned,
+    /// Not at all.
+    Keyless,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,138 +41,205 @@ enum Writer {
     Cluster,
 }
 
+/// Two hashes of a key, which are one number for keys that are equal and, but for a chance of one in
+/// 2^88 for a million keys, for no others.
+type KeyHash = (u64, u64);
+
+/// Follows one reading of the WAL.
+pub(super) struct Rerun {
+    /// What the names of the cluster's own origins begin with.
+    ours: String,
+    rules: Rules,
+    all_keys: Keys,
+    /// What commits before this was written by an earlier attempt.
+    written_up_to: Lsn,
+    /// Whose transaction is being read, and where it commits.
+    writer: Writer,
+    commits_at: Lsn,
+    tables: HashMap<RelationId, (Kind, (String, String))>,
+    /// Rows that are written from here on, whoever changes them.
+    touched: HashSet<(RelationId, KeyHash)>,
+    /// Tables in which others have written.
+    visited: HashSet<RelationId>,
+    /// Tables of which every row is written from here on.
+    whole: HashSet<RelationId>,
+    /// Tables that may differ now.
+    unsure: BTreeSet<(String, String)>,
+}
+
 impl Rerun {
-    /// Begins to read.
-    pub(super) fn new(ours: String, rules: Rules, written_up_to: Lsn) -> Self {
+    /// Begins to read. `keys`: of the target's tables.
+    pub(super) fn new(ours: String, (rules, all_keys): (Rules, Keys), written_up_to: Lsn) -> Self {
         Self {
             ours,
             rules,
+            all_keys,
             written_up_to,
             writer: Writer::Here,
-            keys: HashMap::new(),
+            commits_at: Lsn::ZERO,
+            tables: HashMap::new(),
             touched: HashSet::new(),
-            emptied: HashSet::new(),
+            visited: HashSet::new(),
+            whole: HashSet::new(),
+            unsure: BTreeSet::new(),
         }
     }
 
-    /// Whether the message is one of those that are written, or tells how to read them.
-    /// `commits_at`: where the transaction in hand commits.
-    pub(super) fn takes(&mut self, message: &Message, commits_at: Lsn) -> bool {
-        match message {
-            Message::Begin { .. } => self.writer = Writer::Here,
+    /// Tables without a key in which the source may have changed what others wrote.
+    pub(super) fn unsure(&self) -> &BTreeSet<(String, String)> {
+        &self.unsure
+    }
+
+    /// The message, if it is one of those that are written, or tells how to read them.
+    pub(super) fn take(&mut self, message: Message) -> Option<Message> {
+        match &message {
+            Message::Begin { final_lsn, .. } => {
+                (self.writer, self.commits_at) = (Writer::Here, *final_lsn);
+            }
             Message::Origin { name, .. } if name.starts_with(&self.ours) => {
                 self.writer = Writer::Cluster;
             }
             Message::Origin { .. } => self.writer = Writer::Elsewhere,
             Message::Relation(described) => self.describe(&described.relation),
-            _ => {
-                return !is_change(message) || self.change(message) && !self.is_written(commits_at);
-            }
+            _ => return self.change(message),
         }
-        true
+        Some(message)
     }
 
-    fn is_written(&self, commits_at: Lsn) -> bool {
-        commits_at < self.written_up_to
-    }
-
-    /// Whether a change is missing, or older than one that is missing was.
-    fn change(&mut self, message: &Message) -> bool {
-        match message {
-            Message::Insert { relation, new, .. } => self.row(*relation, &[new]),
+    fn change(&mut self, message: Message) -> Option<Message> {
+        let is_missing = match &message {
+            Message::Insert { relation, new, .. } => self.row(*relation, &[new], true),
             Message::Update {
                 relation, old, new, ..
             } => {
                 let old = old.as_ref().map(OldImage::tuple);
                 let both: Vec<&Tuple> = old.into_iter().chain([new]).collect();
-                self.row(*relation, &both)
+                self.row(*relation, &both, false)
             }
-            Message::Delete { relation, old, .. } => self.row(*relation, &[old.tuple()]),
-            Message::Truncate { relations, .. } => self.truncate(relations),
-            _ => false,
-        }
+            Message::Delete { relation, old, .. } => self.row(*relation, &[old.tuple()], false),
+            Message::Logical(logical) if logical.transactional => self.writer == Writer::Elsewhere,
+            Message::Truncate { .. } => return self.truncate(message),
+            _ => return Some(message),
+        };
+        (is_missing && !self.is_written()).then_some(message)
+    }
+
+    fn is_written(&self) -> bool {
+        self.commits_at < self.written_up_to
     }
 
     fn describe(&mut self, relation: &Relation) {
-        let rule = self.rules.of(&relation.schema, &relation.name, true);
-        let has_key = relation.replica_identity != ReplicaIdentity::Full;
-        let is_key = |(index, column): (usize, &RelationColumn)| column.is_key.then_some(index);
-        let key: Vec<usize> = relation
-            .columns
-            .iter()
-            .enumerate()
-            .filter_map(is_key)
-            .collect();
-        if *rule == Rule::LastWriteWins && has_key && !key.is_empty() {
-            self.keys.insert(relation.id, key);
-        } else {
-            self.keys.remove(&relation.id);
+        let name = (relation.schema.clone(), relation.name.clone());
+        let kind = self.kind_of(relation, self.all_keys.get(&name));
+        self.tables.insert(relation.id, (kind, name));
+    }
+
+    /// Under REPLICA IDENTITY FULL the stream does not say which columns are the key.
+    fn kind_of(&self, relation: &Relation, key: Option<&Vec<String>>) -> Kind {
+        let Some(key) = key.filter(|key| !key.is_empty()) else {
+            return Kind::Keyless;
+        };
+        let is_full = relation.replica_identity == ReplicaIdentity::Full;
+        let is_key = |column: &RelationColumn| match is_full {
+            true => key.contains(&column.name),
+            false => column.is_key,
+        };
+        let columns = relation.columns.iter().enumerate();
+        let places = columns.filter_map(|(place, column)| is_key(column).then_some(place));
+        match self.rules.of(&relation.schema, &relation.name, true) {
+            Rule::LastWriteWins | Rule::VersionColumn(_) => Kind::Keyed(places.collect()),
+            _ => Kind::Versioned,
         }
     }
 
-    /// A change that left the table with rows of these keys, or without.
-    fn row(&mut self, relation: RelationId, images: &[&Tuple]) -> bool {
-        let keys: Vec<_> = match self.keys.get(&relation) {
-            Some(places) => {
-                let key = |image: &&Tuple| (relation, key_of(image, places));
+    /// Whether a change of rows with these images is to be written.
+    fn row(&mut self, relation: RelationId, images: &[&Tuple], is_insert: bool) -> bool {
+        let Some((kind, name)) = self.tables.get(&relation) else {
+            return self.writer == Writer::Elsewhere;
+        };
+        let keys: Vec<(RelationId, KeyHash)> = match kind {
+            Kind::Keyed(places) => {
+                let key = |image: &&Tuple| (relation, hash_of(image, places));
                 images.iter().map(key).collect()
             }
-            None => Vec::new(),
+            Kind::Versioned | Kind::Keyless => Vec::new(),
         };
         match self.writer {
             Writer::Cluster => false,
             Writer::Elsewhere => {
-                self.touched.extend(keys);
+                self.visited.insert(relation);
+                self.touch(relation, keys);
                 true
             }
             Writer::Here => {
-                let again = self.keys.contains_key(&relation) && self.emptied.contains(&relation)
+                if *kind == Kind::Keyless && !is_insert && self.visited.contains(&relation) {
+                    self.unsure.insert(name.clone());
+                }
+                let again = self.whole.contains(&relation) && !keys.is_empty()
                     || keys.iter().any(|key| self.touched.contains(key));
                 if again {
-                    self.touched.extend(keys);
+                    self.touch(relation, keys);
                 }
                 again
             }
         }
     }
 
-    fn truncate(&mut self, relations: &[RelationId]) -> bool {
-        match self.writer {
-            Writer::Cluster => false,
-            Writer::Elsewhere => {
-                self.emptied.extend(relations);
-                true
-            }
-            Writer::Here => {
-                let touched = |id: &RelationId| {
-                    self.emptied.contains(id) || self.touched.iter().any(|(table, _)| table == id)
-                };
-                relations.iter().any(touched)
-            }
+    fn touch(&mut self, relation: RelationId, keys: Vec<(RelationId, KeyHash)>) {
+        if self.touched.len() >= TOUCHED_MAX {
+            self.whole.insert(relation);
+        } else {
+            self.touched.extend(keys);
         }
+    }
+
+    /// Of a TRUNCATE of several tables those are emptied again that others have written to. What
+    /// follows there is written again.
+    fn truncate(&mut self, mut message: Message) -> Option<Message> {
+        let Message::Truncate { relations, .. } = &mut message else {
+            return None;
+        };
+        match self.writer {
+            Writer::Cluster => return None,
+            Writer::Elsewhere => {}
+            Writer::Here => relations.retain(|table| self.visited.contains(table)),
+        }
+        let is_keyed = |table: &RelationId| {
+            let kind = self.tables.get(table).map(|(kind, _)| kind);
+            matches!(kind, Some(Kind::Keyed(_)))
+        };
+        // Rows that are inserted afterwards, without a key or with versions, are not written again.
+        let others = relations.iter().filter(|table| !is_keyed(table));
+        let others = others.filter_map(|table| self.tables.get(table));
+        self.unsure.extend(others.map(|(_, name)| name.clone()));
+        relations.retain(is_keyed);
+        self.visited.extend(&*relations);
+        self.whole.extend(&*relations);
+        (!relations.is_empty() && !self.is_written()).then_some(message)
     }
 }
 
-fn is_change(message: &Message) -> bool {
-    matches!(
-        message,
-        Message::Insert { .. }
-            | Message::Update { .. }
-            | Message::Delete { .. }
-            | Message::Truncate { .. }
-    )
-}
-
-fn key_of(image: &Tuple, places: &[usize]) -> Vec<Value> {
-    let value = |place: &usize| image.0.get(*place).cloned().unwrap_or(Value::Null);
-    places.iter().map(value).collect()
+fn hash_of(image: &Tuple, places: &[usize]) -> KeyHash {
+    let half = |seed: u8| {
+        let mut hasher = DefaultHasher::new();
+        seed.hash(&mut hasher);
+        for place in places {
+            image
+                .0
+                .get(*place)
+                .unwrap_or(&Value::Null)
+                .hash(&mut hasher);
+        }
+        hasher.finish()
+    };
+    (half(0), half(1))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::commit_time::CommitTime;
-    use crate::pgoutput::RelationMessage;
+    use crate::pgoutput::{LogicalMessage, RelationMessage};
 
     const TABLE: RelationId = RelationId(1);
 
@@ -223,32 +295,36 @@ mod tests {
     /// Reads a transaction that commits at 10 · `number`; gives whether its changes are written.
     fn read(rerun: &mut Rerun, (number, by): (u64, &str), changes: &[Message]) -> Vec<bool> {
         let commits_at = Lsn::new(number * 10);
-        let begin = Message::Begin {
+        rerun.take(Message::Begin {
             final_lsn: commits_at,
             commit_time: CommitTime::default(),
             xid: 1,
-        };
-        rerun.takes(&begin, commits_at);
+        });
         if !by.is_empty() {
-            let origin = Message::Origin {
+            rerun.take(Message::Origin {
                 lsn: Lsn::ZERO,
                 name: by.to_owned(),
-            };
-            rerun.takes(&origin, commits_at);
+            });
         }
-        let takes = |change| rerun.takes(change, commits_at);
+        let takes = |change: &Message| rerun.take(change.clone()).is_some();
         changes.iter().map(takes).collect()
     }
 
-    fn rerun(rules: Rules, identity: ReplicaIdentity) -> Rerun {
-        let mut rerun = Rerun::new("mmrepl_shop_".to_owned(), rules, Lsn::new(15));
-        rerun.takes(&table(identity), Lsn::ZERO);
+    fn rerun(rules: Rules, identity: ReplicaIdentity, key: &[&str]) -> Rerun {
+        let key = key.iter().map(|name| (*name).to_owned()).collect();
+        let keys = Keys::from([(("public".to_owned(), "t".to_owned()), key)]);
+        let mut rerun = Rerun::new("mmrepl_shop_".to_owned(), (rules, keys), Lsn::new(15));
+        rerun.take(table(identity));
         rerun
+    }
+
+    fn names(rerun: &Rerun) -> Vec<&str> {
+        rerun.unsure().iter().map(|(_, name)| &**name).collect()
     }
 
     #[test]
     fn rows_that_came_from_elsewhere_are_written_with_what_follows_on_them() {
-        let mut rerun = rerun(Rules::default(), ReplicaIdentity::Default);
+        let mut rerun = rerun(Rules::default(), ReplicaIdentity::Default, &["id"]);
         assert_eq!(read(&mut rerun, (1, "legacy"), &[insert("1")]), [false]);
         assert_eq!(
             read(&mut rerun, (2, ""), &[insert("1"), insert("2")]),
@@ -266,7 +342,7 @@ mod tests {
 
     #[test]
     fn what_follows_a_truncate_from_elsewhere_is_written() {
-        let mut rerun = rerun(Rules::default(), ReplicaIdentity::Default);
+        let mut rerun = rerun(Rules::default(), ReplicaIdentity::Default, &["id"]);
         assert_eq!(
             read(&mut rerun, (2, ""), &[truncate(), insert("1")]),
             [false, false]
@@ -276,19 +352,59 @@ mod tests {
     }
 
     #[test]
-    fn rows_without_a_key_and_rows_with_versions_are_not_written_twice() {
+    fn a_truncate_that_goes_again_is_followed_by_what_was_inserted() {
+        let mut rerun = rerun(Rules::default(), ReplicaIdentity::Default, &["id"]);
+        read(&mut rerun, (2, "legacy"), &[insert("1")]);
+        let own = [truncate(), insert("5")];
+        assert_eq!(read(&mut rerun, (3, ""), &own), [true, true]);
+    }
+
+    #[test]
+    fn messages_of_the_application_go_with_what_came_from_elsewhere_only() {
+        let mut rerun = rerun(Rules::default(), ReplicaIdentity::Default, &["id"]);
+        let message = Message::Logical(LogicalMessage {
+            xid: None,
+            transactional: true,
+            lsn: Lsn::ZERO,
+            prefix: "app".to_owned(),
+            content: "x".into(),
+        });
+        let message = [message];
+        assert_eq!(read(&mut rerun, (1, "legacy"), &message), [false]);
+        assert_eq!(read(&mut rerun, (2, ""), &message), [false]);
+        assert_eq!(read(&mut rerun, (3, "legacy"), &message), [true]);
+    }
+
+    #[test]
+    fn a_key_under_replica_identity_full_is_a_key() {
+        let mut rerun = rerun(Rules::default(), ReplicaIdentity::Full, &["id"]);
+        assert_eq!(read(&mut rerun, (2, "legacy"), &[insert("1")]), [true]);
+        assert_eq!(
+            read(&mut rerun, (3, ""), &[insert("1"), insert("2")]),
+            [true, false]
+        );
+        assert!(rerun.unsure().is_empty());
+    }
+
+    #[test]
+    fn rows_with_versions_are_not_written_twice() {
         let clocked = Rules {
             default: Rule::HybridClock,
             ..Rules::default()
         };
-        let both = [
-            (Rules::default(), ReplicaIdentity::Full),
-            (clocked, ReplicaIdentity::Default),
-        ];
-        for (rules, identity) in both {
-            let mut rerun = rerun(rules, identity);
-            assert_eq!(read(&mut rerun, (2, "legacy"), &[insert("1")]), [true]);
-            assert_eq!(read(&mut rerun, (3, ""), &[insert("1")]), [false]);
-        }
+        let mut rerun = rerun(clocked, ReplicaIdentity::Default, &["id"]);
+        assert_eq!(read(&mut rerun, (2, "legacy"), &[insert("1")]), [true]);
+        assert_eq!(read(&mut rerun, (3, ""), &[insert("1")]), [false]);
+    }
+
+    #[test]
+    fn a_table_without_a_key_is_named_where_it_may_differ() {
+        let mut rerun = rerun(Rules::default(), ReplicaIdentity::Full, &[]);
+        assert_eq!(read(&mut rerun, (2, ""), &[renumber("7", "8")]), [false]);
+        assert_eq!(read(&mut rerun, (3, "legacy"), &[insert("1")]), [true]);
+        assert_eq!(read(&mut rerun, (4, ""), &[insert("1")]), [false]);
+        assert!(rerun.unsure().is_empty());
+        assert_eq!(read(&mut rerun, (5, ""), &[renumber("1", "2")]), [false]);
+        assert_eq!(names(&rerun), ["t"]);
     }
 }
