@@ -50,6 +50,9 @@ pub struct SequenceState {
 /// Sequences that fill a column of a unique index, by identity or by default; and those that no
 /// column has, which functions, triggers or the application itself may call. A partition counts
 /// for its root, and a unique index of a partition alone for the root's column.
+///
+/// What is materialized keeps the planner from reading all functions for each relation of a catalog
+/// that was never analysed.
 const LIST: &str = "
 with filled as (
     select coalesce(pg_catalog.pg_partition_root(a.attrelid)::oid, a.attrelid) as relation,
@@ -87,28 +90,28 @@ columns as (
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace
     join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attname = f.attname
     join pg_catalog.pg_type t on t.oid = a.atttypid),
-free as (
-    select s.seqrelid as sequence
+candidates as materialized (
+    select s.seqrelid as sequence, sc.relname::text as name, sc.relnamespace as schema
     from pg_catalog.pg_sequence s
-    join pg_catalog.pg_class sc on sc.oid = s.seqrelid and sc.relpersistence <> 't'
+    join pg_catalog.pg_class sc
+         on sc.oid = s.seqrelid and sc.relkind = 'S' and sc.relpersistence <> 't'
     where not exists (select from filled f where f.sequence = s.seqrelid)
       and not exists (
           select from pg_catalog.pg_depend d
           where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.objid = s.seqrelid
-            and (d.deptype = 'e' or d.deptype = 'a' and d.refobjid <> all($1)))
-      and (sc.relnamespace in (select c.relnamespace from pg_catalog.pg_class c
-                               where c.oid = any($1))
-           or exists (
-               select from pg_catalog.pg_proc p
-               join pg_catalog.pg_namespace n on n.oid = p.pronamespace
-               where n.nspname not in ('pg_catalog', 'information_schema', 'mmrepl')
-                 and pg_catalog.strpos(
-                     coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc),
-                     sc.relname::text) > 0)
-           or exists (
-               select from pg_catalog.pg_attrdef f
-               where f.adrelid = any($1) and pg_catalog.strpos(
-                   pg_catalog.pg_get_expr(f.adbin, f.adrelid), sc.relname::text) > 0)))
+            and (d.deptype = 'e' or d.deptype = 'a' and d.refobjid <> all($1)))),
+texts as materialized (
+    select coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc) as text
+    from pg_catalog.pg_proc p
+    join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+    where n.nspname not in ('pg_catalog', 'information_schema', 'mmrepl')
+    union all
+    select pg_catalog.pg_get_expr(f.adbin, f.adrelid)
+    from pg_catalog.pg_attrdef f where f.adrelid = any($1)),
+free as (
+    select s.sequence from candidates s
+    where s.schema in (select c.relnamespace from pg_catalog.pg_class c where c.oid = any($1))
+       or exists (select from texts t where pg_catalog.strpos(t.text, s.name) > 0))
 select c.nspname::text, c.relname::text, c.attname::text, c.type, coalesce(c.may_ask, false),
        sn.nspname::text, sc.relname::text, s.seqstart, s.seqincrement, s.seqmin, s.seqmax,
        s.seqcycle, pg_catalog.has_sequence_privilege(sc.oid, 'SELECT')
