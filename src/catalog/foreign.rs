@@ -126,10 +126,12 @@ pub async fn judge(client: &Client, unjudged: &Unjudged) -> Result<Judged, Catal
     let row = row.map_err(CatalogError::query(what))?;
     let found: bool = row.read(0)?;
     Ok(Judged {
-        found: match found {
-            true => Found::Foreign,
-            false if too_many => Found::TooMany,
-            false => Found::Nothing,
+        found: if found {
+            Found::Foreign
+        } else if too_many {
+            Found::TooMany
+        } else {
+            Found::Nothing
         },
         unjudged: Unjudged {
             running: row.read(1)?,

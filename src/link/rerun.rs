@@ -140,9 +140,12 @@ impl Rerun {
             return Kind::Keyless;
         };
         let is_full = relation.replica_identity == ReplicaIdentity::Full;
-        let is_key = |column: &RelationColumn| match is_full {
-            true => key.contains(&column.name),
-            false => column.is_key,
+        let is_key = |column: &RelationColumn| {
+            if is_full {
+                key.contains(&column.name)
+            } else {
+                column.is_key
+            }
         };
         let columns = relation.columns.iter().enumerate();
         let places = columns.filter_map(|(place, column)| is_key(column).then_some(place));
