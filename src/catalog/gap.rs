@@ -14,7 +14,8 @@ pub async fn note_gaps(
     let (schemas, names): (Vec<&str>, Vec<&str>) =
         tables.map(|(schema, name)| (&**schema, &**name)).unzip();
     let sql = "insert into mmrepl.gap as g (schema_name, table_name, left_out)
-        select t.s, t.n, $3::text from pg_catalog.unnest($1::text[], $2::text[]) t (s, n)
+        select t.s, t.n, $3::text
+        from rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) t (s, n)
         on conflict (schema_name, table_name) do update
             set left_out = g.left_out || ', ' || excluded.left_out
             where pg_catalog.strpos(g.left_out, excluded.left_out) = 0";

@@ -156,7 +156,8 @@ pub(super) async fn tables_named(
 ) -> Result<Vec<Table>, CatalogError> {
     let sql = format!(
         "{TABLES} and (n.nspname, c.relname) in (
-            select w.s, w.t from pg_catalog.unnest($1::text[], $2::text[]) w (s, t))"
+            select w.s, w.t
+            from rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) w (s, t))"
     );
     let rows = client.query(&sql, &[&schemas, &tables]).await;
     let rows = rows.map_err(CatalogError::query("look up tables"))?;
