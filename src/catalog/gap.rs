@@ -1,5 +1,5 @@
-//! `mmrepl.gap`: tables of a node whose writes did not all go to its peers, until `init` has compared
-//! them.
+//! `mmrepl.gap`: tables of a node whose writes did not all go to its peers, until `init` has
+//! compared them.
 
 use tokio_postgres::Client;
 

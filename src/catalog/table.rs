@@ -135,8 +135,8 @@ pub async fn load_table(
     Ok(load_named(client, &[(schema, name)]).await?.pop())
 }
 
-/// The tables of these schemas and names that there are, in no order. As many queries for a thousand
-/// as for one.
+/// The tables of these schemas and names that there are, in no order. As many queries for a
+/// thousand as for one.
 pub async fn load_named(
     client: &Client,
     names: &[(&str, &str)],

@@ -118,7 +118,7 @@ async fn look(
         Found::Nothing => {}
         Found::Foreign => tell(context, "another replicator"),
         Found::TooMany => {
-            tracing::info!(link = %context.link, "too many transactions to look for other replicators");
+            tracing::info!(link = %context.link, "too many transactions to look at");
             context.foreign.note();
         }
     }
@@ -164,7 +164,7 @@ pub(super) async fn until_there(context: &LinkContext, source: &Client, mut unju
                 tracing::debug!(link = %context.link, %error, "cannot look for other replicators");
                 // The slot keeps what was not looked at. With everything in the stream it need not.
                 if failures >= FAILURES_MAX {
-                    tracing::warn!(link = %context.link, %error, "cannot look for other replicators");
+                    tracing::warn!(link = %context.link, %error, "asking for everything instead");
                     context.foreign.note();
                     return;
                 }

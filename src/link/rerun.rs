@@ -41,8 +41,8 @@ enum Writer {
     Cluster,
 }
 
-/// Two hashes of a key, which are one number for keys that are equal and, but for a chance of one in
-/// 2^88 for a million keys, for no others.
+/// Two hashes of a key. Among a million keys two that differ have both alike with a chance of one
+/// in 2^88.
 type KeyHash = (u64, u64);
 
 /// Follows one reading of the WAL.

@@ -1,9 +1,9 @@
 //! The prepared statements of one session, found by their SQL text.
 //!
-//! A statement counts as there from the moment its Parse is sent, so that of groups that are sent one
-//! behind another only the first parses it. When that one fails before, the later ones fail for want
-//! of the statement. They may not succeed in any case: each builds on what the one before it has
-//! committed, and all that was sent ahead is given up with it.
+//! A statement counts as there from the moment its Parse is sent, so that of groups that are sent
+//! one behind another only the first parses it. When that one fails before, the later ones fail for
+//! want of the statement. They may not succeed in any case: each builds on what the one before it
+//! has committed, and all that was sent ahead is given up with it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
