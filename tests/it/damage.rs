@@ -211,10 +211,6 @@ const OF_OURS: [(&str, &str); 5] = [
         "mmrepl_commits on mmrepl.rewrite is missing or disabled",
     ),
     (
-        "delete from mmrepl.secret",
-        "mmrepl.secret is empty or missing",
-    ),
-    (
         "alter event trigger mmrepl_rewrite_ends disable; drop event trigger mmrepl_subscription",
         "missing or disabled: mmrepl_rewrite_ends, mmrepl_subscription",
     ),
