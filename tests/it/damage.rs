@@ -196,7 +196,7 @@ async fn named_and_mended(majors: &[u32]) {
 }
 
 /// What `init` made in its own schema and beside it: what was done, and the words that are shown.
-const OF_OURS: [(&str, &str); 5] = [
+const OF_OURS: [(&str, &str); 4] = [
     (
         "create or replace function mmrepl.leave_truncate_tombstone() returns trigger
          language plpgsql as 'begin return null; end'",
