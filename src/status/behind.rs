@@ -28,6 +28,8 @@ pub(super) struct Behind {
     nothing_left_at: Option<CommitTime>,
     /// The stream is being read.
     is_connected: bool,
+    /// The last look before it was: what came by then may be on its way for as long as it takes.
+    looked_before: Option<CommitTime>,
     /// What was received and not applied when the stream ended.
     left_over: Option<LeftOver>,
 }
@@ -79,6 +81,7 @@ impl Behind {
     /// The stream is read from now on.
     pub(super) fn connected(&mut self) {
         self.is_connected = true;
+        self.looked_before = self.looks.back().map(|(at, _)| *at);
     }
 
     /// It is not any more, and this was left.
@@ -120,7 +123,8 @@ impl Behind {
             .newest_reached(standing.applied)
             .max(self.nothing_left_at);
         let lately = nothing_left_at.is_some_and(|at| now.micros_since(at) < LATELY_MICROS);
-        if lately && (bytes == 0 || self.is_connected) {
+        let was_reached = self.is_connected && nothing_left_at > self.looked_before;
+        if lately && (bytes == 0 || was_reached) {
             return lag(Some(0.0), true);
         }
         lag(nothing_left_at.and_then(age), false)
@@ -184,6 +188,19 @@ mod tests {
             let seen = standing(1000 + second.saturating_sub(1), 1000 + second);
             assert_eq!(told(&behind, seen, now), (Some(0.0), true));
         }
+    }
+
+    #[test]
+    fn a_stream_that_has_just_begun_is_not_believed() {
+        let mut behind = Behind::default();
+        behind.connected();
+        behind.look(at(0.0), Lsn::new(100), Lsn::new(100));
+        behind.disconnected(standing(100, 100));
+        behind.look(at(1.0), Lsn::new(900), Lsn::new(100));
+        behind.connected();
+        assert_eq!(told(&behind, standing(100, 900), 2.0), (Some(2.0), false));
+        behind.look(at(3.0), Lsn::new(900), Lsn::new(900));
+        assert_eq!(told(&behind, standing(900, 950), 3.5), (Some(0.0), true));
     }
 
     #[test]
