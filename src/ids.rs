@@ -119,6 +119,9 @@ pub fn origin_name(cluster: &ClusterName, source: &NodeName) -> String {
     format!("mmrepl_{cluster}_{source}")
 }
 
+/// Name of the publication on every node.
+pub const PUBLICATION: &str = "mmrepl";
+
 /// What the names of all origins of a cluster begin with.
 pub fn origin_prefix(cluster: &ClusterName) -> String {
     format!("mmrepl_{cluster}_")

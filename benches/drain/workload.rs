@@ -257,24 +257,24 @@ pub(crate) const WORKLOADS: [Workload; 7] = [
 
 /// Neighbours go to different tables: of the rows of one table every other one is an insert, the
 /// next an update of it.
-const SPREAD_ONE: &str = "do $$ begin for k in 0..{n} - 1 loop
-    if k / {spread} % 2 = 0 then
-        execute format('insert into many_%s values ($1, 0, $2)', k * 7919::bigint % {spread})
-            using k / {spread}, 'x';
-    else
-        execute format('update many_%s set v = $2 where id = $1', k * 7919::bigint % {spread})
-            using k / {spread} - 1, k;
-    end if;
-    end loop; end $$";
-const SPREAD_EACH: &str = "do $$ begin for k in 0..{n} - 1 loop
-    if k / {spread} % 2 = 0 then
-        execute format('insert into many_%s values ($1, 0, $2)', k * 7919::bigint % {spread})
-            using k / {spread}, 'x';
-    else
-        execute format('update many_%s set v = $2 where id = $1', k * 7919::bigint % {spread})
-            using k / {spread} - 1, k;
-    end if;
-    commit; end loop; end $$";
+macro_rules! spread {
+    ($after_each:literal) => {
+        concat!(
+            "do $$ begin for k in 0..{n} - 1 loop
+                if k / {spread} % 2 = 0 then
+                    execute format('insert into many_%s values ($1, 0, $2)',
+                        k * 7919::bigint % {spread}) using k / {spread}, 'x';
+                else
+                    execute format('update many_%s set v = $2 where id = $1',
+                        k * 7919::bigint % {spread}) using k / {spread} - 1, k;
+                end if; ",
+            $after_each,
+            " end loop; end $$"
+        )
+    };
+}
+const SPREAD_ONE: &str = spread!("");
+const SPREAD_EACH: &str = spread!("commit;");
 
 const SPREAD: Workload = Workload {
     full: 11_000,

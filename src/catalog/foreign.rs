@@ -81,7 +81,8 @@ const JUDGE: &str = "
         select r::int8 % 4294967296 as xid from now, pg_catalog.unnest($1::text[]) r
         where r <> all (now.running)
         union all
-        select x % 4294967296 from now, pg_catalog.generate_series($2, now.next - 1) x
+        select x % 4294967296 from now, pg_catalog.generate_series(
+            case when now.next - $2::int8 > $3::int8 then now.next else $2 end, now.next - 1) x
         where x::text <> all (now.running)
     ), of_others as (
         select from (
@@ -99,7 +100,7 @@ const JUDGE: &str = "
         limit 1
     )
     select exists (select from of_others), now.running, now.next,
-           pg_catalog.pg_current_wal_insert_lsn()::text
+           pg_catalog.pg_current_wal_insert_lsn()::text, now.next - $2 > $3
     from now";
 
 /// The transactions that `slot` may still bring.
@@ -115,16 +116,12 @@ pub async fn since_slot(client: &Client, slot: &str) -> Result<Unjudged, Catalog
 
 /// Looks at what has ended.
 pub async fn judge(client: &Client, unjudged: &Unjudged) -> Result<Judged, CatalogError> {
-    let what = "look for transactions of other replicators";
-    let next = "select pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::int8";
-    let row = client.query_one(next, &[]).await;
-    let row = row.map_err(CatalogError::query(what))?;
-    let next: i64 = row.read(0)?;
-    let too_many = next - unjudged.next > JUDGED_MAX;
-    let from = if too_many { next } else { unjudged.next };
-    let row = client.query_one(JUDGE, &[&unjudged.running, &from]).await;
-    let row = row.map_err(CatalogError::query(what))?;
-    let found: bool = row.read(0)?;
+    let Unjudged { running, next, .. } = unjudged;
+    let row = client.query_one(JUDGE, &[running, next, &JUDGED_MAX]).await;
+    let row = row.map_err(CatalogError::query(
+        "look for transactions of other replicators",
+    ))?;
+    let (found, too_many): (bool, bool) = (row.read(0)?, row.read(4)?);
     Ok(Judged {
         found: if found {
             Found::Foreign

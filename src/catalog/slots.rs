@@ -5,11 +5,14 @@ use std::collections::HashMap;
 use tokio_postgres::Client;
 
 use super::CatalogError;
+use crate::ids::PUBLICATION;
 use crate::lsn::Lsn;
 use crate::wire::{RowExt, each};
 
 /// The output plugin of every slot that mmrepl makes.
 pub const PLUGIN: &str = "pgoutput";
+/// From this version on a server itself leaves out what has an origin (manual 55.5, 16).
+pub const ORIGIN_OPTION_SINCE: u32 = 160_000;
 
 /// A logical slot (`pg_replication_slots`, manual 54.20).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +43,25 @@ impl SlotState {
     pub fn is_lost(&self) -> bool {
         self.wal_status == "lost" || self.invalidation.is_some()
     }
+}
+
+/// What a slot would send, or the beginning of it; nothing is taken from it. The server ends after
+/// the transaction with which there are `messages_max`. With `leaves_out`, which needs
+/// [`ORIGIN_OPTION_SINCE`], without what has an origin.
+pub async fn peek(
+    client: &Client,
+    slot: &str,
+    (messages_max, leaves_out): (i32, bool),
+) -> Result<Vec<Vec<u8>>, CatalogError> {
+    let origin = if leaves_out { ", 'origin', 'none'" } else { "" };
+    let sql = format!(
+        "select data from pg_catalog.pg_logical_slot_peek_binary_changes(
+             $1::pg_catalog.text::pg_catalog.name, null, {messages_max},
+             'proto_version', '1', 'publication_names', '{PUBLICATION}'{origin})"
+    );
+    let rows = client.query(&sql, &[&slot]).await;
+    let rows = rows.map_err(CatalogError::query("look into the link's slot"))?;
+    Ok(each(&rows, |row| row.read(0))?)
 }
 
 /// `to_jsonb` lets one text work on every version: columns that are missing there are NULL.

@@ -155,15 +155,20 @@ pub async fn load_tables(
     client: &Client,
     filter: &TableFilter,
 ) -> Result<Vec<Table>, CatalogError> {
-    let mut tables = table_query::all_tables(client).await?;
-    tables.retain(|table| filter.matches(&table.schema, &table.name));
-    complete(client, &mut tables).await?;
-    Ok(tables)
+    load_where(client, |table| filter.matches(&table.schema, &table.name)).await
 }
 
 /// Every permanent table, but for partitions.
 pub async fn load_all(client: &Client) -> Result<Vec<Table>, CatalogError> {
+    load_where(client, |_| true).await
+}
+
+async fn load_where(
+    client: &Client,
+    is_wanted: impl Fn(&Table) -> bool,
+) -> Result<Vec<Table>, CatalogError> {
     let mut tables = table_query::all_tables(client).await?;
+    tables.retain(is_wanted);
     complete(client, &mut tables).await?;
     Ok(tables)
 }

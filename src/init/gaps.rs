@@ -15,6 +15,7 @@ use super::plan::Step;
 use super::session::Session;
 use super::{InitError, PUBLICATION, Progress, compare, overwrite, undelivered};
 use crate::catalog::CatalogError;
+use crate::catalog::gap::note_sql;
 use crate::catalog::names::{literal, readable};
 use crate::config::Config;
 use crate::ids::{LinkName, NodeName, slot_name};
@@ -206,22 +207,12 @@ pub(super) fn tables(states: &[NodeState]) -> Vec<(String, String)> {
 
 /// The statements that note what is left out right now.
 pub(super) fn note(state: &NodeState) -> Vec<String> {
-    let row = |(table, left_out): &(&TableState, String)| {
-        let (schema, name) = table.table.id();
-        let values = [schema, name, left_out].map(literal);
-        format!("({})", values.join(", "))
-    };
-    let rows: Vec<String> = open(state).iter().map(row).collect();
-    let mut sql = Vec::new();
-    if !rows.is_empty() {
-        sql.push(format!(
-            "insert into mmrepl.gap as g (schema_name, table_name, left_out) values {}
-             on conflict (schema_name, table_name) do update
-                 set left_out = g.left_out || ', ' || excluded.left_out
-                 where pg_catalog.strpos(g.left_out, excluded.left_out) = 0",
-            rows.join(", ")
-        ));
-    }
+    let open = open(state);
+    let gaps: Vec<[&str; 3]> = open
+        .iter()
+        .map(|(table, left_out)| [&*table.table.schema, &*table.table.name, &**left_out])
+        .collect();
+    let mut sql: Vec<String> = note_sql(&gaps).into_iter().collect();
     if has_left_all_out(state) && state.publication.is_some() {
         sql.push(remember_publication(None));
     }

@@ -57,11 +57,9 @@ pub use remove::{DropOptions, DropReport, Dropped, Left, Records, drop_nodes};
 use crate::check::{self, Problem};
 use crate::config::Config;
 use crate::damage::Damage;
+pub use crate::ids::PUBLICATION;
 use crate::ids::{LinkName, NodeName};
 use session::Session;
-
-/// Name of the publication on every node.
-pub const PUBLICATION: &str = "mmrepl";
 
 /// What the command line asks of `init`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,21 +4,19 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
+use super::InitError;
 use super::session::{self, Session};
-use super::{InitError, PUBLICATION};
 use crate::catalog::names::readable;
 use crate::catalog::position::read_position;
-use crate::catalog::slots::slot_state;
+use crate::catalog::slots::{ORIGIN_OPTION_SINCE, peek, slot_state};
 use crate::config::Config;
 use crate::ids::{LinkName, RelationId, slot_name};
 use crate::lsn::Lsn;
 use crate::pgoutput::{Message, decode};
-use crate::wire::{RowExt, each};
+use crate::wire::RowExt;
 
 /// How many changes are looked at; then there are more.
 const CHANGES_MAX: i32 = 2_000;
-/// From this version on the server itself leaves out what has an origin.
-const ORIGIN_OPTION_SINCE: u32 = 160_000;
 
 /// Rows by table.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -87,24 +85,10 @@ async fn look(
     let version = source.client.query_one(version, &[]).await;
     let version = version.map_err(failed())?;
     let version: i32 = version.read(0).map_err(InitError::unread(&link.from))?;
-    let origin = if version.cast_unsigned() >= ORIGIN_OPTION_SINCE {
-        ", 'origin', 'none'"
-    } else {
-        ""
-    };
-    let sql = format!(
-        "select data from pg_catalog.pg_logical_slot_peek_binary_changes(
-             $1::text::name, null, {CHANGES_MAX},
-             'proto_version', '1', 'publication_names', '{PUBLICATION}'{origin})"
-    );
+    let leaves_out = version.cast_unsigned() >= ORIGIN_OPTION_SINCE;
     let slot = slot_name(&config.cluster, &link.to);
-    let rows = source
-        .client
-        .query(&sql, &[&slot])
-        .await
-        .map_err(failed())?;
-    let messages: Vec<Vec<u8>> =
-        each(&rows, |row| row.read(0)).map_err(InitError::unread(&link.from))?;
+    let messages = peek(&source.client, &slot, (CHANGES_MAX, leaves_out)).await;
+    let messages = messages.map_err(InitError::catalog(&link.from))?;
     Ok(count(messages.into_iter(), applied))
 }
 

@@ -559,18 +559,7 @@ impl Applying {
         if self.running.is_open() && is_lock_wait(&source) {
             return LinkError::running(source.to_string());
         }
-        let definite = source.retry_class() == RetryClass::Definite;
-        if let Some(commit) = self.in_hand.filter(|_| definite && source.may_be_skipped()) {
-            return LinkError::Change {
-                link: self.options.link.clone(),
-                commit,
-                source: Box::new(source),
-            };
-        }
-        LinkError::Apply {
-            node: self.options.link.to.clone(),
-            source: Box::new(source),
-        }
+        LinkError::applying(&self.options.link, self.in_hand, source)
     }
 }
 

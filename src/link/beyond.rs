@@ -14,15 +14,14 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 
 use super::LinkContext;
-use super::connect::{PUBLICATION, open_control};
+use super::connect::open_control;
 use super::error::LinkError;
-use crate::catalog::slots::slot_state;
+use crate::catalog::slots::{peek, slot_state};
 use crate::catalog::{CatalogError, wal};
 use crate::commit_time::CommitTime;
 use crate::ids::{origin_prefix, slot_name};
 use crate::lsn::Lsn;
 use crate::pgoutput::{Message, decode};
-use crate::wire::{RowExt, each};
 
 /// How often the slot is looked into at most.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -101,7 +100,11 @@ async fn look(
     if !slot.is_some_and(|slot| !slot.is_lost() && small(slot.retained_bytes)) {
         return Ok(Beyond::Unknown);
     }
-    let messages = peek(context, client, &name).await.map_err(failed)?;
+    let limited = client.batch_execute(LOOK_LIMIT).await;
+    limited.map_err(|error| failed(CatalogError::query("look into the link's slot")(error)))?;
+    let leaves_out = !context.foreign.is_there();
+    let messages = peek(client, &name, (MESSAGES_MAX, leaves_out)).await;
+    let messages = messages.map_err(failed)?;
     let ours = origin_prefix(&context.cluster);
     let found = match first_commit(&messages, applied, &ours) {
         Some(time) => Beyond::Since(time),
@@ -112,28 +115,6 @@ async fn look(
         None => Beyond::Unknown,
     };
     Ok(found)
-}
-
-/// What the slot would send, or the beginning of it. Nothing is taken from it.
-async fn peek(
-    context: &LinkContext,
-    client: &Client,
-    slot: &str,
-) -> Result<Vec<Vec<u8>>, CatalogError> {
-    let origin = if context.foreign.is_there() {
-        ""
-    } else {
-        ", 'origin', 'none'"
-    };
-    let sql = format!(
-        "select data from pg_catalog.pg_logical_slot_peek_binary_changes(
-             $1::pg_catalog.text::pg_catalog.name, null, {MESSAGES_MAX},
-             'proto_version', '1', 'publication_names', '{PUBLICATION}'{origin})"
-    );
-    let failed = || CatalogError::query("look into the link's slot");
-    client.batch_execute(LOOK_LIMIT).await.map_err(failed())?;
-    let rows = client.query(&sql, &[&slot]).await.map_err(failed())?;
-    Ok(each(&rows, |row| row.read(0))?)
 }
 
 /// When the first transaction was committed that has changes for the link, was not applied up to

@@ -30,7 +30,7 @@ use crate::commit_time::CommitTime;
 use crate::config::Node;
 use crate::conflict::{Secret, SeenHistory};
 use crate::error::Retryable;
-use crate::ids::{NodeName, origin_name, slot_name};
+use crate::ids::{NodeName, PUBLICATION, origin_name, slot_name};
 use crate::lineage::gather::{read_pair, recall, remember};
 use crate::lineage::{Advice, Cause, Finding, Known, Pair, Proof, check_slot, judge};
 use crate::lsn::Lsn;
@@ -40,8 +40,6 @@ use crate::wire::{
     control, from_tokio_postgres,
 };
 
-/// The publication that `init` makes on every node.
-pub(super) const PUBLICATION: &str = "mmrepl";
 /// The role, in its name, of the session that applies what is still running on the source.
 pub(super) const RUNNING: &str = "apply running";
 /// SQLSTATE `object_in_use`: another connection holds the slot or the origin.

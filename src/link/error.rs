@@ -174,6 +174,24 @@ impl Retryable for LinkError {
 }
 
 impl LinkError {
+    /// A change could not be applied. `commit`: where its transaction commits on the source, where
+    /// that one is applied by itself, so that a person may let it go by.
+    pub(super) fn applying(link: &LinkName, commit: Option<Lsn>, error: ApplyError) -> Self {
+        let may_go_by = error.retry_class() == RetryClass::Definite && error.may_be_skipped();
+        let source = Box::new(error);
+        match commit.filter(|_| may_go_by) {
+            Some(commit) => Self::Change {
+                link: link.clone(),
+                commit,
+                source,
+            },
+            None => Self::Apply {
+                node: link.to.clone(),
+                source,
+            },
+        }
+    }
+
     /// The clock of the link's target is `behind` that of its source, more than is `allowed`.
     pub(super) fn clock_skew(link: &LinkName, behind: Duration, allowed: Duration) -> Self {
         Self::ClockSkew {

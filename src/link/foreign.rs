@@ -12,6 +12,7 @@
 //! `missed` makes up for it. So that the server still has it, nothing is confirmed to the slot that
 //! was not looked at.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,11 +23,10 @@ use tokio_postgres::Client;
 use super::LinkContext;
 use crate::catalog::CatalogError;
 use crate::catalog::foreign::{Found, Unjudged, judge, read_foreign, since_slot};
+use crate::catalog::slots::ORIGIN_OPTION_SINCE;
 use crate::conflict::MARKER_PREFIX;
 use crate::lsn::Lsn;
 
-/// From this version on the server itself leaves out what has an origin (manual 55.5, 16).
-pub(super) const ORIGIN_OPTION_SINCE: u32 = 160_000;
 /// How often a link looks for other replicators.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// So many looks may fail one after another.
@@ -149,13 +149,12 @@ fn tell(context: &LinkContext, found: &str) {
 /// Waits until there is something that a stream that leaves out what has an origin has missed.
 /// A server that does not answer is `alive`'s.
 pub(super) async fn until_there(context: &LinkContext, source: &Client, mut unjudged: Unjudged) {
-    let began_without = !context.foreign.is_there();
+    if context.foreign.is_there() {
+        return pending().await;
+    }
     let mut failures = 0;
     loop {
         sleep(LOOK_EVERY).await;
-        if !began_without {
-            continue;
-        }
         match look(context, source, &unjudged).await {
             Ok(_) if context.foreign.is_there() => return,
             Ok(next) => (unjudged, failures) = (next, 0),

@@ -26,7 +26,6 @@ use crate::catalog::position::set_others;
 use crate::catalog::table::load_all;
 use crate::commit_time::CommitTime;
 use crate::conflict::SeenHistory;
-use crate::error::{RetryClass, Retryable};
 use crate::fault::caught;
 use crate::ids::{NodeName, origin_prefix};
 use crate::lineage::LinkFacts;
@@ -139,7 +138,8 @@ async fn make_up_for(
     let reading = thread.spawn(caught(rereader.run(stream)));
     while let Some(piece) = pieces.recv().await {
         let written = write(applier, &piece).await;
-        written.map_err(|error| failed(context, &piece, error))?;
+        let commit = Some(piece.header.final_lsn);
+        written.map_err(|error| LinkError::applying(&context.link, commit, error))?;
     }
     let rerun = match reading.await {
         Ok(Ok(read)) => read?,
@@ -167,11 +167,12 @@ async fn name_unsure(
     source: &Client,
     rerun: &Rerun,
 ) -> Result<(), LinkError> {
-    if rerun.unsure().is_empty() {
-        return Ok(());
-    }
     let left_out = "changes that came between those of another replicator";
-    let noted = note_gaps(source, rerun.unsure().iter(), left_out).await;
+    let tables = rerun.unsure().iter();
+    let gaps: Vec<[&str; 3]> = tables
+        .map(|(schema, name)| [&**schema, &**name, left_out])
+        .collect();
+    let noted = note_gaps(source, &gaps).await;
     noted.map_err(|error| not_set_up(&context.source, error))
 }
 
@@ -186,21 +187,6 @@ async fn write(applier: &mut Applier, piece: &Piece) -> Result<(), ApplyError> {
         applier.rollback().await?;
     }
     applier.make_up_for(piece, true).await
-}
-
-fn failed(context: &LinkContext, piece: &Piece, error: ApplyError) -> LinkError {
-    let source = Box::new(error);
-    if source.retry_class() == RetryClass::Definite && source.may_be_skipped() {
-        return LinkError::Change {
-            link: context.link.clone(),
-            commit: piece.header.final_lsn,
-            source,
-        };
-    }
-    LinkError::Apply {
-        node: context.target.name.clone(),
-        source,
-    }
 }
 
 /// Reads the WAL between the two positions once more.

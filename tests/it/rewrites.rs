@@ -107,6 +107,17 @@ async fn rows_keep_their_versions(majors: &[u32]) {
     by_others(&mut cluster).await;
 }
 
+/// Waits until the link says that the table was rewritten, and takes what west has.
+async fn take_west(cluster: &Cluster) {
+    cluster
+        .wait_reason(("west", "east"), &["blocked"], "public.t was rewritten")
+        .await;
+    cluster
+        .mmrepl_ok(&["rewritten", "public.t", "--take", "west", "--yes"])
+        .await;
+    cluster.wait_streaming().await;
+}
+
 /// By a role that owns the table and nothing else they are kept as well; under REPEATABLE READ they
 /// are not, and a change from before is not judged.
 async fn by_others(cluster: &mut Cluster) {
@@ -126,13 +137,7 @@ async fn by_others(cluster: &mut Cluster) {
     cluster.west().sql(both).await;
     cluster.allow_error("was rewritten");
     cluster.start_daemons();
-    cluster
-        .wait_reason(("west", "east"), &["blocked"], "public.t was rewritten")
-        .await;
-    cluster
-        .mmrepl_ok(&["rewritten", "public.t", "--take", "west", "--yes"])
-        .await;
-    cluster.wait_streaming().await;
+    take_west(cluster).await;
     cluster.settle().await;
     let told = "select (select v from t where id = 1) || (select v from wide where id = 1)";
     for node in [cluster.east(), cluster.west()] {
@@ -308,13 +313,7 @@ async fn repacked(majors: &[u32]) {
     cluster.east().sql("repack many").await;
     cluster.east().sql("repack (concurrently) t").await;
     cluster.start_daemons();
-    cluster
-        .wait_reason(("west", "east"), &["blocked"], "public.t was rewritten")
-        .await;
-    cluster
-        .mmrepl_ok(&["rewritten", "public.t", "--take", "west", "--yes"])
-        .await;
-    cluster.wait_streaming().await;
+    take_west(&cluster).await;
     cluster.wait_equal().await;
     for table in ["t", "many"] {
         let told = format!("select string_agg(v, '' order by id) from {table} where id <= 12");
