@@ -75,6 +75,8 @@ mod sql_custom;
 mod sql_merge;
 mod sql_record;
 mod sql_unique;
+#[cfg(test)]
+mod statement_texts_tests;
 mod tables;
 mod target;
 mod touched;

@@ -111,7 +111,7 @@ pub(super) enum Whole {
 }
 
 /// How many statements `Statement` names.
-const STATEMENTS: usize = Statement::ExpectTypes as usize + 1;
+pub(super) const STATEMENTS: usize = Statement::ExpectTypes as usize + 1;
 
 /// One table on the target as this link writes it.
 #[derive(Debug)]

@@ -2,8 +2,17 @@
 // A file of ours that cannot be read fails the test.
 #![allow(clippy::unwrap_used)]
 
+mod circles;
+mod documents;
+mod floors;
+mod imports;
+mod purity;
+mod source;
+mod types;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+
+use source::{Source, assert_none, documents, root, rust, sources};
 
 const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
@@ -12,19 +21,6 @@ const COLUMNS_MAX: usize = 100;
 /// A reason why something cannot fail is longer than this.
 const REASON_MIN: usize = 10;
 
-/// No sockets, no runtime, no clock: bytes or values in, values out.
-const PURE: [&str; 9] = [
-    "src/pgoutput",
-    "src/assemble",
-    "src/relation.rs",
-    "src/conflict",
-    "src/apply/decide.rs",
-    "src/apply/group",
-    "src/apply/sql",
-    "src/lsn.rs",
-    "src/ids.rs",
-];
-
 /// Put together here, so that this file does not hold them.
 const BANNED: [&str; 4] = [
     concat!("TO", "DO"),
@@ -32,86 +28,6 @@ const BANNED: [&str; 4] = [
     concat!("XX", "X:"),
     concat!("HA", "CK"),
 ];
-
-struct Source {
-    path: String,
-    text: String,
-}
-
-impl Source {
-    /// Lines with their numbers.
-    fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
-        (1..).zip(self.text.lines())
-    }
-
-    /// Lines before the tests at the end of the file.
-    fn before_tests(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.lines()
-            .take_while(|(_, line)| !line.trim_start().starts_with("#[cfg(test)]"))
-    }
-
-    /// Those that are no comments; none of a file of tests.
-    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let is_test = self.is_test();
-        self.before_tests()
-            .filter(move |(_, line)| !is_test && !line.trim_start().starts_with("//"))
-    }
-
-    /// Whole files of tests, or of helpers for tests, fuzzing and benches.
-    fn is_test(&self) -> bool {
-        let test_only = ["tests.rs", "/arbitrary.rs", "/fuzzing.rs"];
-        !self.path.starts_with("src/")
-            || self.path.contains("/tests/")
-            || test_only.iter().any(|end| self.path.ends_with(end))
-    }
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(root().join(folder)) else {
-        return Vec::new();
-    };
-    let mut found = Vec::new();
-    for path in entries.map(|entry| entry.unwrap().path()) {
-        let name = path
-            .strip_prefix(root())
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .to_owned();
-        if path.is_dir() {
-            found.extend(files(&name, extension));
-        } else if name.ends_with(extension) {
-            found.push(PathBuf::from(name));
-        }
-    }
-    found.sort();
-    found
-}
-
-fn sources(folders: &[&str], extension: &str) -> Vec<Source> {
-    let read = |path: PathBuf| Source {
-        text: fs::read_to_string(root().join(&path)).unwrap(),
-        path: path.display().to_string(),
-    };
-    folders
-        .iter()
-        .flat_map(|folder| files(folder, extension))
-        .map(read)
-        .collect()
-}
-
-fn rust() -> Vec<Source> {
-    sources(&["src", "tests", "benches", "fuzz/fuzz_targets"], ".rs")
-}
-
-/// Fails with every offence at once.
-fn assert_none(offences: &[String]) {
-    assert!(offences.is_empty(), "\n{}\n", offences.join("\n"));
-}
 
 /// Every line that `is_bad` finds.
 fn bad_lines<'a>(
@@ -256,18 +172,6 @@ fn what_panics_on_an_answer_is_forbidden() {
 }
 
 #[test]
-fn pure_modules_stay_pure() {
-    let pure = |source: &&Source| PURE.iter().any(|prefix| source.path.starts_with(prefix));
-    let impure = |line: &str| line.contains("tokio").then_some("tokio in a pure module");
-    let offences = rust()
-        .iter()
-        .filter(pure)
-        .flat_map(|s| bad_lines(s.code(), &s.path, impure))
-        .collect::<Vec<_>>();
-    assert_none(&offences);
-}
-
-#[test]
 fn nothing_is_left_for_later() {
     let unfinished = |line: &str| {
         BANNED
@@ -283,86 +187,6 @@ fn nothing_is_left_for_later() {
         .iter()
         .flat_map(|s| bad_lines(s.lines(), &s.path, unfinished))
         .collect::<Vec<_>>();
-    assert_none(&offences);
-}
-
-/// Those in the root, too.
-fn documents() -> Vec<Source> {
-    let in_root = fs::read_dir(root()).unwrap();
-    let in_root = in_root.map(|entry| entry.unwrap().path());
-    let is_document = |path: &PathBuf| path.extension().is_some_and(|end| end == "md");
-    let read = |path: PathBuf| Source {
-        text: fs::read_to_string(&path).unwrap(),
-        path: path.strip_prefix(root()).unwrap().display().to_string(),
-    };
-    let mut all = sources(&["docs"], ".md");
-    all.extend(in_root.filter(is_document).map(read));
-    all
-}
-
-/// The anchor that a forge gives a heading.
-fn anchor(heading: &str) -> String {
-    let kept = |c: &char| c.is_alphanumeric() || [' ', '-', '_'].contains(c);
-    let heading = heading.trim_start_matches('#').trim().to_lowercase();
-    heading
-        .chars()
-        .filter(kept)
-        .collect::<String>()
-        .replace(' ', "-")
-}
-
-/// Where links of a document lead: what stands between `](` and `)`.
-fn links(source: &Source) -> impl Iterator<Item = &str> {
-    let after = source.text.split("](").skip(1);
-    let targets = after.filter_map(|text| text.split(')').next());
-    targets.filter(|target| !target.starts_with("http"))
-}
-
-fn leads_nowhere(from: &Source, target: &str) -> bool {
-    let (file, place) = target.split_once('#').unwrap_or((target, ""));
-    let folder = root().join(&from.path);
-    let path = match file {
-        "" => folder,
-        _ => folder.parent().unwrap().join(file),
-    };
-    let headings = |text: String| text.lines().any(|line| is_heading(line, place));
-    let found =
-        path.exists() && (place.is_empty() || fs::read_to_string(&path).is_ok_and(headings));
-    !found
-}
-
-fn is_heading(line: &str, place: &str) -> bool {
-    line.starts_with('#') && anchor(line) == place
-}
-
-/// Files and folders of ours that a text names in backquotes; patterns are left out.
-fn named_files(source: &Source) -> impl Iterator<Item = &str> {
-    let ours = [
-        "src/",
-        "tests/",
-        "benches/",
-        "migrations/",
-        "docs/",
-        "tools/",
-    ];
-    let is_name = |c: char| c.is_alphanumeric() || "/._-".contains(c);
-    let quoted = source.text.split('`').skip(1).step_by(2);
-    quoted.filter(move |text| {
-        ours.iter().any(|folder| text.starts_with(folder)) && text.chars().all(is_name)
-    })
-}
-
-#[test]
-fn documents_lead_somewhere() {
-    let mut offences = Vec::new();
-    for source in documents() {
-        for target in links(&source).filter(|target| leads_nowhere(&source, target)) {
-            offences.push(format!("{}: {target} leads nowhere", source.path));
-        }
-        for name in named_files(&source).filter(|name| !root().join(name).exists()) {
-            offences.push(format!("{}: there is no {name}", source.path));
-        }
-    }
     assert_none(&offences);
 }
 
