@@ -110,6 +110,7 @@ set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     held record;
     changed record;
+    came_back oid[] := '{}';
 begin
     if current_setting('mmrepl.following', true) = 'on' then
         return;
@@ -126,11 +127,22 @@ begin
                 execute format('alter table %I.%I %s trigger %I', held.nspname, held.relname, case held.enabled
                     when 'A' then 'enable always' when 'D' then 'disable' when 'R' then 'enable replica'
                     else 'enable' end, held.name);
+                came_back := came_back || held.relation;
             exception when others then
                 -- The column is gone. `mmrepl status` says what is missing.
                 raise log 'mmrepl: trigger % is not made again: %', held.name, sqlerrm;
             end;
         end loop;
+    end if;
+    if came_back <> '{}' then
+        begin
+            update mmrepl.fingerprint f set print = n.print from mmrepl.fingerprints() n
+            where n.relation = f.relation and n.kind = f.kind and n.kind = 'triggers'
+              and coalesce(pg_partition_root(n.relation)::oid, n.relation) = any(came_back);
+        exception when others then
+            -- `mmrepl status` asks for a comparison that was not needed.
+            raise log 'mmrepl: fingerprints are not taken: %', sqlerrm;
+        end;
     end if;
     -- An index that was the replica identity may be gone: deletes and updates would fail.
     for changed in

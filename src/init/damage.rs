@@ -124,7 +124,7 @@ fn publication(state: &NodeState) -> Option<Damage> {
     (!faults.is_empty()).then(|| lost(what))
 }
 
-/// What was not sent for a while and is sent again: the nodes' rows may differ by it.
+/// What was wrong for a while and is right again: the nodes' rows may differ by it.
 fn left_gaps(state: &NodeState) -> Vec<Damage> {
     let open = gaps::open(state);
     let is_over = |gap: &&gaps::Gap| {
@@ -132,16 +132,27 @@ fn left_gaps(state: &NodeState) -> Vec<Damage> {
         let takes_part = state.tables.iter().any(|table| table.table.id() == id);
         takes_part && open.iter().all(|(table, _)| table.table.id() != id)
     };
-    let mut kinds: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+    let mut kinds: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for gap in state.noted.gaps.iter().filter(is_over) {
-        let kind = kinds.entry((&gap.left_out, &gap.since)).or_default();
-        kind.push(gap.readable());
+        for around in gap.sentences() {
+            kinds.entry(around).or_default().push(gap.readable());
+        }
     }
-    let told = |((left_out, since), tables): ((&str, &str), Vec<String>)| {
-        let what = format!(
-            "{left_out} made here in {} were not sent to the other nodes for a while (noticed {since}), so their rows may differ",
-            shortened(&tables)
-        );
+    let told = |((before, after), tables): ((String, String), Vec<String>)| {
+        let what = format!("{before}{}{after}", shortened(&tables));
+        Damage::new(DamageKind::Gap, false, what)
+    };
+    kinds.into_iter().map(told).collect()
+}
+
+/// What [`super::fingerprints::found`] has found and nobody has noted yet: tables, what happened.
+pub(super) fn behind(found: &[(String, String)]) -> Vec<Damage> {
+    let mut kinds: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (table, happened) in found {
+        kinds.entry(happened).or_default().push(table.clone());
+    }
+    let told = |(happened, tables): (&str, Vec<String>)| {
+        let what = format!("rows may differ in {}: {happened}", shortened(&tables));
         Damage::new(DamageKind::Gap, false, what)
     };
     kinds.into_iter().map(told).collect()

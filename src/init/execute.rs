@@ -10,7 +10,7 @@ use super::overwritten::SetAside;
 use super::plan::{LinkWork, Plan, Step, StepKind};
 use super::session::{self, Session};
 use super::slots::{self, MadeSlots};
-use super::{InitError, InitOptions, Progress, gaps, join, overwrite, overwritten};
+use super::{InitError, InitOptions, Progress, fingerprints, gaps, join, overwrite, overwritten};
 use crate::catalog::table::Table;
 use crate::config::Config;
 use crate::ids::{LinkName, NodeName, slot_name};
@@ -78,6 +78,7 @@ pub(super) async fn execute(
         session
             .batch("look at the files of tables", LOOK_AT_FILES)
             .await?;
+        fingerprints::note(session).await?;
     }
     Ok(())
 }
@@ -88,6 +89,10 @@ pub(super) async fn run(step: &Step, sessions: &mut [Session]) -> Result<(), Ini
     let session = session.expect("init goes on only when every node was reached");
     match step.kind {
         StepKind::Transaction => session.transaction(&step.what, &step.sql).await,
+        StepKind::Fingerprinted => {
+            let sql = fingerprints::around(&step.sql);
+            session.transaction(&step.what, &sql).await
+        }
         StepKind::Migrate => {
             let done = migrate::migrate(&mut session.client).await;
             let node = step.node.clone();

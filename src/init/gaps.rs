@@ -35,14 +35,34 @@ pub(super) struct Gap {
     pub(super) name: String,
     /// When that was noticed, as text.
     pub(super) since: String,
-    /// What was left out, as words: `deletes`.
+    /// What was left out, as words: `deletes`. May be empty.
     pub(super) left_out: String,
+    /// What happened that may have made rows differ though all was sent, as words. May be empty.
+    pub(super) happened: String,
 }
 
 impl Gap {
     /// `schema.table`, for people.
     pub(super) fn readable(&self) -> String {
         readable(&self.schema, &self.name)
+    }
+
+    /// What people are told, each as the text before and after the names of tables.
+    pub(super) fn sentences(&self) -> Vec<(String, String)> {
+        let (left_out, happened, since) = (&self.left_out, &self.happened, &self.since);
+        let not_sent = (
+            format!("{left_out} made here in "),
+            format!(
+                " were not sent to the other nodes for a while (noticed {since}), so their rows may differ"
+            ),
+        );
+        let unsure = (
+            "rows may differ in ".to_owned(),
+            format!(": {happened} (noticed {since})"),
+        );
+        let said = [(left_out, not_sent), (happened, unsure)];
+        let said = said.into_iter().filter(|(what, _)| !what.is_empty());
+        said.map(|(_, around)| around).collect()
     }
 }
 
@@ -84,7 +104,8 @@ impl Noted {
 
 async fn read(client: &Client) -> Result<Vec<Gap>, CatalogError> {
     let sql = "select schema_name, table_name, left_out,
-                      pg_catalog.to_char(since at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')
+                      pg_catalog.to_char(since at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
+                      happened
                from mmrepl.gap order by 1, 2";
     let rows = client.query(sql, &[]).await;
     let rows = rows.map_err(CatalogError::query("read mmrepl.gap"))?;
@@ -94,6 +115,7 @@ async fn read(client: &Client) -> Result<Vec<Gap>, CatalogError> {
             name: row.read(1)?,
             left_out: row.read(2)?,
             since: row.read(3)?,
+            happened: row.read(4)?,
         })
     };
     Ok(each(&rows, gap)?)
@@ -226,26 +248,41 @@ pub(super) async fn close(work: &Work<'_>, progress: &mut dyn Progress) -> Resul
     if ids.is_empty() {
         return Ok(());
     }
+    let mut forget = Vec::new();
+    for session in work.sessions {
+        forget.push(forget_those_of(session, ids).await?);
+    }
     let joined = |id: &&(String, String)| work.plan.joining.contains(id);
     let left: Vec<_> = ids.iter().filter(|id| !joined(id)).cloned().collect();
     if work.options.copy_from.is_none() && !work.options.assume_identical {
         compare(work, left, progress).await?;
     }
-    let row =
-        |(schema, name): &(String, String)| format!("({}, {})", literal(schema), literal(name));
-    let rows: Vec<String> = ids.iter().map(row).collect();
-    let sql = format!(
-        "delete from mmrepl.gap where (schema_name, table_name) in ({})",
-        rows.join(", ")
-    );
-    for session in work.sessions {
-        session.batch("forget gaps", &sql).await?;
+    for (session, sql) in work.sessions.iter().zip(&forget) {
+        session.batch("forget gaps", sql).await?;
     }
-    let what = format!("{} table(s) that were not sent whole are equal", ids.len());
+    let what = format!("{} table(s) that might differ are equal", ids.len());
     for session in work.sessions {
         progress.step(&Step::new(session.name(), what.clone(), Vec::new()));
     }
     Ok(())
+}
+
+/// The statement that forgets the gaps of these tables as they are now: one that is noted while rows
+/// are compared stays.
+async fn forget_those_of(session: &Session, ids: &[(String, String)]) -> Result<String, InitError> {
+    let row =
+        |(schema, name): &(String, String)| format!("({}, {})", literal(schema), literal(name));
+    let rows: Vec<String> = ids.iter().map(row).collect();
+    let sql = format!(
+        "select coalesce(pg_catalog.string_agg(pg_catalog.quote_literal(g.ctid), ', '), 'null')
+         from mmrepl.gap g where (schema_name, table_name) in ({})",
+        rows.join(", ")
+    );
+    let row = session.client.query_one(&sql, &[]).await;
+    let row = row.map_err(CatalogError::query("read mmrepl.gap"));
+    let row = row.map_err(InitError::catalog(session.name()))?;
+    let places: String = row.read(0).map_err(InitError::unread(session.name()))?;
+    Ok(format!("delete from mmrepl.gap where ctid in ({places})"))
 }
 
 async fn compare(

@@ -9,7 +9,7 @@ use super::copy::Stamp;
 use super::execute::{Work, copy_in_transaction, differences};
 use super::plan::Step;
 use super::session::Session;
-use super::{InitError, Progress, compare, copy, gaps, publication};
+use super::{InitError, Progress, compare, copy, fingerprints, gaps, publication};
 use crate::catalog::table::Table;
 use crate::ids::{LinkName, NodeName};
 use crate::lsn::Lsn;
@@ -93,6 +93,7 @@ async fn join_some(
     }
     for node in &work.plan.join_nodes {
         if let Some(sql) = publish(work, node, ids) {
+            let sql = format!("{sql}; {}", fingerprints::TAKE);
             work.session(node).batch("publish new tables", &sql).await?;
         }
     }

@@ -25,6 +25,7 @@ mod damage;
 mod drop_check;
 mod error;
 mod execute;
+mod fingerprints;
 mod follow;
 mod gaps;
 mod identity;
@@ -101,6 +102,11 @@ pub async fn init(
             .filter(|p| p.severity == check::Severity::Error)
             .count();
         return Err(InitError::Preflight { errors });
+    }
+    if !options.dry_run {
+        for session in &sessions {
+            fingerprints::note(session).await?;
+        }
     }
     let added = add_columns(config, options, (&mut sessions, &mut facts), progress).await?;
     let states = observe::observe_all(config, &sessions, &facts).await?;
@@ -186,7 +192,11 @@ pub async fn preflight(config: &Config) -> Vec<Problem> {
                 if !state.event_triggers.release_columns() {
                     problems.push(check::without_event_triggers(&facts.name));
                 }
-                let damages = damage::damages(config, &state);
+                let mut damages = damage::damages(config, &state);
+                match fingerprints::found(&session.client).await {
+                    Ok(found) => damages.extend(damage::behind(&found)),
+                    Err(error) => problems.push(check::unreadable(&facts.name, &error)),
+                }
                 problems.extend(
                     damages
                         .iter()
@@ -257,6 +267,7 @@ impl Inspector {
         if let Some(damage) = damage::lost_tables(&lost.map_err(failed())?) {
             return Ok(vec![damage]);
         }
+        fingerprints::note(&self.session).await?;
         let state = observe::observe_own(&self.config, &self.session).await?;
         // Noted before it is told: whoever mends the publication next leaves a gap behind.
         let note = gaps::note(&state);

@@ -287,8 +287,8 @@ async fn known(
     Ok(known)
 }
 
-/// The file that makes the table of gaps.
-const GAPS: &str = "tables/008_gaps";
+/// The file that gives the table of gaps all its columns.
+const GAPS: &str = "tables/012_fingerprints";
 
 /// Publication, tables, triggers, slots, origins and positions in a few numbers: a row of the
 /// catalog that is written anew has the number of another transaction.

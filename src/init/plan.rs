@@ -39,6 +39,8 @@ pub(super) enum StepKind {
     /// The statements in one transaction.
     #[default]
     Transaction,
+    /// The statements in one transaction, with what `fingerprints` wants around them.
+    Fingerprinted,
     /// The migrations runner.
     Migrate,
 }
@@ -50,6 +52,14 @@ impl Step {
             what: what.into(),
             sql,
             kind: StepKind::Transaction,
+        }
+    }
+
+    /// For statements on triggers or the publication.
+    fn fingerprinted(self) -> Self {
+        Self {
+            kind: StepKind::Fingerprinted,
+            ..self
         }
     }
 }
@@ -377,11 +387,8 @@ fn table_step(state: &NodeState, names: &mut Vec<String>, sql: &mut Vec<String>)
             names.last().unwrap_or(first)
         ),
     };
-    Some(Step::new(
-        &state.name,
-        format!("prepare {tables}: replica identity and triggers"),
-        sql,
-    ))
+    let what = format!("prepare {tables}: replica identity and triggers");
+    Some(Step::new(&state.name, what, sql).fingerprinted())
 }
 
 fn table_statements(state: &TableState, in_row: Option<&InRow>, by_column: bool) -> Vec<String> {
@@ -505,21 +512,18 @@ fn publish_steps(state: &NodeState, with_tables: bool) -> Vec<Step> {
         if !state.slots.is_empty() && keeps_slots(state) {
             make.push(gaps::remember_publication(None));
         }
-        steps.push(Step::new(&state.name, "make the publication", make));
+        steps.push(Step::new(&state.name, "make the publication", make).fingerprinted());
     }
     for left in &state.leftovers {
         let what = format!("leave {} alone: it takes part no longer", left.readable());
-        steps.push(Step::new(&state.name, what, left.statements()));
+        steps.push(Step::new(&state.name, what, left.statements()).fingerprinted());
     }
     let missing = publication::missing(state);
     if with_tables {
         for chunk in missing.chunks(publication::TABLES_PER_TRANSACTION) {
             let sql = publication::add(chunk.iter().map(|state| &state.table));
-            steps.push(Step::new(
-                &state.name,
-                format!("publish {} table(s)", chunk.len()),
-                vec![sql],
-            ));
+            let what = format!("publish {} table(s)", chunk.len());
+            steps.push(Step::new(&state.name, what, vec![sql]).fingerprinted());
         }
     }
     steps

@@ -32,6 +32,7 @@ pub const TABLES: &[File] = embed!("tables":
     "009_early_notes"
     "010_others"
     "011_released"
+    "012_fingerprints"
 );
 
 /// What runs again whenever it has changed. The order does not matter.
@@ -39,6 +40,7 @@ pub const FUNCTIONS: &[File] = embed!("functions":
     "apply"
     "clock"
     "counters"
+    "fingerprints"
     "follow"
     "history"
     "keys"

@@ -76,6 +76,7 @@ mod truth;
 mod truth_samples;
 mod truth_setup;
 mod types;
+mod undone;
 mod unique;
 mod unique_cases;
 mod upgraded_server;
