@@ -1,12 +1,12 @@
 //! What somebody changed and put back before anybody looked.
 //!
-//! A daemon looks at its server every two seconds, and not at all while it is stopped. Triggers that
-//! are off for a moment, a publication that is altered and altered back, a partition that is detached
-//! and attached: afterwards everything is as `init` made it, and rows that were written meanwhile may
-//! differ on the nodes. The rows of the catalog tell: whatever was written anew has the number of
-//! another transaction. `mmrepl.fingerprint` has what it was. Whoever looks, the daemon or `init`,
-//! notes each table of which it differs in `mmrepl.gap`; what `init` changes itself gets its new
-//! fingerprint in the transaction that changes it.
+//! A daemon looks at its server every two seconds, and not at all while it is stopped. Triggers
+//! that are off for a moment, a publication that is altered and altered back, a partition that is
+//! detached and attached: afterwards everything is as `init` made it, and rows that were written
+//! meanwhile may differ on the nodes. The rows of the catalog tell: whatever was written anew has
+//! the number of another transaction. `mmrepl.fingerprint` has what it was. Whoever looks, the
+//! daemon or `init`, notes each table of which it differs in `mmrepl.gap`; what `init` changes
+//! itself gets its new fingerprint in the transaction that changes it.
 
 use tokio_postgres::Client;
 
