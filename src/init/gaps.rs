@@ -104,7 +104,8 @@ impl Noted {
 
 async fn read(client: &Client) -> Result<Vec<Gap>, CatalogError> {
     let sql = "select schema_name, table_name, left_out,
-                      pg_catalog.to_char(since at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
+                      pg_catalog.to_char(since at time zone 'UTC',
+                                         'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
                       happened
                from mmrepl.gap order by 1, 2";
     let rows = client.query(sql, &[]).await;
@@ -267,8 +268,8 @@ pub(super) async fn close(work: &Work<'_>, progress: &mut dyn Progress) -> Resul
     Ok(())
 }
 
-/// The statement that forgets the gaps of these tables as they are now: one that is noted while rows
-/// are compared stays.
+/// The statement that forgets the gaps of these tables as they are now: one that is noted while
+/// rows are compared stays.
 async fn forget_those_of(session: &Session, ids: &[(String, String)]) -> Result<String, InitError> {
     let row =
         |(schema, name): &(String, String)| format!("({}, {})", literal(schema), literal(name));

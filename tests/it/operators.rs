@@ -24,7 +24,9 @@ enum Act {
     DropPublication,
     LeaveTable,
     NarrowPublication,
+    NarrowForAMoment,
     DisableTriggers,
+    DisableForAMoment,
     EnableTriggersPlainly,
     DropTrigger,
     DropSlot,
@@ -38,11 +40,13 @@ enum Act {
     DropWhileRunning,
 }
 
-const ACTS: [Act; 15] = [
+const ACTS: [Act; 17] = [
     Act::DropPublication,
     Act::LeaveTable,
     Act::NarrowPublication,
+    Act::NarrowForAMoment,
     Act::DisableTriggers,
+    Act::DisableForAMoment,
     Act::EnableTriggersPlainly,
     Act::DropTrigger,
     Act::DropSlot,
@@ -156,6 +160,20 @@ async fn act(cluster: &mut Cluster, act: Act, victim: &'static str, rng: &mut Rn
                 "alter publication mmrepl set (publish = 'insert, update')",
             )
             .await;
+        }
+        Act::NarrowForAMoment => {
+            for kinds in ["insert, update", "insert, update, delete, truncate"] {
+                let alter = format!("alter publication mmrepl set (publish = '{kinds}')");
+                try_sql(node, &alter).await;
+                try_sql(node, "delete from account where id = 4").await;
+            }
+        }
+        Act::DisableForAMoment => {
+            for how in ["disable", "enable always"] {
+                let trigger = format!("alter table account {how} trigger mmrepl_delete");
+                try_sql(node, &trigger).await;
+                try_sql(node, "delete from account where id = 5").await;
+            }
         }
         Act::DisableTriggers => {
             try_sql(node, &format!("alter table {keyed} disable trigger all")).await;
