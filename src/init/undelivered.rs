@@ -6,17 +6,20 @@ use bytes::Bytes;
 
 use super::InitError;
 use super::session::{self, Session};
+use crate::catalog::foreign::{Found, judge, since_slot};
 use crate::catalog::names::readable;
 use crate::catalog::position::read_position;
 use crate::catalog::slots::{ORIGIN_OPTION_SINCE, peek, slot_state};
 use crate::config::Config;
-use crate::ids::{LinkName, RelationId, slot_name};
+use crate::ids::{LinkName, RelationId, origin_prefix, slot_name};
 use crate::lsn::Lsn;
 use crate::pgoutput::{Message, decode};
 use crate::wire::RowExt;
 
 /// How many changes are looked at; then there are more.
 const CHANGES_MAX: i32 = 2_000;
+/// How many messages are looked at where most of them may be what the cluster itself wrote there.
+const MIXED_MAX: i32 = 500_000;
 
 /// Rows by table.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -87,21 +90,37 @@ async fn look(
     let version: i32 = version.read(0).map_err(InitError::unread(&link.from))?;
     let leaves_out = version.cast_unsigned() >= ORIGIN_OPTION_SINCE;
     let slot = slot_name(&config.cluster, &link.to);
-    let messages = peek(&source.client, &slot, (CHANGES_MAX, leaves_out)).await;
-    let messages = messages.map_err(InitError::catalog(&link.from))?;
-    Ok(count(messages.into_iter(), applied))
+    let ours = origin_prefix(&config.cluster);
+    let failed = || InitError::catalog(&link.from);
+    let read = async |limits: (i32, bool)| {
+        let messages = peek(&source.client, &slot, limits)
+            .await
+            .map_err(failed())?;
+        Ok::<_, InitError>(count(messages.into_iter(), (applied, &ours)))
+    };
+    let own = read((CHANGES_MAX, leaves_out)).await?;
+    if !leaves_out || !own.rows.is_empty() {
+        return Ok(own);
+    }
+    // What came under an origin of another replicator is left out there, too.
+    let since = since_slot(&source.client, &slot).await.map_err(failed())?;
+    let judged = judge(&source.client, &since).await.map_err(failed())?;
+    match judged.found {
+        Found::Nothing => Ok(own),
+        Found::Foreign | Found::TooMany => read((MIXED_MAX, false)).await,
+    }
 }
 
-/// Counts the changes of transactions that were written here and committed after `applied`.
-/// What cannot be read is left to the link, which names it.
-fn count(messages: impl Iterator<Item = Vec<u8>>, applied: Lsn) -> Undelivered {
+/// Counts the changes of transactions that the cluster has not written here, and that committed
+/// after `applied`. What cannot be read is left to the link, which names it.
+fn count(messages: impl Iterator<Item = Vec<u8>>, (applied, ours): (Lsn, &str)) -> Undelivered {
     let mut left = Undelivered::default();
     let mut names: HashMap<RelationId, String> = HashMap::new();
     let mut counts = false;
     for message in messages.filter_map(|data| decode(Bytes::from(data), false).ok()) {
         match message {
             Message::Begin { final_lsn, .. } => counts = final_lsn >= applied,
-            Message::Origin { .. } => counts = false,
+            Message::Origin { name, .. } => counts &= !name.starts_with(ours),
             Message::Relation(relation) => {
                 let relation = relation.relation;
                 let name = readable(&relation.schema, &relation.name);

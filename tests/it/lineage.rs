@@ -197,6 +197,46 @@ async fn base_backup(majors: &[u32]) {
     rows(&cluster, "west", "21").await;
 }
 
+on_usual_majors!(
+    nothing_of_another_replicator_is_overwritten,
+    super::undelivered_of_others
+);
+
+/// Rows that came to west under an origin that is gone by now, while the daemons were stopped.
+async fn undelivered_of_others(majors: &[u32]) {
+    let mut cluster = Cluster::running_with(ClusterOptions::majors(majors), TABLE).await;
+    cluster.allow_error("its replication slot");
+    cluster.wait_streaming().await;
+    write(&cluster, "east", 0..10).await;
+    cluster.wait_equal().await;
+    cluster.stop_daemons();
+    write(&cluster, "east", 10..12).await;
+    let client = cluster.west().client().await;
+    for sql in [
+        "select pg_replication_origin_create('passing_by')",
+        "select pg_replication_origin_session_setup('passing_by')",
+        "insert into t (id) select generate_series(2100, 2102)",
+        "select pg_replication_origin_session_reset()",
+        "select pg_replication_origin_drop('passing_by')",
+    ] {
+        crate::support::pg::execute(&client, sql).await;
+    }
+    let drop = format!(
+        "select pg_drop_replication_slot('mmrepl_{}_west')",
+        cluster.name
+    );
+    cluster.east().sql(&drop).await;
+    let said = cluster.mmrepl_fails(&["init", "--copy-from", "east"]).await;
+    assert_says(&said, &["3 row(s) of public.t", "mmrepl run --node west"]);
+    rows(&cluster, "west", "13").await;
+    cluster.start_daemons();
+    rows(&cluster, "east", "15").await;
+    cluster.mmrepl_ok(&["init", "--copy-from", "east"]).await;
+    cluster.wait_streaming().await;
+    rows(&cluster, "west", "15").await;
+    cluster.wait_equal().await;
+}
+
 on_usual_majors!(nothing_undelivered_is_overwritten, super::undelivered);
 
 /// A slot is dropped while the other node has something that has not arrived: it arrives first.
