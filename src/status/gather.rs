@@ -197,8 +197,13 @@ async fn ask_pair(config: &Config, link: &LinkName, local: &Stores) -> Option<Pa
             (link, &mut pair.forward, &source),
             (&back, &mut pair.backward, &target),
         ] {
-            if let Some(kept) = local.checkpoints.get(link) {
-                facts.known.push(recall(source, kept).await.ok()?);
+            let Some(kept) = local.checkpoints.get(link) else {
+                continue;
+            };
+            // Where this one witness cannot be heard, the others still say what they know.
+            match recall(source, kept).await {
+                Ok(known) => facts.known.push(known),
+                Err(error) => tracing::debug!(%link, %error, "a kept position tells nothing"),
             }
         }
         Some(pair)
