@@ -18,7 +18,7 @@ const NAMES: &str = "
     where o.roname !~ '^mmrepl_' and not exists (
         select from pg_catalog.pg_subscription s
         where o.roname ~ ('^pg_' || s.oid || '(_|$)'))
-    order by 1 limit 5";
+    order by 1 desc limit 5";
 
 /// What may write here in the name of a server outside of the cluster, in words.
 pub async fn read_foreign(client: &Client) -> Result<Vec<String>, CatalogError> {
@@ -27,6 +27,13 @@ pub async fn read_foreign(client: &Client) -> Result<Vec<String>, CatalogError> 
         "read subscriptions and replication origins",
     ))?;
     Ok(each(&rows, |row| row.read(0))?)
+}
+
+/// The subscriptions of the database, in words.
+pub async fn read_subscriptions(client: &Client) -> Result<Vec<String>, CatalogError> {
+    let mut found = read_foreign(client).await?;
+    found.retain(|writer| writer.starts_with("subscription "));
+    Ok(found)
 }
 
 /// Which transactions of a server are to be looked at next: nothing is known of how they ended.

@@ -7,6 +7,7 @@ use super::facts_query as query;
 use super::neighbours::Neighbours;
 use super::scope::Scope;
 use super::sequence_facts::Sequence;
+use crate::catalog::foreign::read_subscriptions;
 use crate::catalog::server::{Server, read_server};
 use crate::catalog::table::{Table, load_tables};
 use crate::catalog::{CatalogError, slots};
@@ -40,6 +41,8 @@ pub struct NodeFacts {
     pub ours: Ours,
     /// Who else has slots under the cluster's name.
     pub neighbours: Neighbours,
+    /// Subscriptions of its database, in words.
+    pub subscriptions: Vec<String>,
 }
 
 /// A function that decides, as the server has it.
@@ -185,6 +188,7 @@ pub async fn gather(
         rights,
         oddities,
         functions,
+        subscriptions: read_subscriptions(client).await?,
     })
 }
 

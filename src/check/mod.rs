@@ -19,6 +19,7 @@ mod sequence_facts;
 mod sequences;
 mod settings;
 mod structure;
+mod subscriptions;
 mod tables;
 mod unreachable;
 
@@ -158,6 +159,7 @@ pub fn judge(config: &Config, nodes: &[NodeFacts]) -> Vec<Problem> {
     problems.extend(settings::check_encodings(nodes));
     problems.extend(clock::check(config.conflict.max_clock_skew, nodes));
     problems.extend(structure::check(nodes));
+    problems.extend(subscriptions::check(nodes));
     problems.extend(scope::check(config, nodes));
     problems.extend(sequences::check(nodes));
     problems.extend(functions::check(nodes));

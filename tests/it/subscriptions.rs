@@ -320,3 +320,30 @@ async fn before_a_kill(majors: &[u32]) {
     .await;
 }
 on_majors!(a_kill_hides_nobody, before_a_kill, 17, 17);
+
+on_usual_majors!(two_subscribers_are_warned_of, super::two_subscribers);
+
+async fn two_subscribers(majors: &[u32]) {
+    let cluster = Cluster::start(ClusterOptions::majors(majors)).await;
+    cluster.sql_everywhere(SCHEMA).await;
+    let said = "another node has a subscription too";
+    for node in &cluster.nodes {
+        let check = cluster.mmrepl_ok(&["check"]).await;
+        assert!(!check.contains(said), "{check}");
+        let name = format!("from_{}_{}", cluster.name, node.name);
+        node.sql(&format!(
+            "create subscription {name} connection 'host=127.0.0.1' publication p
+             with (connect = false)"
+        ))
+        .await;
+    }
+    let check = cluster.mmrepl_ok(&["check"]).await;
+    assert_eq!(check.matches(said).count(), 2, "{check}");
+    for node in &cluster.nodes {
+        let name = format!("from_{}_{}", cluster.name, node.name);
+        for how in ["set (slot_name = none)", ""] {
+            let verb = if how.is_empty() { "drop" } else { "alter" };
+            node.sql(&format!("{verb} subscription {name} {how}")).await;
+        }
+    }
+}
