@@ -13,6 +13,7 @@ pub mod names;
 pub mod parameter;
 pub mod position;
 pub mod rewrites;
+pub mod row_text;
 pub mod rules;
 pub mod search_path;
 pub mod secret;

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Row;
 
 use super::InitError;
-use super::compare::{Shared, Tables, hash_of, row_text, shared, with_positions, with_rows};
+use super::compare::{Shared, Tables, positions, row_text, shared, with_rows};
 use super::observe::NodeState;
 use super::session::{self, Session};
 use crate::catalog::key_text::key_expression;
 use crate::catalog::names::ident;
+use crate::catalog::row_text::hash_of;
 use crate::catalog::table::Table;
 use crate::ids::NodeName;
 use crate::lineage::Finding;
@@ -254,7 +255,7 @@ async fn rows(
 
 /// A table of the hashes of its keys and rows; without a key the whole row is one.
 async fn hashed(session: &Session, table: &Table, shared: &Shared) -> Result<String, InitError> {
-    let positions = with_positions(session, table).await?;
+    let positions = positions(session, table).await?;
     let row = hash_of(&row_text(table, shared, &positions));
     let key = table.key.as_ref().map_or_else(
         || row.clone(),

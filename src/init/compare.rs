@@ -8,10 +8,10 @@ use std::collections::{HashMap, HashSet};
 
 use super::InitError;
 use super::session::Session;
-use crate::catalog::names::ident;
+use crate::catalog::row_text::{hash_of, text_of, with_positions};
 use crate::catalog::table::Table;
 use crate::ids::NodeName;
-use crate::wire::{RowExt, Unread, each};
+use crate::wire::{RowExt, Unread};
 
 /// How many tables one query looks into for rows.
 const TABLES_PER_QUERY: usize = 100;
@@ -93,7 +93,7 @@ pub(super) async fn digest(
     table: &Table,
     shared: &Shared,
 ) -> Result<Digest, InitError> {
-    let positions = with_positions(session, table).await?;
+    let positions = positions(session, table).await?;
     let row = session
         .client
         .query_one(&digest_sql(table, shared, &positions), &[])
@@ -110,13 +110,13 @@ fn read_digest(row: &tokio_postgres::Row) -> Result<Digest, Unread> {
     })
 }
 
-/// Where any bytes may be, they are no characters; every node is like that then (`check`).
-const COMMON_ENCODING: &str = "case pg_catalog.current_setting('server_encoding') \
-     when 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end";
-
-/// The hash of a text, the same whatever the databases' encodings are.
-pub(super) fn hash_of(text: &str) -> String {
-    format!("pg_catalog.md5(pg_catalog.convert_to({text}::pg_catalog.text, {COMMON_ENCODING}))")
+/// The columns of the table with WAL positions.
+pub(super) async fn positions(
+    session: &Session,
+    table: &Table,
+) -> Result<HashSet<String>, InitError> {
+    let positions = with_positions(&session.client, table).await;
+    positions.map_err(InitError::catalog(session.name()))
 }
 
 /// A row as one text, the same on every node.
@@ -138,63 +138,6 @@ fn digest_sql(table: &Table, shared: &Shared, positions: &HashSet<String>) -> St
         hash_of(&row_text(table, shared, positions)),
         table.only()
     )
-}
-
-/// The columns with a WAL position anywhere in their types: in domains, arrays, ranges, composites.
-const WITH_POSITIONS: &str = "
-with recursive part (name, type) as (
-    select a.attname::text, a.atttypid from pg_catalog.pg_attribute a
-    where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
-    union
-    select p.name, under.oid
-    from part p
-    join pg_catalog.pg_type t on t.oid = p.type
-    cross join lateral (
-        select t.typbasetype where t.typtype = 'd'
-        union all
-        select t.typelem where t.typelem <> 0
-        union all
-        select r.rngsubtype from pg_catalog.pg_range r
-        where t.oid in (r.rngtypid, r.rngmultitypid)
-        union all
-        select f.atttypid from pg_catalog.pg_attribute f
-        where t.typtype = 'c' and f.attrelid = t.typrelid and f.attnum > 0 and not f.attisdropped
-    ) under (oid))
-select distinct name from part where type = 'pg_catalog.pg_lsn'::pg_catalog.regtype";
-
-/// Types from this number on are none of the server's own.
-const OWN_TYPES_FROM: u32 = 16_384;
-const PG_LSN: u32 = 3_220;
-const PG_LSN_ARRAY: u32 = 3_221;
-
-/// Asks which columns hold WAL positions, where any may.
-pub(super) async fn with_positions(
-    session: &Session,
-    table: &Table,
-) -> Result<HashSet<String>, InitError> {
-    let may = |oid: u32| oid >= OWN_TYPES_FROM || oid == PG_LSN || oid == PG_LSN_ARRAY;
-    if !table.columns.iter().any(|column| may(column.type_oid)) {
-        return Ok(HashSet::new());
-    }
-    let rows = session.client.query(WITH_POSITIONS, &[&table.oid]).await;
-    let failed = InitError::server(session.name(), "look for columns with WAL positions");
-    let names: Result<Vec<String>, Unread> = each(&rows.map_err(failed)?, |row| row.read(0));
-    let names = names.map_err(InitError::unread(session.name()))?;
-    Ok(names.into_iter().collect())
-}
-
-/// A column as text, the same on every version: from 19 on a WAL position has leading zeros.
-fn text_of(table: &Table, name: &str, positions: bool) -> String {
-    let column = ident(name);
-    if !positions {
-        return format!("{column}::pg_catalog.text");
-    }
-    let is_one = table.column(name).is_some_and(|c| c.base_type.0 == PG_LSN);
-    if is_one {
-        format!("({column}::pg_catalog.pg_lsn - '0/0'::pg_catalog.pg_lsn)::pg_catalog.text")
-    } else {
-        format!("pg_catalog.regexp_replace({column}::pg_catalog.text, '/0+(?=[0-9A-F])', '/', 'g')")
-    }
 }
 
 /// One table in which two nodes differ.

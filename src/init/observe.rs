@@ -290,11 +290,14 @@ async fn known(
 /// The file that gives the table of gaps all its columns.
 const GAPS: &str = "tables/012_fingerprints";
 
-/// Publication, tables, triggers, slots, origins and positions in a few numbers: a row of the
+/// Publication, tables, triggers, slots, origins, positions and gaps in a few numbers: a row of the
 /// catalog that is written anew has the number of another transaction.
 const GLANCE: &str = "
 select pg_catalog.concat_ws(' ', p.oid, p.xmin, r.*, t.*, c.*, s.*, o.*,
-           pg_catalog.to_regclass('mmrepl.apply_position')::pg_catalog.oid)
+           pg_catalog.to_regclass('mmrepl.apply_position')::pg_catalog.oid,
+           pg_catalog.pg_stat_get_tuples_inserted(pg_catalog.to_regclass('mmrepl.gap')),
+           pg_catalog.pg_stat_get_tuples_updated(pg_catalog.to_regclass('mmrepl.gap')),
+           pg_catalog.pg_stat_get_tuples_deleted(pg_catalog.to_regclass('mmrepl.gap')))
 from (select pg_catalog.count(*), pg_catalog.sum(xmin::text::int8)
       from pg_catalog.pg_publication_rel) r,
      (select pg_catalog.count(*), pg_catalog.sum(xmin::text::int8)

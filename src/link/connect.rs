@@ -167,7 +167,12 @@ async fn connect_both(
     let secret = read_secret(&source_control).await;
     let secret = secret.map_err(|error| not_set_up(source, error))?;
     let flushed_then = flush_state(target, &target_control, position).await?;
-    let (reading, stream) = open_stream(context, &source_control, (position, streaming)).await?;
+    let wanted = Wanted {
+        from: position,
+        streaming,
+        with_all: context.foreign.is_there(),
+    };
+    let (reading, stream) = open_stream(context, &source_control, wanted).await?;
     check_begin(context, &source_control, (&slot, position)).await?;
     let identity = identity((source_server, target_server), slot, (position, began));
     let goal = end_of_wal(source, &source_control).await?;
@@ -476,11 +481,22 @@ async fn flush_state(node: &Node, target: &Client, position: Lsn) -> Result<Comm
     })
 }
 
+/// What of a source's changes is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// Where the stream begins.
+    pub from: Lsn,
+    /// Transactions are sent while they are still running.
+    pub streaming: bool,
+    /// What has an origin is sent too.
+    pub with_all: bool,
+}
+
 /// Opens the stream on the thread that will read it.
 pub(super) async fn open_stream(
     context: &LinkContext,
     control: &Arc<Client>,
-    from: (Lsn, bool),
+    wanted: Wanted,
 ) -> Result<(ReadingThread, ReplicationStream), LinkError> {
     let failed = |error: io::Error| {
         let source = WireError::io(
@@ -490,7 +506,7 @@ pub(super) async fn open_stream(
         at(&context.source.name, source)
     };
     let thread = ReadingThread::start().map_err(failed)?;
-    let opening = start_stream(context.clone(), Arc::clone(control), from);
+    let opening = start_stream(context.clone(), Arc::clone(control), wanted);
     match thread.spawn(opening).await {
         Ok(stream) => Ok((thread, stream?)),
         Err(error) => Err(failed(error.into())),
@@ -500,7 +516,7 @@ pub(super) async fn open_stream(
 async fn start_stream(
     context: LinkContext,
     control: Arc<Client>,
-    (from, streaming): (Lsn, bool),
+    wanted: Wanted,
 ) -> Result<ReplicationStream, LinkError> {
     let node = &context.source;
     let name = application_name(&context, "stream");
@@ -511,18 +527,18 @@ async fn start_stream(
             .await
             .map_err(|source| at(&node.name, source))?;
         let options = PgoutputOptions {
-            proto_version: if streaming { 2 } else { 1 },
+            proto_version: if wanted.streaming { 2 } else { 1 },
             publication: PUBLICATION.to_owned(),
             messages: true,
-            origin_none: !context.foreign.is_there(),
-            streaming: if streaming {
+            origin_none: !wanted.with_all,
+            streaming: if wanted.streaming {
                 Streaming::On
             } else {
                 Streaming::Off
             },
             binary: false,
         };
-        match connection.start(&slot, from, &options).await {
+        match connection.start(&slot, wanted.from, &options).await {
             Ok(stream) => return Ok(stream),
             Err(error) if error.sqlstate() == Some(OBJECT_IN_USE) && tries < TAKE_OVER_TRIES => {
                 tries += 1;

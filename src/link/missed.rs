@@ -14,11 +14,11 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_postgres::Client;
 
-use super::connect::{not_set_up, open_stream};
+use super::connect::{Wanted, not_set_up, open_stream};
 use super::error::LinkError;
 use super::reader::FEEDBACK_EVERY;
 use super::rerun::{Keys, Rerun};
-use super::{LinkContext, piece_limits};
+use super::{LinkContext, mixed, piece_limits};
 use crate::apply::{Applier, ApplyError};
 use crate::assemble::{Assembled, Assembler, OriginFilter, Piece};
 use crate::catalog::gap::note_gaps;
@@ -51,12 +51,12 @@ pub(super) struct Others {
 
 /// What lies between the two positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Missed {
+pub(super) struct Missed {
     /// From where on it is read.
-    read_from: Lsn,
+    pub(super) read_from: Lsn,
     /// From where on it is written.
     from: Lsn,
-    to: Lsn,
+    pub(super) to: Lsn,
 }
 
 impl Others {
@@ -124,13 +124,19 @@ async fn make_up_for(
     context
         .monitor
         .moves(LinkState::CatchingUp, Some(doing), false);
-    let (thread, stream) = open_stream(context, source, (missed.read_from, false)).await?;
+    let mixed = mixed::find(context, source, missed).await?;
+    let wanted = Wanted {
+        from: missed.read_from,
+        streaming: false,
+        with_all: true,
+    };
+    let (thread, stream) = open_stream(context, source, wanted).await?;
     let (sender, mut pieces) = mpsc::channel(PIECES_MAX);
     let ours = origin_prefix(&context.cluster);
     let rereader = Rereader {
         node: context.source.name.clone(),
         assembler: Assembler::new(piece_limits(), OriginFilter::DropNamed(ours.clone())),
-        rerun: Rerun::new(ours, (context.rules.clone(), keys), missed.from),
+        rerun: Rerun::new(ours, (context.rules.clone(), keys), missed.from).with_mixed(mixed),
         seen,
         pieces: sender,
         missed,
@@ -275,14 +281,7 @@ impl Rereader {
 
     /// Nothing is confirmed by this.
     async fn report(&self, stream: &mut ReplicationStream) -> Result<(), LinkError> {
-        let status = StandbyStatus {
-            written: self.missed.read_from,
-            flushed: self.missed.read_from,
-            applied: self.missed.read_from,
-            now: CommitTime::now(),
-            reply: false,
-        };
-        let sent = stream.send_status(&status).await;
+        let sent = report(stream, self.missed.read_from).await;
         sent.map_err(|source| self.lost(source))
     }
 
@@ -292,6 +291,21 @@ impl Rereader {
             source,
         }
     }
+}
+
+/// Tells the server that somebody reads; `confirmed` is what it knew before.
+pub(super) async fn report(
+    stream: &mut ReplicationStream,
+    confirmed: Lsn,
+) -> Result<(), WireError> {
+    let status = StandbyStatus {
+        written: confirmed,
+        flushed: confirmed,
+        applied: confirmed,
+        now: CommitTime::now(),
+        reply: false,
+    };
+    stream.send_status(&status).await
 }
 
 /// What a message has brought.

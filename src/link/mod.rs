@@ -21,6 +21,7 @@ mod dispatch;
 mod error;
 mod foreign;
 mod missed;
+mod mixed;
 mod nap;
 mod other_daemon;
 mod probe;

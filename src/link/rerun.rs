@@ -38,6 +38,8 @@ enum Kind {
 enum Writer {
     Here,
     Elsewhere,
+    /// Part of it was left out, and nobody knows which.
+    Both,
     Cluster,
 }
 
@@ -53,6 +55,8 @@ pub(super) struct Rerun {
     all_keys: Keys,
     /// What commits before this was written by an earlier attempt.
     written_up_to: Lsn,
+    /// Transactions that say that they were written here, of which a part was left out.
+    mixed: HashSet<u32>,
     /// Whose transaction is being read, and where it commits.
     writer: Writer,
     commits_at: Lsn,
@@ -75,6 +79,7 @@ impl Rerun {
             rules,
             all_keys,
             written_up_to,
+            mixed: HashSet::new(),
             writer: Writer::Here,
             commits_at: Lsn::ZERO,
             tables: HashMap::new(),
@@ -85,6 +90,12 @@ impl Rerun {
         }
     }
 
+    /// Transactions of these numbers are written, as far as it is no harm to write twice.
+    pub(super) fn with_mixed(mut self, mixed: HashSet<u32>) -> Self {
+        self.mixed = mixed;
+        self
+    }
+
     /// Tables without a key in which the source may have changed what others wrote.
     pub(super) fn unsure(&self) -> &BTreeSet<(String, String)> {
         &self.unsure
@@ -93,8 +104,10 @@ impl Rerun {
     /// The message, if it is one of those that are written, or tells how to read them.
     pub(super) fn take(&mut self, message: Message) -> Option<Message> {
         match &message {
-            Message::Begin { final_lsn, .. } => {
-                (self.writer, self.commits_at) = (Writer::Here, *final_lsn);
+            Message::Begin { final_lsn, xid, .. } => {
+                let is_mixed = self.mixed.contains(xid);
+                self.writer = if is_mixed { Writer::Both } else { Writer::Here };
+                self.commits_at = *final_lsn;
             }
             Message::Origin { name, .. } if name.starts_with(&self.ours) => {
                 self.writer = Writer::Cluster;
@@ -158,7 +171,7 @@ impl Rerun {
     /// Whether a change of rows with these images is to be written.
     fn row(&mut self, relation: RelationId, images: &[&Tuple], is_insert: bool) -> bool {
         let Some((kind, name)) = self.tables.get(&relation) else {
-            return self.writer == Writer::Elsewhere;
+            return matches!(self.writer, Writer::Elsewhere | Writer::Both);
         };
         let keys: Vec<(RelationId, KeyHash)> = match kind {
             Kind::Keyed(places) => {
@@ -169,7 +182,11 @@ impl Rerun {
         };
         match self.writer {
             Writer::Cluster => false,
-            Writer::Elsewhere => {
+            Writer::Both if !matches!(kind, Kind::Keyed(_)) => {
+                self.unsure.insert(name.clone());
+                false
+            }
+            Writer::Elsewhere | Writer::Both => {
                 self.visited.insert(relation);
                 self.touch(relation, keys);
                 true
@@ -204,7 +221,7 @@ impl Rerun {
         };
         match self.writer {
             Writer::Cluster => return None,
-            Writer::Elsewhere => {}
+            Writer::Elsewhere | Writer::Both => {}
             Writer::Here => relations.retain(|table| self.visited.contains(table)),
         }
         let is_keyed = |table: &RelationId| {

@@ -107,10 +107,11 @@ fn judge(link: &LinkName, evidence: &Evidence) -> (LinkState, Vec<String>) {
         ));
     }
     let state = match (active, is_broken, facts.paused) {
+        // The server ends the session of a daemon that hangs after a while; that changes nothing.
+        (_, false, false) if evidence.hangs => LinkState::Unreachable,
         (false, ..) => LinkState::Stopped,
         (true, true, _) => LinkState::Blocked,
         (true, false, true) => LinkState::Paused,
-        (true, false, false) if evidence.hangs => LinkState::Unreachable,
         (true, false, false) if settled(evidence, facts) => LinkState::Streaming,
         (true, false, false) => LinkState::CatchingUp,
     };
@@ -379,6 +380,11 @@ mod tests {
         assert!(status.reason.unwrap().contains("slot is in use"));
         evidence.hangs = true;
         assert_eq!(judged(&evidence).state, LinkState::Unreachable);
+        let facts = evidence.source.as_mut().unwrap();
+        facts.slot = Some((slot(false), Lsn::new(100)));
+        assert_eq!(judged(&evidence).state, LinkState::Unreachable);
+        let facts = evidence.source.as_mut().unwrap();
+        facts.slot = Some((slot(true), Lsn::new(100)));
         evidence.hangs = false;
         evidence.source.as_mut().unwrap().current = Lsn::new(300 + SETTLED_BYTES + 1);
         assert_eq!(judged(&evidence).state, LinkState::CatchingUp);

@@ -321,6 +321,81 @@ async fn before_a_kill(majors: &[u32]) {
 }
 on_majors!(a_kill_hides_nobody, before_a_kill, 17, 17);
 
+/// Who leaves an origin before the commit has written under it all the same, in a transaction that
+/// says of itself that it was written here.
+async fn left_before_the_commit(majors: &[u32]) {
+    let options = ClusterOptions::majors(majors).config(RULES);
+    let cluster = Cluster::running_with(options, SCHEMA).await;
+    cluster.wait_streaming().await;
+    let origin = format!("left_{}", cluster.name);
+    let east = cluster.east().client().await;
+    let sql = format!(
+        "begin;
+         insert into t values (1, 'own'), (2, 'own');
+         insert into plain values (1, 'own');
+         select pg_replication_origin_create('{origin}');
+         select pg_replication_origin_session_setup('{origin}');
+         insert into t values (3, 'theirs');
+         insert into clocked values (3, 'theirs');
+         insert into plain values (3, 'theirs');
+         update t set v = 'theirs' where id = 2;
+         select pg_replication_origin_session_reset();
+         commit;
+         update t set v = 'own again' where id = 3"
+    );
+    for statement in sql.split_inclusive(';') {
+        pg::execute(&east, statement).await;
+    }
+    let rows = "select coalesce(string_agg(id || v, ' ' order by id), '') from t";
+    super::init::soon(&cluster, rows, "1own 2theirs 3own again").await;
+    if majors[0] >= 16 {
+        // Without a key, and where each write has a version of its own, nobody can tell.
+        let said = "were not sent";
+        let gap = super::damage::shown(&cluster, "east", said).await;
+        let told = gap["what"].as_str().unwrap();
+        assert!(
+            told.contains("public.clocked, public.plain") && !told.contains("public.t"),
+            "{told}"
+        );
+        let said = cluster.mmrepl_fails(&["init"]).await;
+        assert!(
+            said.contains("node west lacks rows that east has"),
+            "{said}"
+        );
+    } else {
+        super::init::soon(&cluster, "select count(*) from plain", "2").await;
+    }
+    pg::execute(
+        &east,
+        &format!("select pg_replication_origin_drop('{origin}')"),
+    )
+    .await;
+}
+crate::on_majors!(
+    mixed_transactions_are_noticed_pg15,
+    left_before_the_commit,
+    15,
+    15
+);
+crate::on_majors!(
+    mixed_transactions_are_noticed_pg16,
+    left_before_the_commit,
+    16,
+    16
+);
+crate::on_majors!(
+    mixed_transactions_are_noticed_pg17,
+    left_before_the_commit,
+    17,
+    17
+);
+crate::on_majors!(
+    mixed_transactions_are_noticed_pg19,
+    left_before_the_commit,
+    19,
+    19
+);
+
 on_usual_majors!(two_subscribers_are_warned_of, super::two_subscribers);
 
 async fn two_subscribers(majors: &[u32]) {
