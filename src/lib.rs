@@ -7,7 +7,7 @@
 //! east's server                                                                     west's server
 //!     │  CopyBoth                                                                        ▲
 //!     ▼                                                                                  │ SQL
-//! wire::replication ─▶ pgoutput ─▶ assemble ─▶ link::queue ─▶ apply::group ─▶ apply::rows, settle
+//! wire::replication ─▶ pgoutput ─▶ assemble ─▶ link::queue ─▶ apply::plan ─▶ apply::send, settle
 //!     ▲   frames        messages    pieces       bounded       net change        │  conflict
 //!     │                                                        per key           ▼
 //!     └── feedback ◀── link::checkpointing ◀── link::progress ◀────────────── committed

@@ -1,5 +1,5 @@
 -- Versions of rows whose table was rewritten, and rows of which nobody knows when they were written. The reasons are in
--- src/apply/rewrites.rs.
+-- src/apply/settle/rewrites.rs.
 
 -- The transactions that last described the table, its indexes and the table of its large values; one that gives a table
 -- another file describes all of them anew.

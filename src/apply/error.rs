@@ -1,6 +1,6 @@
 //! Why applying failed.
 
-use super::mapping::MapError;
+use crate::apply::shape::mapping::MapError;
 use crate::catalog::CatalogError;
 use crate::error::{RetryClass, Retryable};
 use crate::ids::NodeName;

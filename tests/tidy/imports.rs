@@ -248,8 +248,9 @@ fn split_outside_braces(group: &str) -> Vec<String> {
     parts
 }
 
-/// Every `a::b` of a text, and what follows it.
+/// Every `a::b` of a text, and what follows it. How far something is visible names nothing.
 fn paths_in(text: &str) -> Vec<Path> {
+    let text = text.replace("pub(in crate::", "pub(in ");
     let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
     let words = text
         .split(|c| !is_part(c))
@@ -296,7 +297,7 @@ mod tests {
             ("src/a/one.rs", "use super::two::{\n    self,\n};\n"),
             (
                 "src/a/two.rs",
-                "//! [`crate::b::B`]\nfn f() { crate::c::f() }\n",
+                "//! [`crate::b::B`]\npub(in crate::b) fn f() { crate::c::f() }\n",
             ),
             (
                 "src/b.rs",
