@@ -1,8 +1,8 @@
 //! Subscriptions of the nodes to servers outside of the cluster. Pure.
 //!
-//! What a subscription brings keeps the time at which it was written elsewhere. Where one node alone
-//! gets such rows they go on to the others. Where two get them, a row that both get is sent by each
-//! to the other, and times that lie before what either node has seen decide nothing.
+//! What a subscription brings keeps the time at which it was written elsewhere. Where one node
+//! alone gets such rows they go on to the others. Where two get them, a row that both get is sent
+//! by each to the other, and times that lie before what either node has seen decide nothing.
 
 use super::Problem;
 use super::facts::NodeFacts;

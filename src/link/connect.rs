@@ -12,13 +12,13 @@ use super::error::LinkError;
 use super::foreign::{self, Looked};
 use super::missed::{self, Others};
 use super::other_daemon;
+use super::pausing;
 use super::probe::read_clock;
 use super::reading::ReadingThread;
 use super::workers::{end_left_behind, open_workers};
 use super::{LinkContext, Remembered, with_remembered};
 use crate::apply::{Applier, Committed, Fetcher, Origins, Skip, Skips, Tables, apply_session};
 use crate::catalog::CatalogError;
-use crate::catalog::link_control::read_paused;
 use crate::catalog::position::{Position, read_seen};
 use crate::catalog::secret::read_secret;
 use crate::catalog::server::{Server, read_server};
@@ -128,11 +128,7 @@ async fn connect_both(
 ) -> Result<Ready, LinkError> {
     let (source, target) = (&context.source, &context.target);
     let source_control = Arc::new(open_control(context, source).await?);
-    let paused = read_paused(&source_control, &context.link).await;
-    if paused.map_err(|error| not_set_up(source, error))? {
-        // The caller watches this and gives the attempt up.
-        context.set_paused(true);
-    }
+    pausing::note(context, &source_control).await?;
     let target_control = open_control(context, target).await?;
     let target_watch = open_control(context, target).await?;
     let slot = slot_name(&context.cluster, &context.target.name);

@@ -24,6 +24,7 @@ mod missed;
 mod mixed;
 mod nap;
 mod other_daemon;
+mod pausing;
 mod probe;
 mod progress;
 mod queue;
