@@ -20,8 +20,8 @@ pub struct InitArgs {
     /// Take the nodes' rows as equal without comparing them
     #[arg(long, conflicts_with = "copy_from")]
     pub assume_identical: bool,
-    /// Replace the rows of all other nodes by this node's; who writes to the others' tables waits
-    /// meanwhile
+    /// Compare the rows of all other nodes with this node's, and replace them where they differ;
+    /// who writes to the others' tables waits meanwhile
     #[arg(long, value_name = "NODE")]
     pub copy_from: Option<NodeName>,
     /// Print one JSON object for programs
@@ -54,6 +54,9 @@ pub async fn run(args: &InitArgs) -> ExitCode {
             "error": result.as_ref().err().map(ToString::to_string),
         }));
     } else if let Ok(changed) = &result {
+        if !changed && args.copy_from.is_none() {
+            output::line(&NOT_COMPARED);
+        }
         output::line(&last_line(*changed, args.dry_run));
     }
     match result {
@@ -64,6 +67,10 @@ pub async fn run(args: &InitArgs) -> ExitCode {
         }
     }
 }
+
+/// A person may run `init` because rows differ.
+const NOT_COMPARED: &str = "every link is in order; rows were not compared \
+     (mmrepl init --copy-from NODE --dry-run compares them with those of NODE)";
 
 fn last_line(changed: bool, dry_run: bool) -> &'static str {
     match (changed, dry_run) {

@@ -33,7 +33,7 @@ const GROUP: &str = "('x' || pg_catalog.substr(k, 1, 3))::bit(12)::int4";
 
 /// Rows by what the two nodes have of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Counts {
+pub(super) struct Counts {
     /// Keys of the first and of the second node alone.
     alone: [u64; 2],
     /// Keys that both have, with other values.
@@ -41,6 +41,36 @@ struct Counts {
     /// There may be more.
     at_least: bool,
 }
+
+impl Counts {
+    /// What each of the two nodes has alone, as words.
+    pub(super) fn told(&self, [a, b]: [&NodeName; 2]) -> String {
+        let [on_a, on_b] = self.alone;
+        let (about, other) = (if self.at_least { "at least " } else { "" }, self.other);
+        format!(
+            "{about}{on_a} row(s) on {a} alone, {on_b} row(s) on {b} alone, {other} with other values"
+        )
+    }
+
+    /// Counts the rows of keys that were looked into.
+    pub(super) fn of(keys: &Keys, at_least: bool) -> Self {
+        let mut counts = Self {
+            at_least,
+            ..Self::default()
+        };
+        for [a, b] in keys.values() {
+            counts.alone[0] += a.0.saturating_sub(b.0);
+            counts.alone[1] += b.0.saturating_sub(a.0);
+            if a.0 == b.0 && a.1 != b.1 {
+                counts.other += a.0;
+            }
+        }
+        counts
+    }
+}
+
+/// How many rows each of two nodes has of a key, by the key's hash, and the sum of their hashes.
+pub(super) type Keys = HashMap<i64, [(u64, i64); 2]>;
 
 /// One table that is not the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,16 +112,7 @@ impl Apart {
         let [a, b] = &self.nodes;
         let clause = |TableApart { table, counts }: &TableApart| match counts {
             None => format!("{table} too large for a quick look, not counted"),
-            Some(Counts {
-                alone: [on_a, on_b],
-                other,
-                at_least,
-            }) => {
-                let about = if *at_least { "at least " } else { "" };
-                format!(
-                    "{table} {about}{on_a} row(s) on {a} alone, {on_b} row(s) on {b} alone, {other} with other values"
-                )
-            }
+            Some(counts) => format!("{table} {}", counts.told([a, b])),
         };
         let mut clauses: Vec<String> = self.tables.iter().map(clause).collect();
         if self.left > 0 {
@@ -176,29 +197,37 @@ async fn filled<'a>(
         .collect())
 }
 
-/// Compares one table: first groups of rows, then the rows of groups that differ. Nothing where
-/// that would be too many.
+/// Compares one table. Nothing where it is too large.
 async fn compare(
     sessions: [&Session; 2],
     pair: [&Table; 2],
     shared: &Shared,
 ) -> Result<Option<Counts>, InitError> {
+    let (keys, is_all) = differing(sessions, pair, shared).await?;
+    let counted = is_all || !keys.is_empty();
+    Ok(counted.then(|| Counts::of(&keys, !is_all)))
+}
+
+/// The keys of one table whose rows differ, and whether those are all: first groups of rows are
+/// compared, then the rows of groups that differ, as many as are looked into.
+pub(super) async fn differing(
+    sessions: [&Session; 2],
+    pair: [&Table; 2],
+    shared: &Shared,
+) -> Result<(Keys, bool), InitError> {
     let (a, b) = tokio::try_join!(
         groups(sessions[0], pair[0], shared),
         groups(sessions[1], pair[1], shared)
     )?;
     let (chosen, is_all) = choose(&a, &b);
     if chosen.is_empty() {
-        return Ok(is_all.then(Counts::default));
+        return Ok((Keys::new(), is_all));
     }
     let (a, b) = tokio::try_join!(
         rows(sessions[0], (pair[0], shared), &chosen),
         rows(sessions[1], (pair[1], shared), &chosen)
     )?;
-    Ok(Some(Counts {
-        at_least: !is_all,
-        ..count(&a, &b)
-    }))
+    Ok((unequal(&a, &b), is_all))
 }
 
 /// A group's number, how many rows it has, and the sum of their hashes.
@@ -265,25 +294,17 @@ async fn hashed(session: &Session, table: &Table, shared: &Shared) -> Result<Str
     Ok(format!("(select {key} as k, {row} as h from {rows}) r"))
 }
 
-/// What both sides have of the looked at rows.
-fn count(a: &[(i64, i64)], b: &[(i64, i64)]) -> Counts {
-    // By key: how many rows each side has, and the sum of their hashes.
-    let mut keys: HashMap<i64, [(u64, i64); 2]> = HashMap::new();
+/// The keys of which the two sides do not have the same rows.
+fn unequal(a: &[(i64, i64)], b: &[(i64, i64)]) -> Keys {
+    let mut keys = Keys::new();
     for (side, rows) in [a, b].into_iter().enumerate() {
         for (key, hash) in rows {
             let entry = &mut keys.entry(*key).or_default()[side];
             *entry = (entry.0 + 1, entry.1.wrapping_add(*hash));
         }
     }
-    let mut counts = Counts::default();
-    for [a, b] in keys.into_values() {
-        counts.alone[0] += a.0.saturating_sub(b.0);
-        counts.alone[1] += b.0.saturating_sub(a.0);
-        if a.0 == b.0 && a.1 != b.1 {
-            counts.other += a.0;
-        }
-    }
-    counts
+    keys.retain(|_, [a, b]| a != b);
+    keys
 }
 
 #[cfg(test)]
@@ -292,10 +313,11 @@ mod tests {
 
     #[test]
     fn rows_are_counted_by_key() {
-        let counts = count(
+        let keys = unequal(
             &[(1, 10), (2, 20), (3, 30), (9, 9), (9, 9)],
             &[(1, 10), (3, 31), (4, 40), (9, 9)],
         );
+        let counts = Counts::of(&keys, false);
         assert_eq!((counts.alone, counts.other), ([2, 1], 1));
     }
 

@@ -18,6 +18,7 @@
 //!   nothing is missing, with writers busy on every node.
 
 mod apart;
+mod asked;
 mod columns;
 mod compare;
 mod copy;
@@ -54,6 +55,8 @@ pub use links::LinkCondition;
 pub use observe::NodeState;
 pub use plan::{Plan, Step};
 pub use remove::{DropOptions, DropReport, Dropped, Left, Records, drop_nodes};
+
+use std::collections::BTreeSet;
 
 use crate::check::{self, Problem};
 use crate::config::Config;
@@ -110,7 +113,7 @@ pub async fn init(
     }
     let added = add_columns(config, options, (&mut sessions, &mut facts), progress).await?;
     let states = observe::observe_all(config, &sessions, &facts).await?;
-    let plan = match plan::plan(config, options, &states) {
+    let plan = match plan::plan(config, options, (&states, &BTreeSet::new())) {
         Err(InitError::Broken { finding, .. }) => {
             let apart = apart::look(&finding, &states, &sessions).await;
             let apart = apart.map(|apart| apart.to_string());
@@ -118,20 +121,38 @@ pub async fn init(
         }
         plan => plan?,
     };
-    if plan.is_empty() {
-        return Ok(added);
+    let planned = !plan.is_empty();
+    if planned {
+        carry_out(config, options, (&plan, &mut sessions), progress).await?;
     }
+    let copied = match &options.copy_from {
+        Some(_) if planned && options.dry_run => false,
+        Some(from) => {
+            let found = (from, plan.copy_to.as_slice(), facts.as_slice());
+            asked::copy(config, options, found, (&mut sessions, progress)).await?
+        }
+        None => false,
+    };
+    Ok(added || planned || copied)
+}
+
+/// Shows the plan in a dry run, or executes it.
+async fn carry_out(
+    config: &Config,
+    options: &InitOptions,
+    (plan, sessions): (&Plan, &mut [Session]),
+    progress: &mut dyn Progress,
+) -> Result<(), InitError> {
     if options.dry_run {
         for step in plan.steps_for_show(config, options) {
             progress.step(&step);
         }
-        return Ok(true);
+        return Ok(());
     }
     if let Some(from) = &options.copy_from {
-        overwrite::check(config, &plan, from, &sessions).await?;
+        overwrite::check(config, plan, from, sessions).await?;
     }
-    execute::execute(config, options, &plan, &mut sessions, progress).await?;
-    Ok(true)
+    execute::execute(config, options, plan, sessions, progress).await
 }
 
 /// Adds what [`columns`] finds missing, and looks at the tables again.

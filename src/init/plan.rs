@@ -93,16 +93,22 @@ pub struct Plan {
     pub(super) states: Vec<NodeState>,
 }
 
-/// Makes the plan; refuses where going on would hide a loss.
+/// Makes the plan; refuses where going on would hide a loss. Nodes of `differ` are copied to even
+/// where their links are in order.
 pub(super) fn plan(
     config: &Config,
     options: &InitOptions,
-    states: &[NodeState],
+    (states, differ): (&[NodeState], &BTreeSet<NodeName>),
 ) -> Result<Plan, InitError> {
     check_places(config, states)?;
     let conditions = links::conditions(config, states);
     let gaps = gaps::tables(states);
-    let (links, copy_to) = link_work(options, &conditions, !gaps.is_empty())?;
+    let mut differ = differ.clone();
+    if !gaps.is_empty() {
+        // The rows of a table with a gap begin anew on every other node.
+        differ.extend(config.nodes.iter().map(|node| node.name.clone()));
+    }
+    let (links, copy_to) = link_work(options, &conditions, differ)?;
     let remade = |link: &LinkName| links.iter().any(|work| work.link == *link);
     let kept: Vec<&LinkName> = conditions
         .iter()
@@ -147,12 +153,11 @@ pub(super) fn plan(
     })
 }
 
-/// Which links are made, and which nodes are copied to. With a gap the copied rows begin anew on
-/// every other node.
+/// Which links are made, and which nodes are copied to: those of `differ` among others.
 fn link_work(
     options: &InitOptions,
     conditions: &[LinkState],
-    gap: bool,
+    differ: BTreeSet<NodeName>,
 ) -> Result<(Vec<LinkWork>, Vec<NodeName>), InitError> {
     let mut work: Vec<LinkWork> = Vec::new();
     for state in conditions {
@@ -177,11 +182,8 @@ fn link_work(
     let ends = work
         .iter()
         .flat_map(|work| [work.link.from.clone(), work.link.to.clone()]);
-    let mut targets: BTreeSet<NodeName> = ends.filter(|end| end != from).collect();
-    if gap {
-        let nodes = conditions.iter().map(|state| state.link.to.clone());
-        targets.extend(nodes.filter(|node| node != from));
-    }
+    let ends = ends.chain(differ).filter(|end| end != from);
+    let targets: BTreeSet<NodeName> = ends.collect();
     // What is copied begins where the copy's snapshot was taken, so its slot begins there too.
     for state in conditions {
         let copied = state.link.from == *from && targets.contains(&state.link.to);

@@ -7,6 +7,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 mod altered_tables;
+mod asked_copy;
 mod bad_input;
 mod case_table;
 mod cases;
