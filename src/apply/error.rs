@@ -63,7 +63,7 @@ pub enum ApplyError {
     },
     /// A write without all its columns, where they are needed.
     #[error(
-        "the source does not send whole old rows of {table}: run `mmrepl init`, it sets REPLICA IDENTITY FULL"
+        "the source did not send whole old rows of {table}: `mmrepl init` sets REPLICA IDENTITY FULL for what is written from then on; what was written before can only be left out"
     )]
     NotWhole {
         /// `schema.table` of the row.

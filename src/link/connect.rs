@@ -153,7 +153,9 @@ async fn connect_both(
     let session = (session, position);
     let target_control = Arc::new(target_control);
     let applier = applier(context, session, Arc::clone(&target_control), origins)?;
-    let mut applier = applier.with_workers(workers).skipping(skips);
+    let mut applier = applier.with_workers(workers);
+    let last = pair.forward.position.as_ref();
+    applier.skip(skips, last.and_then(|last| last.commit_time));
     let looked =
         foreign::look_first(context, &source_control, (source_server.version, &slot)).await;
     let looked = looked.map_err(catalog_at(&source.name))?;
@@ -305,8 +307,8 @@ async fn check_clocks(
         let measured = Duration::from_micros(behind.micros.unsigned_abs());
         return Err(LinkError::clock_skew(
             &context.link,
-            measured,
-            context.max_clock_skew,
+            (measured, context.max_clock_skew),
+            None,
         ));
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::apply::ApplyError;
-use crate::assemble::AssembleError;
+use crate::assemble::{AssembleError, TxHeader};
 use crate::catalog::CatalogError;
 use crate::checkpoint::CheckpointError;
 use crate::commit_time::CommitTime;
@@ -105,6 +105,29 @@ pub enum LinkError {
         behind_ms: i64,
         /// `max_clock_skew`, in milliseconds.
         allowed_ms: u128,
+        /// The transaction that is too early, where one is.
+        change: Option<TxHeader>,
+    },
+    /// A transaction has a commit time that is ahead of all clocks, its source's too.
+    #[error(
+        "transaction {commit} of {}{} was committed at {time}, which is {ahead_s} s ahead of the clock of {from}: whoever wrote it gave it that time. The link goes on by itself once the clock of {to} has passed it; the way past it, without this transaction: `{command}`",
+        .link.from,
+        brought_by(.origin.as_deref()),
+        from = .link.from,
+        to = .link.to,
+        command = skip_command(.link, *.commit, None)
+    )]
+    FromTheFuture {
+        /// The link.
+        link: LinkName,
+        /// Where the transaction commits, in the source's WAL.
+        commit: Lsn,
+        /// Its commit time.
+        time: CommitTime,
+        /// How far ahead of the source's clock that is, in seconds.
+        ahead_s: i64,
+        /// The replication origin that it has on the source.
+        origin: Option<String>,
     },
     /// The target's daemon goes by other rules.
     #[error("{0}")]
@@ -135,6 +158,11 @@ fn skip_command(link: &LinkName, commit: Lsn, table: Option<&str>) -> String {
     format!("mmrepl skip '{link}' --transaction {commit}{table} --yes")
 }
 
+fn brought_by(origin: Option<&str>) -> String {
+    let brought = |name: &str| format!(", which replication origin \"{name}\" brought there,");
+    origin.map(brought).unwrap_or_default()
+}
+
 impl From<Box<Finding>> for LinkError {
     fn from(finding: Box<Finding>) -> Self {
         Self::History(finding)
@@ -155,7 +183,9 @@ impl Retryable for LinkError {
             | Self::Fault(_) => RetryClass::Definite,
             Self::Running(_) => RetryClass::Transient,
             Self::History(error) => error.retry_class(),
-            Self::ClockSkew { .. } | Self::RulesDiffer(_) => RetryClass::Operator,
+            Self::ClockSkew { .. } | Self::FromTheFuture { .. } | Self::RulesDiffer(_) => {
+                RetryClass::Operator
+            }
             Self::Checkpoint(error) => error.retry_class(),
             Self::Advised { source, .. } => source.retry_class(),
         }
@@ -193,12 +223,17 @@ impl LinkError {
     }
 
     /// The clock of the link's target is `behind` that of its source, more than is `allowed`.
-    pub(super) fn clock_skew(link: &LinkName, behind: Duration, allowed: Duration) -> Self {
+    pub(super) fn clock_skew(
+        link: &LinkName,
+        (behind, allowed): (Duration, Duration),
+        change: Option<TxHeader>,
+    ) -> Self {
         Self::ClockSkew {
             from: link.from.clone(),
             to: link.to.clone(),
             behind_ms: i64::try_from(behind.as_millis()).unwrap_or(i64::MAX).max(1),
             allowed_ms: allowed.as_millis(),
+            change,
         }
     }
 

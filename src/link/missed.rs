@@ -9,6 +9,7 @@
 //! link's position.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -144,8 +145,7 @@ async fn make_up_for(
     let reading = thread.spawn(caught(rereader.run(stream)));
     while let Some(piece) = pieces.recv().await {
         let written = write(applier, &piece).await;
-        let commit = Some(piece.header.final_lsn);
-        written.map_err(|error| LinkError::applying(&context.link, commit, error))?;
+        written.map_err(|error| refused(context, &piece, error))?;
     }
     let rerun = match reading.await {
         Ok(Ok(read)) => read?,
@@ -154,6 +154,19 @@ async fn make_up_for(
     };
     applier.made_up();
     name_unsure(context, source, &rerun).await
+}
+
+/// What a refused transaction means for the link.
+fn refused(context: &LinkContext, piece: &Piece, error: ApplyError) -> LinkError {
+    if let ApplyError::ClockBehind { micros } = error {
+        let behind = Duration::from_micros(micros.max(1).unsigned_abs());
+        let allowed = context.max_clock_skew;
+        if behind > allowed {
+            let change = Some(piece.header);
+            return LinkError::clock_skew(&context.link, (behind, allowed), change);
+        }
+    }
+    LinkError::applying(&context.link, Some(piece.header.final_lsn), error)
 }
 
 async fn keys(context: &LinkContext, target: &Client) -> Result<Keys, LinkError> {

@@ -5,8 +5,10 @@ use tokio_postgres::Client;
 use super::LinkContext;
 use super::connect::open_control;
 use super::error::LinkError;
+use crate::assemble::TxHeader;
 use crate::catalog::names::ident;
 use crate::catalog::search_path::{describe, may_be_by_search_path, of_table};
+use crate::commit_time::CommitTime;
 use crate::error::Retryable;
 use crate::wire::RowExt;
 
@@ -23,6 +25,14 @@ const IS_HIDDEN: &str = "
 
 /// The error, with what to do about it where that can be told.
 pub(super) async fn advised(context: &LinkContext, error: LinkError) -> LinkError {
+    if let LinkError::ClockSkew {
+        change: Some(change),
+        ..
+    } = &error
+    {
+        let future = from_the_future(context, *change).await;
+        return future.unwrap_or(error);
+    }
     let Some(table) = error.relation().map(str::to_owned) else {
         return without_publication(context, error);
     };
@@ -33,6 +43,30 @@ pub(super) async fn advised(context: &LinkContext, error: LinkError) -> LinkErro
         },
         None => error,
     }
+}
+
+/// The source's clock, and the origin of a transaction where it has one.
+const MADE_BY: &str = "
+    select (extract(epoch from pg_catalog.clock_timestamp()) * 1000000)::int8 - 946684800000000,
+           (select o.roname from pg_catalog.pg_replication_origin o
+            where o.roident = (pg_catalog.pg_xact_commit_timestamp_origin($1::text::xid)).roident)";
+/// Clocks that a transaction is ahead of by less are not asked well enough to say so.
+const AHEAD_MIN_MICROS: i64 = 1_000_000;
+
+/// A transaction that is ahead of its own source's clock as well: setting clocks does not help.
+async fn from_the_future(context: &LinkContext, change: TxHeader) -> Option<LinkError> {
+    let client = open_control(context, &context.source).await.ok()?;
+    let row = client.query_one(MADE_BY, &[&change.xid.to_string()]).await;
+    let row = row.ok()?;
+    let clock = CommitTime::from_postgres_micros(row.read(0).ok()?);
+    let ahead = change.commit_time.micros_since(clock);
+    (ahead > AHEAD_MIN_MICROS).then(|| LinkError::FromTheFuture {
+        link: context.link.clone(),
+        commit: change.final_lsn,
+        time: change.commit_time,
+        ahead_s: ahead / 1_000_000,
+        origin: row.read(1).ok().flatten(),
+    })
 }
 
 /// A source up to 17 stops where the publication did not exist when a change was made.

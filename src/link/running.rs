@@ -231,7 +231,7 @@ impl Applying {
             if behind < 0 {
                 return Ok(());
             }
-            self.wait_for_clock(behind, started).await?;
+            self.wait_for_clock(behind, started, header).await?;
         }
     }
 

@@ -11,7 +11,7 @@ use super::applying::Applying;
 use super::error::LinkError;
 use super::running::is_lock_wait;
 use crate::apply::ApplyError;
-use crate::assemble::Piece;
+use crate::assemble::{Piece, TxHeader};
 use crate::error::{RetryClass, Retryable};
 use crate::lsn::Lsn;
 use crate::status::model::LinkState;
@@ -53,7 +53,9 @@ impl Applying {
                     }
                 }
                 Err(error) => {
-                    in_order |= self.recover(error, in_order, started).await?;
+                    let tried = if in_order { &pieces[..1] } else { &pieces };
+                    let newest = newest(tried);
+                    in_order |= self.recover(error, in_order, (started, newest)).await?;
                 }
             }
         }
@@ -77,11 +79,13 @@ impl Applying {
                     return Ok(());
                 }
                 Err(error) if piece.first && mends_in_place(&error) => {
-                    self.recover(error, in_order, started).await?;
+                    let at = (started, piece.header);
+                    self.recover(error, in_order, at).await?;
                 }
                 Err(error) if piece.first && second_try_may_help(&error) && !in_order => {
                     self.goes_in_order_until(piece.header.final_lsn);
-                    in_order = self.recover(error, in_order, started).await?;
+                    let at = (started, piece.header);
+                    in_order = self.recover(error, in_order, at).await?;
                 }
                 Err(error) => return Err(self.large_refused(error, piece.header.final_lsn)),
             }
@@ -117,12 +121,13 @@ impl Applying {
         self.failed(error)
     }
 
-    /// Rolls back and decides how to go on: true means "in order", an error means not at all.
+    /// Rolls back and decides how to go on: true means "in order", an error means not at all. Of
+    /// what was tried, `newest` has the latest commit time.
     async fn recover(
         &mut self,
         error: ApplyError,
         in_order: bool,
-        started: Instant,
+        (started, newest): (Instant, TxHeader),
     ) -> Result<bool, LinkError> {
         self.applier
             .rollback()
@@ -137,7 +142,8 @@ impl Applying {
         }
         match error {
             ApplyError::ClockBehind { micros } => {
-                self.wait_for_clock(micros, started).await.map(|()| false)
+                let waited = self.wait_for_clock(micros, started, newest).await;
+                waited.map(|()| false)
             }
             // The same rows again, without copying them.
             ApplyError::CopyRefused { .. } => Ok(false),
@@ -167,18 +173,19 @@ impl Applying {
         }
     }
 
-    /// The target's clock is `micros` behind the commit time of the next change. A clock that is
+    /// The target's clock is `micros` behind the commit time of a change that is next. A clock that is
     /// too far behind is not waited for: that would take as long, for every change.
     pub(super) async fn wait_for_clock(
         &mut self,
         micros: i64,
         started: Instant,
+        change: TxHeader,
     ) -> Result<(), LinkError> {
         let link = &self.options.link;
         let allowed = self.options.max_clock_skew;
         let behind = Duration::from_micros(micros.max(1).unsigned_abs());
         if behind > allowed || started.elapsed() > allowed {
-            return Err(LinkError::clock_skew(link, behind, allowed));
+            return Err(LinkError::clock_skew(link, (behind, allowed), Some(change)));
         }
         let reason = format!(
             "the clock of {} is {} ms behind the commit time of the next change from {}; waiting until it has passed",
@@ -190,6 +197,20 @@ impl Applying {
         sleep(CLOCK_POLL).await;
         Ok(())
     }
+}
+
+/// The header with the latest commit time; there is a piece.
+fn newest(pieces: &[Piece]) -> TxHeader {
+    let headers = pieces.iter().map(|piece| piece.header);
+    headers
+        .reduce(|newest, next| {
+            if next.commit_time > newest.commit_time {
+                next
+            } else {
+                newest
+            }
+        })
+        .expect("a group is tried while it has a piece")
 }
 
 /// Errors of the first part of a large transaction after which it can be begun again at once.

@@ -11,6 +11,7 @@ use crate::apply::encode::params::{array_literal, value};
 use crate::apply::error::ApplyError;
 use crate::apply::send::transaction::Applier;
 use crate::assemble::{Change, Piece};
+use crate::commit_time::CommitTime;
 use crate::lsn::Lsn;
 use crate::pgoutput::{Tuple, Value};
 use crate::relation::{Relation, ReplicaIdentity};
@@ -58,6 +59,21 @@ impl Skips {
         self.wishes.iter().any(|skip| skip.commit == commit)
     }
 
+    /// Whether nothing of the transaction is left to apply.
+    fn covers_all(&self, piece: &Piece) -> bool {
+        let commit = piece.header.final_lsn;
+        let is_whole = piece.first && piece.end.is_some();
+        let gone = |change: &Change| match change {
+            Change::Truncate { relations, .. } => {
+                relations.iter().all(|table| self.covers(commit, table))
+            }
+            _ => change
+                .relation()
+                .is_none_or(|table| self.covers(commit, table)),
+        };
+        is_whole && self.concerns(commit) && piece.changes.iter().all(gone)
+    }
+
     /// Whether changes of the table are.
     fn covers(&self, commit: Lsn, relation: &Relation) -> bool {
         let is_it = |table: &String| *table == format!("{}.{}", relation.schema, relation.name);
@@ -91,16 +107,27 @@ fn key_arrays(relation: &Relation, tuple: &Tuple) -> [Vec<u8>; 2] {
 }
 
 impl Applier {
-    /// Lets these changes go by.
-    #[must_use]
-    pub fn skipping(mut self, skips: Skips) -> Self {
+    /// Lets these changes go by. The last transaction that was applied committed at `last`.
+    pub fn skip(&mut self, skips: Skips, last: Option<CommitTime>) {
         self.skips = skips;
-        self
+        self.newest = last.unwrap_or_default();
     }
 
     /// Up to where transactions go in order because of it.
     pub fn skips_until(&self) -> Option<Lsn> {
         self.skips.until()
+    }
+
+    /// When what is written of a piece counts as written, which the target's clock must have passed.
+    /// Of a transaction that is let go by as a whole only the history is written, so that its own
+    /// commit time, which may be what stops the link, says nothing.
+    pub(super) fn time_of(&self, piece: &Piece) -> CommitTime {
+        let own = piece.header.commit_time;
+        if self.skips.covers_all(piece) {
+            own.min(self.newest)
+        } else {
+            own
+        }
     }
 
     /// Keeps the change in the history where it is let go by, as a whole or in part; gives back

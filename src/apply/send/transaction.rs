@@ -269,7 +269,7 @@ impl Applier {
         piece: &Piece,
         in_order: bool,
     ) -> Result<Option<Committed>, ApplyError> {
-        self.newest = piece.header.commit_time;
+        self.newest = self.time_of(piece);
         self.witness = witness(std::slice::from_ref(piece));
         self.fetcher.applying(std::iter::once(piece.header.xid));
         if in_order {

@@ -38,7 +38,7 @@ pub enum MapError {
     },
     /// The source does not send a column of the target's key.
     #[error(
-        "the key of {table} on {node} has the column \"{column}\", which is not in the source's replica identity: give the table the same key on both nodes and run `mmrepl init` again"
+        "the key of {table} on {node} has the column \"{column}\", which the source did not send of an old row: where the keys differ, give the table the same key on both nodes and run `mmrepl init`; where the key was changed on both while rows were under way, give the table on {node} its old key back until the link has drained"
     )]
     KeyNotSent {
         /// `schema.table`.
@@ -92,7 +92,7 @@ pub enum MapError {
     },
     /// A table without a key does not send whole old rows.
     #[error(
-        "table {table} has no key and its source does not send old rows: run `mmrepl init` again, it sets REPLICA IDENTITY FULL"
+        "table {table} has no key and its source did not send old rows: `mmrepl init` sets REPLICA IDENTITY FULL for what is written from then on; what was written before can only be left out"
     )]
     NoOldRows {
         /// `schema.table`.
