@@ -11,10 +11,10 @@ use std::collections::BTreeSet;
 
 use super::apart::{self, Counts, Keys};
 use super::compare::{self, Tables};
-use super::execute::{Work, all_tables, differences, open_snapshot};
+use super::execute::{Work, all_tables, differences, execute, open_snapshot};
 use super::plan::{self, Plan, Step};
 use super::session::Session;
-use super::{InitError, InitOptions, Progress, carry_out, gaps, observe};
+use super::{InitError, InitOptions, Progress, gaps, observe, overwrite};
 use crate::check::facts::NodeFacts;
 use crate::config::Config;
 use crate::ids::NodeName;
@@ -63,6 +63,25 @@ pub(super) async fn copy(
     let plan = plan::plan(config, options, (&states, &differ))?;
     carry_out(config, options, (&plan, sessions), progress).await?;
     Ok(true)
+}
+
+/// Shows the plan in a dry run, or executes it.
+pub(super) async fn carry_out(
+    config: &Config,
+    options: &InitOptions,
+    (plan, sessions): (&Plan, &mut [Session]),
+    progress: &mut dyn Progress,
+) -> Result<(), InitError> {
+    if options.dry_run {
+        for step in plan.steps_for_show(config, options) {
+            progress.step(&step);
+        }
+        return Ok(());
+    }
+    if let Some(from) = &options.copy_from {
+        overwrite::check(config, plan, from, sessions).await?;
+    }
+    execute(config, options, plan, sessions, progress).await
 }
 
 /// The nodes that differ, each told with its tables.

@@ -123,7 +123,7 @@ pub async fn init(
     };
     let planned = !plan.is_empty();
     if planned {
-        carry_out(config, options, (&plan, &mut sessions), progress).await?;
+        asked::carry_out(config, options, (&plan, &mut sessions), progress).await?;
     }
     let copied = match &options.copy_from {
         Some(_) if planned && options.dry_run => false,
@@ -134,25 +134,6 @@ pub async fn init(
         None => false,
     };
     Ok(added || planned || copied)
-}
-
-/// Shows the plan in a dry run, or executes it.
-async fn carry_out(
-    config: &Config,
-    options: &InitOptions,
-    (plan, sessions): (&Plan, &mut [Session]),
-    progress: &mut dyn Progress,
-) -> Result<(), InitError> {
-    if options.dry_run {
-        for step in plan.steps_for_show(config, options) {
-            progress.step(&step);
-        }
-        return Ok(());
-    }
-    if let Some(from) = &options.copy_from {
-        overwrite::check(config, plan, from, sessions).await?;
-    }
-    execute::execute(config, options, plan, sessions, progress).await
 }
 
 /// Adds what [`columns`] finds missing, and looks at the tables again.

@@ -173,8 +173,8 @@ impl Applying {
         }
     }
 
-    /// The target's clock is `micros` behind the commit time of a change that is next. A clock that is
-    /// too far behind is not waited for: that would take as long, for every change.
+    /// The target's clock is `micros` behind the commit time of a change that is next. A clock that
+    /// is too far behind is not waited for: that would take as long, for every change.
     pub(super) async fn wait_for_clock(
         &mut self,
         micros: i64,

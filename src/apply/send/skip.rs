@@ -118,9 +118,9 @@ impl Applier {
         self.skips.until()
     }
 
-    /// When what is written of a piece counts as written, which the target's clock must have passed.
-    /// Of a transaction that is let go by as a whole only the history is written, so that its own
-    /// commit time, which may be what stops the link, says nothing.
+    /// When what is written of a piece counts as written, which the target's clock must have
+    /// passed. Of a transaction that is let go by as a whole only the history is written, so that
+    /// its own commit time, which may be what stops the link, says nothing.
     pub(super) fn time_of(&self, piece: &Piece) -> CommitTime {
         let own = piece.header.commit_time;
         if self.skips.covers_all(piece) {
