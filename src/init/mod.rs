@@ -38,6 +38,7 @@ mod merging;
 mod moved;
 mod observe;
 mod observe_query;
+mod options;
 mod overwrite;
 mod overwritten;
 mod plan;
@@ -46,6 +47,7 @@ mod records;
 mod remove;
 mod session;
 mod slots;
+mod step;
 mod triggers;
 mod undelivered;
 mod versions;
@@ -53,38 +55,19 @@ mod versions;
 pub use error::InitError;
 pub use links::LinkCondition;
 pub use observe::NodeState;
-pub use plan::{Plan, Step};
+pub use options::InitOptions;
+pub use plan::Plan;
 pub use remove::{DropOptions, DropReport, Dropped, Left, Records, drop_nodes};
+pub use step::{Progress, Step};
 
 use std::collections::BTreeSet;
 
 use crate::check::{self, Problem};
 use crate::config::Config;
 use crate::damage::Damage;
+use crate::ids::LinkName;
 pub use crate::ids::PUBLICATION;
-use crate::ids::{LinkName, NodeName};
 use session::Session;
-
-/// What the command line asks of `init`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct InitOptions {
-    /// Only say what would be done.
-    pub dry_run: bool,
-    /// Take the nodes' rows as equal without looking.
-    pub assume_identical: bool,
-    /// The node whose rows replace those of all others.
-    pub copy_from: Option<NodeName>,
-}
-
-/// Receives a line whenever something was done or, in a dry run, would be.
-pub trait Progress: Send {
-    /// One step on one node.
-    fn step(&mut self, step: &Step);
-    /// A finding of the preflight.
-    fn problem(&mut self, problem: &Problem);
-    /// What `init` waits for, once it has waited for a while.
-    fn waiting(&mut self, sentence: &str);
-}
 
 /// Sets the cluster up or completes it. Returns whether anything was (or would be) changed.
 pub async fn init(

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::links::{self, LinkCondition, LinkState};
 use super::observe::{NodeState, PartitionState, TableState};
+pub(super) use super::step::{Step, StepKind};
 use super::triggers::Trigger;
 use super::versions::InRow;
 use super::{InitError, InitOptions, gaps, identity, publication, triggers};
@@ -19,50 +20,6 @@ use crate::lineage::Cause;
 
 /// How many statements one transaction runs on tables, each holding its lock until the end.
 const STATEMENTS_PER_TRANSACTION: usize = 400;
-
-/// One thing to do on one node.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Step {
-    /// The node.
-    pub node: NodeName,
-    /// What it does, as an action.
-    pub what: String,
-    /// The statements, run in one transaction unless `kind` says otherwise.
-    pub sql: Vec<String>,
-    #[serde(skip)]
-    pub(super) kind: StepKind,
-}
-
-/// How a step is run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum StepKind {
-    /// The statements in one transaction.
-    #[default]
-    Transaction,
-    /// The statements in one transaction, with what `fingerprints` wants around them.
-    Fingerprinted,
-    /// The migrations runner.
-    Migrate,
-}
-
-impl Step {
-    pub(super) fn new(node: &NodeName, what: impl Into<String>, sql: Vec<String>) -> Self {
-        Self {
-            node: node.clone(),
-            what: what.into(),
-            sql,
-            kind: StepKind::Transaction,
-        }
-    }
-
-    /// For statements on triggers or the publication.
-    fn fingerprinted(self) -> Self {
-        Self {
-            kind: StepKind::Fingerprinted,
-            ..self
-        }
-    }
-}
 
 /// A link whose slot and position row are made anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
