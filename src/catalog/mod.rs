@@ -3,6 +3,7 @@
 //! Queries run on control connections (`tokio_postgres::Client`), name every object with its schema
 //! and work on PostgreSQL 14 to 19.
 
+pub mod dropped;
 pub mod foreign;
 pub mod gap;
 pub mod indexed;

@@ -25,6 +25,7 @@ mod unreachable;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
+use crate::catalog::dropped::DroppedNode;
 use crate::config::Config;
 use crate::damage::Damage;
 use crate::ids::NodeName;
@@ -175,6 +176,15 @@ pub fn broken(finding: &Finding, apart: Option<String>) -> Problem {
     let apart = apart.unwrap_or_default();
     let what = format!("link {}: {}{apart}", finding.link, finding.cause);
     Problem::error(&finding.link.to, what).note(finding.advice.to_string())
+}
+
+/// The problem that the configuration names a node that was dropped.
+pub fn dropped(node: &NodeName, dropped: &DroppedNode) -> Problem {
+    let DroppedNode { node: gone, at } = dropped;
+    let what = format!("node {gone} was dropped on {at}, and the file still names it");
+    Problem::error(node, what).note(format!(
+        "take its [[node]] section out of the file on every host, or set it up again: mmrepl init --rejoin {gone}"
+    ))
 }
 
 /// The hint that the role is no superuser, and what that costs.

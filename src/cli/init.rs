@@ -24,6 +24,9 @@ pub struct InitArgs {
     /// who writes to the others' tables waits meanwhile
     #[arg(long, value_name = "NODE")]
     pub copy_from: Option<NodeName>,
+    /// Set a node up again that was dropped
+    #[arg(long, value_name = "NODE")]
+    pub rejoin: Option<NodeName>,
     /// Print one JSON object for programs
     #[arg(long)]
     pub json: bool,
@@ -40,6 +43,7 @@ pub async fn run(args: &InitArgs) -> ExitCode {
         dry_run: args.dry_run,
         assume_identical: args.assume_identical,
         copy_from: args.copy_from.clone(),
+        rejoin: args.rejoin.clone(),
     };
     let result = match args.config.load() {
         Ok(config) => watched(&config, crate::init::init(&config, &options, &mut progress)).await,

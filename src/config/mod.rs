@@ -33,7 +33,7 @@ pub const PATH_VARIABLE: &str = "MMREPL_CONFIG";
 pub struct Config {
     /// The cluster's name, part of slot and origin names.
     pub cluster: ClusterName,
-    /// Every node, in the order of the file; at least two.
+    /// Every node, in the order of the file; at least one.
     pub nodes: Vec<Node>,
     /// Which tables are replicated.
     pub tables: TableFilter,

@@ -61,11 +61,9 @@ pub(super) fn validate(raw: RawConfig, env: Env<'_>) -> Result<Config, ConfigErr
 }
 
 fn check_nodes(raw: &[RawNode], env: Env<'_>, problems: &mut Problems) -> Vec<Node> {
-    if raw.len() < 2 {
-        problems.add(format!(
-            "a cluster needs at least two [[node]] sections, this one has {}",
-            raw.len()
-        ));
+    // One is a cluster that waits for others: a node was dropped, or the second is yet to come.
+    if raw.is_empty() {
+        problems.add("there is no [[node]] section; each node of the cluster has one".to_owned());
     }
     let names = raw.iter().map(|node| node.name.as_str());
     let admins = raw.iter().map(|node| node.admin.as_str());
@@ -179,7 +177,6 @@ mod tests {
         let found = problems(text);
         for part in [
             "cluster.name",
-            "at least two",
             "admin_token_file",
             "tables.include",
             "soon",
@@ -190,7 +187,15 @@ mod tests {
                 "{part}: {found:?}"
             );
         }
-        assert_eq!(found.len(), 6, "{found:?}");
+        assert_eq!(found.len(), 5, "{found:?}");
+    }
+
+    #[test]
+    fn one_node_waits_for_others_and_none_is_a_mistake() {
+        let (one, _) = TWO.rsplit_once("[[node]]").unwrap();
+        assert!(problems(one).is_empty());
+        let found = problems("[cluster]\nname = \"shop\"\n").concat();
+        assert!(found.contains("no [[node]] section"), "{found}");
     }
 
     #[test]

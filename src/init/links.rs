@@ -92,6 +92,7 @@ fn end(state: &NodeState) -> EndFacts {
         flushed: state.flushed,
         here: here.map(|row| row.name.clone()),
         set_up_on: here.and_then(|row| row.system_id.parse().ok().map(SystemId)),
+        dropped: state.dropped.clone(),
     }
 }
 
@@ -125,7 +126,8 @@ fn condition(pair: &Pair) -> LinkCondition {
         Ok(_) => LinkCondition::Complete,
         Err(finding) => match (&finding.cause, active_pid) {
             (Cause::NoPosition { .. }, Some(pid)) => LinkCondition::InUse(pid),
-            (Cause::NoPosition { .. }, None) => LinkCondition::Fresh {
+            (Cause::Dropped { .. }, Some(pid)) => LinkCondition::InUse(pid),
+            (Cause::NoPosition { .. } | Cause::Dropped { .. }, None) => LinkCondition::Fresh {
                 slot_left: slot.is_some(),
             },
             (Cause::Upgraded { node, .. }, _) if *node == pair.to.node => {

@@ -75,8 +75,8 @@ pub async fn init(
     options: &InitOptions,
     progress: &mut dyn Progress,
 ) -> Result<bool, InitError> {
-    if let Some(from) = &options.copy_from {
-        config.node(from).map_err(InitError::Config)?;
+    for node in options.copy_from.iter().chain(&options.rejoin) {
+        config.node(node).map_err(InitError::Config)?;
     }
     let (mut sessions, mut facts, problems) = examine(config).await;
     for problem in &problems {
@@ -177,6 +177,9 @@ pub async fn preflight(config: &Config) -> Vec<Problem> {
                 if !state.event_triggers.release_columns() {
                     problems.push(check::without_event_triggers(&facts.name));
                 }
+                let named = |name: &str| config.nodes.iter().any(|n| n.name.as_str() == name);
+                let dropped = state.dropped.iter().filter(|d| named(&d.node));
+                problems.extend(dropped.map(|dropped| check::dropped(&facts.name, dropped)));
                 let mut damages = damage::damages(config, &state);
                 match fingerprints::found(&session.client).await {
                     Ok(found) => damages.extend(damage::behind(&found)),

@@ -13,6 +13,7 @@ use super::session::{self, Session};
 use super::triggers::{KeyIndex, Trigger};
 use super::{InitError, PUBLICATION};
 use crate::catalog::CatalogError;
+use crate::catalog::dropped::{DroppedNode, read_dropped};
 use crate::catalog::position::{Position, read_positions};
 use crate::catalog::server::{Server, read_server};
 use crate::catalog::slots::{SlotState, slot_state};
@@ -45,6 +46,8 @@ pub struct NodeState {
     pub(super) leftovers: Vec<Leftover>,
     /// Rows of `mmrepl.node`: name, whether it is this server, system id, origin.
     pub(super) nodes: Vec<NodeRow>,
+    /// Nodes that were taken out of the cluster.
+    pub(super) dropped: Vec<DroppedNode>,
     /// Origins of this cluster by name.
     pub(super) origins: HashMap<String, u32>,
     pub(super) positions: Vec<Position>,
@@ -255,6 +258,11 @@ pub(super) async fn observe(
         } else {
             Vec::new()
         },
+        dropped: if set_up && !pending.iter().any(|file| file.name == DROPPED) {
+            read_dropped(client).await.map_err(failed())?
+        } else {
+            Vec::new()
+        },
         origins: query::origins(client, config).await.map_err(failed())?,
         positions: if set_up {
             read_positions(client).await.map_err(failed())?
@@ -287,6 +295,8 @@ async fn known(
     Ok(known)
 }
 
+/// The file that makes the table of dropped nodes.
+const DROPPED: &str = "tables/013_dropped";
 /// The file that gives the table of gaps all its columns.
 const GAPS: &str = "tables/012_fingerprints";
 

@@ -9,6 +9,8 @@ pub struct InitOptions {
     pub dry_run: bool,
     /// Take the nodes' rows as equal without looking.
     pub assume_identical: bool,
+    /// A node that was dropped and is set up again.
+    pub rejoin: Option<NodeName>,
     /// The node whose rows replace those of all others.
     pub copy_from: Option<NodeName>,
 }

@@ -8,6 +8,7 @@ pub(super) use super::step::{Step, StepKind};
 use super::triggers::Trigger;
 use super::versions::InRow;
 use super::{InitError, InitOptions, gaps, identity, publication, triggers};
+use crate::catalog::dropped::{self, DroppedNode};
 use crate::catalog::names::{ident, literal};
 use crate::catalog::position::RESET_POSITION;
 use crate::config::Config;
@@ -58,6 +59,7 @@ pub(super) fn plan(
     (states, differ): (&[NodeState], &BTreeSet<NodeName>),
 ) -> Result<Plan, InitError> {
     check_places(config, states)?;
+    check_dropped(config, options, states)?;
     let conditions = links::conditions(config, states);
     let gaps = gaps::tables(states);
     let mut differ = differ.clone();
@@ -232,6 +234,27 @@ fn check_places(config: &Config, states: &[NodeState]) -> Result<(), InitError> 
         .map_or(Ok(()), |how| Err(InitError::Places(how)))
 }
 
+/// A file that was not changed after `drop --node` does not bring the node back: its slots would
+/// hold WAL for a daemon that is gone.
+fn check_dropped(
+    config: &Config,
+    options: &InitOptions,
+    states: &[NodeState],
+) -> Result<(), InitError> {
+    let dropped = states.iter().flat_map(|state| &state.dropped);
+    let mut named = dropped.filter(|dropped| {
+        let mut nodes = config.nodes.iter();
+        let is_named = nodes.any(|node| node.name.as_str() == dropped.node);
+        let rejoins = options.rejoin.as_ref().map(NodeName::as_str);
+        is_named && rejoins != Some(&*dropped.node)
+    });
+    named.next().map_or(Ok(()), |DroppedNode { node, at }| {
+        Err(InitError::Refused(format!(
+            "node {node} was dropped on {at}: take its [[node]] section out of the file on every host, or set it up again with `mmrepl init --rejoin {node}`; nothing was changed"
+        )))
+    })
+}
+
 /// Origins of all peers and the rows of `mmrepl.node`.
 fn node_step(config: &Config, states: &[NodeState], state: &NodeState) -> Option<Step> {
     let mut sql: Vec<String> = Vec::new();
@@ -260,7 +283,11 @@ fn node_step(config: &Config, states: &[NodeState], state: &NodeState) -> Option
     let rows = states
         .iter()
         .filter_map(|other| node_row(config, state, other));
-    let rows: Vec<String> = rows.collect();
+    let named = |dropped: &&DroppedNode| states.iter().any(|s| s.name.as_str() == dropped.node);
+    let back = state.dropped.iter().filter(named);
+    let rows: Vec<String> = rows
+        .chain(back.map(|dropped| dropped::forget(&dropped.node)))
+        .collect();
     if !rows.is_empty() {
         // Whatever relied on the number of nodes (`mmrepl.applies_from_only_peer`) has committed
         // before it changes.

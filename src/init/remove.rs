@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::columns::COMMENT;
 use super::session::Session;
 use super::{InitError, PUBLICATION, drop_check, records};
+use crate::catalog::dropped;
 use crate::catalog::names::{ident, literal, qualified};
 use crate::catalog::slots::{origin_id, slot_state};
 use crate::config::{Config, Node};
@@ -429,6 +430,20 @@ async fn forget_node(
             format!("delete from mmrepl.node where name = {name} and not here"),
         ];
         session.transaction("forget the node", &forget).await?;
+    }
+    // A schema that an older version made has no place for it.
+    if relation_exists(session, "mmrepl.dropped").await? {
+        let links = [
+            format!("{gone}->{}", session.name()),
+            format!("{}->{gone}", session.name()),
+        ];
+        let links = links.map(|link| literal(&link)).join(", ");
+        let remember = [
+            format!("delete from mmrepl.link_memory where link in ({links})"),
+            dropped::remember(gone),
+        ];
+        let what = "remember that the node was dropped";
+        session.transaction(what, &remember).await?;
     }
     removed.extend(drop_origins(config, session, gone).await?);
     Ok(removed)

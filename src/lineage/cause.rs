@@ -17,6 +17,14 @@ pub enum Cause {
         /// Whose database it is.
         here: String,
     },
+    /// A person took a node out of the cluster.
+    #[error("node {node} was dropped on {at}")]
+    Dropped {
+        /// The node.
+        node: NodeName,
+        /// When, as text.
+        at: String,
+    },
     /// It was never set up.
     #[error("{to} has no position for it")]
     NoPosition {
@@ -207,6 +215,7 @@ impl Cause {
         !matches!(
             self,
             Self::Misled { .. }
+                | Self::Dropped { .. }
                 | Self::NoPosition { .. }
                 | Self::SlotForeign { .. }
                 | Self::SlotUnfinished { .. }
@@ -221,6 +230,8 @@ pub enum Advice {
     Wait,
     /// The link was never set up.
     Init,
+    /// The configuration names a node that was dropped.
+    TakeOut(NodeName),
     /// The configuration leads to the wrong server.
     CorrectDsn(NodeName),
     /// The slot's name is taken.
@@ -271,6 +282,10 @@ impl fmt::Display for Advice {
         match self {
             Self::Wait => f.write_str("wait for it"),
             Self::Init => f.write_str("run `mmrepl init` to set the link up"),
+            Self::TakeOut(node) => write!(
+                f,
+                "take the [[node]] section of {node} out of the file on every host and start the daemons again, or set it up again with `mmrepl init --rejoin {node}`"
+            ),
             Self::CorrectDsn(node) => write!(f, "correct the dsn of {node}"),
             Self::OtherName => f.write_str("give this cluster another name in [cluster]"),
             Self::SlotAnew(from) => write!(

@@ -8,6 +8,7 @@ use tokio_postgres::Client;
 
 use super::{EndFacts, Known, LinkFacts, Pair, Proof};
 use crate::catalog::CatalogError;
+use crate::catalog::dropped::read_dropped;
 use crate::catalog::position::{Position, Witness, read_position};
 use crate::catalog::server::read_server;
 use crate::catalog::slots::slot_state;
@@ -65,6 +66,7 @@ pub async fn read_end(node: &NodeName, client: &Client) -> Result<EndFacts, Cata
         flushed: wal::flushed(client).await?,
         here: here.map(|row| row.read(0)).transpose()?,
         set_up_on,
+        dropped: or_not_set_up(read_dropped(client).await)?,
     })
 }
 

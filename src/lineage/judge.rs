@@ -36,6 +36,7 @@ fn advice(link: &LinkName, cause: &Cause, backward: Option<&Cause>) -> Advice {
         }
     }
     match cause {
+        Cause::Dropped { node, .. } => return Advice::TakeOut(node.clone()),
         Cause::SlotUnfinished { .. } => return Advice::Wait,
         Cause::SlotForeign { .. } => return Advice::OtherName,
         Cause::PublicationAnew { from, .. } => return Advice::SlotAnew(from.clone()),
@@ -114,6 +115,7 @@ fn start((from, to, facts): (&EndFacts, &EndFacts, &LinkFacts)) -> Result<Lsn, C
             });
         }
     }
+    check_dropped(from, to)?;
     let Some(position) = &facts.position else {
         let to_node = to.node.clone();
         let was_set_up = !facts.known.is_empty() || (to.here.is_none() && facts.slot.is_some());
@@ -135,6 +137,20 @@ fn start((from, to, facts): (&EndFacts, &EndFacts, &LinkFacts)) -> Result<Lsn, C
     }
     check_move(to)?;
     Ok(position.end_lsn)
+}
+
+/// Whether a person took one of the two out of the cluster.
+fn check_dropped(from: &EndFacts, to: &EndFacts) -> Result<(), Cause> {
+    for (end, other) in [(from, to), (to, from)] {
+        let mut dropped = end.dropped.iter();
+        if let Some(found) = dropped.find(|dropped| dropped.node == other.node.as_str()) {
+            return Err(Cause::Dropped {
+                node: other.node.clone(),
+                at: found.at.clone(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// A target that moved has its rows, but neither its commit times nor its origins.

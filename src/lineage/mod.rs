@@ -21,6 +21,7 @@ mod tests;
 pub use cause::{Advice, Cause, Finding};
 pub use judge::{check_slot, judge};
 
+use crate::catalog::dropped::DroppedNode;
 use crate::catalog::position::Position;
 use crate::catalog::slots::SlotState;
 use crate::commit_time::CommitTime;
@@ -44,6 +45,8 @@ pub struct EndFacts {
     pub here: Option<String>,
     /// The system identifier that it had then.
     pub set_up_on: Option<SystemId>,
+    /// Nodes that were taken out of the cluster, as far as it knows.
+    pub dropped: Vec<DroppedNode>,
 }
 
 impl EndFacts {

@@ -12,6 +12,7 @@ fn end(node: &str) -> EndFacts {
         database: "app".to_owned(),
         flushed: Lsn::new(500),
         here: Some(node.to_owned()),
+        dropped: Vec::new(),
         set_up_on: Some(SystemId(if node == "east" { 1 } else { 2 })),
     }
 }

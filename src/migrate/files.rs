@@ -33,6 +33,7 @@ pub const TABLES: &[File] = embed!("tables":
     "010_others"
     "011_released"
     "012_fingerprints"
+    "013_dropped"
 );
 
 /// What runs again whenever it has changed. The order does not matter.

@@ -35,6 +35,9 @@ const CHECKPOINT_NOTE: &str = "checkpoint: the daemon did not answer; from its c
 const SERVER_NOTE: &str = "server: the daemon did not answer; from the slot on the source and the position on the target.";
 const LIMITS_NOTE: &str = "Without the daemon, lag is an upper bound (<=), and rates, totals, conflicts, clock offset and since when (?) cannot be known.";
 
+const ALONE: &str =
+    "no links: the file has one node; a second [[node]] section and `mmrepl init` make two\n";
+
 /// The whole status as text; `color` only for a terminal.
 pub fn render(status: &ClusterStatus, color: bool) -> String {
     let mut text = format!("cluster {}, {}\n\n", status.cluster, moment(status.at));
@@ -47,6 +50,9 @@ pub fn render(status: &ClusterStatus, color: bool) -> String {
         text.push_str(&paint_state(&line, link, color));
         text.push('\n');
         details(&mut text, link, status.at);
+    }
+    if status.links.is_empty() {
+        text.push_str(ALONE);
     }
     for node in &status.nodes {
         about_node(&mut text, node);

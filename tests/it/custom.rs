@@ -450,7 +450,9 @@ async fn a_copy_brings_the_siblings() {
         .mmrepl_ok(&["drop", "--node", "west", "--yes", "--discard"])
         .await;
     cluster.west().sql("truncate t").await;
-    cluster.mmrepl_ok(&["init", "--copy-from", "east"]).await;
+    cluster
+        .mmrepl_ok(&["init", "--rejoin", "west", "--copy-from", "east"])
+        .await;
     assert_eq!(cluster.west().value(siblings).await, there);
     cluster.start_daemons();
     cluster.wait_streaming().await;

@@ -144,6 +144,77 @@ async fn a_node_that_the_file_does_not_name_any_more() {
     assert!(!said.contains("north"), "{said}");
 }
 
+on_usual_majors!(one_node_is_left, super::one_node_is_left);
+
+/// One node of a pair is dropped: whoever goes by the old file is told so, and a file with the
+/// other node alone is one.
+async fn one_node_is_left(majors: &[u32]) {
+    let options = ClusterOptions::majors(majors);
+    let mut cluster = Cluster::running_with(options, TABLE).await;
+    cluster.allow_error("was dropped on");
+    cluster.allow_error("has no schema");
+    cluster.wait_streaming().await;
+    cluster
+        .write_on(cluster.east(), "insert into t values (1, 'a')")
+        .await;
+    cluster.stop_daemons();
+    cluster
+        .mmrepl_ok(&["drop", "--yes", "--node", "west"])
+        .await;
+    let told = ["node west was dropped on 2", "--rejoin west"];
+    for command in [
+        &["status"][..],
+        &["check"],
+        &["init"],
+        &["init", "--copy-from", "east"],
+    ] {
+        let said = cluster.mmrepl_fails(command).await;
+        assert_says(&said, &told);
+        let out = [
+            "take its [[node]] section",
+            "take the [[node]] section of west out",
+        ];
+        assert!(out.iter().any(|out| said.contains(out)), "{said}");
+        let copies = said.replace("--rejoin west", "").contains("--copy-from");
+        assert!(!copies && !said.contains("lost its position"), "{said}");
+    }
+    cluster.start_daemons();
+    for link in [("east", "west"), ("west", "east")] {
+        let said = cluster
+            .wait_reason(link, &["stopped"], "was dropped on")
+            .await;
+        assert_says(&said, &told);
+    }
+    cluster.stop_daemons();
+    let both = std::fs::read_to_string(cluster.config()).unwrap();
+    let (alone, _) = both.rsplit_once("[[node]]").unwrap();
+    let dir = cluster.config().parent().unwrap().to_owned();
+    for file in ["cluster.toml", "cluster-east.toml"] {
+        std::fs::write(dir.join(file), alone).unwrap();
+    }
+    cluster.start_daemon("east");
+    let said = cluster.mmrepl_ok(&["status"]).await;
+    assert_says(&said, &["no links: the file has one node"]);
+    cluster.mmrepl_ok(&["check"]).await;
+    cluster.mmrepl_ok(&["init"]).await;
+    cluster.east().sql("insert into t values (2, 'b')").await;
+    assert!(cluster.daemon("east").is_running());
+    cluster.stop_daemons();
+    for file in ["cluster.toml", "cluster-east.toml"] {
+        std::fs::write(dir.join(file), &both).unwrap();
+    }
+    let back = ["init", "--rejoin", "west", "--copy-from", "east"];
+    cluster.mmrepl_ok(&back).await;
+    cluster.start_daemons();
+    cluster.wait_streaming().await;
+    cluster.wait_equal().await;
+    cluster
+        .write_on(cluster.west(), "insert into t values (3, 'c')")
+        .await;
+    assert_eq!(cluster.east().value("select count(*) from t").await, "3");
+    cluster.mmrepl_ok(&["check"]).await;
+}
+
 on_usual_majors!(
     a_second_cluster_of_the_name,
     super::a_second_cluster_of_the_name

@@ -302,7 +302,9 @@ async fn a_copy_brings_rows_kept_aside() {
         .mmrepl_ok(&["drop", "--node", "west", "--yes", "--discard"])
         .await;
     cluster.west().sql("truncate t").await;
-    cluster.mmrepl_ok(&["init", "--copy-from", "east"]).await;
+    cluster
+        .mmrepl_ok(&["init", "--rejoin", "west", "--copy-from", "east"])
+        .await;
     cluster.start_daemons();
     until_all_have(&cluster, "(2,a) aside 1").await;
     cluster.west().sql("delete from t").await;
