@@ -38,8 +38,3 @@ pub fn remember(node: &NodeName) -> String {
         literal(node.as_str())
     )
 }
-
-/// The statement that forgets it.
-pub fn forget(node: &str) -> String {
-    format!("delete from mmrepl.dropped where node = {}", literal(node))
-}

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::waiting::watched;
 use super::{ConfigArg, FAILED, output};
-use crate::check::{Problem, Severity, has_errors, mend};
+use crate::check::{Problem, Severity, has_errors, script};
 use crate::ids::NodeName;
 
 /// The command line of `mmrepl check`.
@@ -52,7 +52,7 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
 }
 
 fn print_script(node: &NodeName, problems: &[Problem], json: bool) {
-    let script = mend::script(node, problems);
+    let script = script(node, problems);
     if json {
         let ok = !has_errors(problems);
         output::json(&serde_json::json!({ "ok": ok, "node": node, "script": script }));

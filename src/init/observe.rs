@@ -221,16 +221,11 @@ pub(super) async fn observe(
         node: name.clone(),
         source,
     })?;
-    let mut slots = HashMap::new();
-    for peer in config.peers_of(name) {
-        let slot = slot_state(client, &slot_name(&config.cluster, &peer.name)).await;
-        slots.extend(
-            slot.map_err(failed())?
-                .map(|slot| (peer.name.clone(), slot)),
-        );
-    }
+    let slots = slots(config, session).await?;
+    let has = |table: &str| set_up && !pending.iter().any(|file| file.name == table);
+    let dropped = dropped(session, has(DROPPED)).await?;
     // A server that an older version has set up knows nothing of gaps.
-    let noted = if set_up && !pending.iter().any(|file| file.name == GAPS) {
+    let noted = if has(GAPS) {
         Noted::read(config, name, client).await.map_err(failed())?
     } else {
         Noted::default()
@@ -258,11 +253,7 @@ pub(super) async fn observe(
         } else {
             Vec::new()
         },
-        dropped: if set_up && !pending.iter().any(|file| file.name == DROPPED) {
-            read_dropped(client).await.map_err(failed())?
-        } else {
-            Vec::new()
-        },
+        dropped,
         origins: query::origins(client, config).await.map_err(failed())?,
         positions: if set_up {
             read_positions(client).await.map_err(failed())?
@@ -275,6 +266,28 @@ pub(super) async fn observe(
         noted,
         known: known(config, session).await?,
     })
+}
+
+/// The slots of this cluster, by peer.
+async fn slots(
+    config: &Config,
+    session: &Session,
+) -> Result<HashMap<NodeName, SlotState>, InitError> {
+    let mut slots = HashMap::new();
+    for peer in config.peers_of(session.name()) {
+        let slot = slot_state(&session.client, &slot_name(&config.cluster, &peer.name)).await;
+        let slot = slot.map_err(InitError::catalog(session.name()))?;
+        slots.extend(slot.map(|slot| (peer.name.clone(), slot)));
+    }
+    Ok(slots)
+}
+
+async fn dropped(session: &Session, is_kept: bool) -> Result<Vec<DroppedNode>, InitError> {
+    if !is_kept {
+        return Ok(Vec::new());
+    }
+    let dropped = read_dropped(&session.client).await;
+    dropped.map_err(InitError::catalog(session.name()))
 }
 
 /// What the node remembers of what its peers had flushed.

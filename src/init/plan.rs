@@ -8,7 +8,7 @@ pub(super) use super::step::{Step, StepKind};
 use super::triggers::Trigger;
 use super::versions::InRow;
 use super::{InitError, InitOptions, gaps, identity, publication, triggers};
-use crate::catalog::dropped::{self, DroppedNode};
+use crate::catalog::dropped::DroppedNode;
 use crate::catalog::names::{ident, literal};
 use crate::catalog::position::RESET_POSITION;
 use crate::config::Config;
@@ -286,7 +286,10 @@ fn node_step(config: &Config, states: &[NodeState], state: &NodeState) -> Option
     let named = |dropped: &&DroppedNode| states.iter().any(|s| s.name.as_str() == dropped.node);
     let back = state.dropped.iter().filter(named);
     let rows: Vec<String> = rows
-        .chain(back.map(|dropped| dropped::forget(&dropped.node)))
+        .chain(back.map(|dropped| {
+            let node = literal(&dropped.node);
+            format!("delete from mmrepl.dropped where node = {node}")
+        }))
         .collect();
     if !rows.is_empty() {
         // Whatever relied on the number of nodes (`mmrepl.applies_from_only_peer`) has committed
