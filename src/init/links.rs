@@ -125,8 +125,9 @@ fn condition(pair: &Pair) -> LinkCondition {
     match judge(pair) {
         Ok(_) => LinkCondition::Complete,
         Err(finding) => match (&finding.cause, active_pid) {
-            (Cause::NoPosition { .. }, Some(pid)) => LinkCondition::InUse(pid),
-            (Cause::Dropped { .. }, Some(pid)) => LinkCondition::InUse(pid),
+            (Cause::NoPosition { .. } | Cause::Dropped { .. }, Some(pid)) => {
+                LinkCondition::InUse(pid)
+            }
             (Cause::NoPosition { .. } | Cause::Dropped { .. }, None) => LinkCondition::Fresh {
                 slot_left: slot.is_some(),
             },
