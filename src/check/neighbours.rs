@@ -29,6 +29,8 @@ pub struct Neighbours {
     pub taken: Option<NamedSlot>,
     /// Nodes that the server remembers and the configuration does not name, with their slots.
     pub gone: Vec<(NodeName, Option<NamedSlot>)>,
+    /// Another cluster that has this database, and one of its slots here.
+    pub other: Option<(String, String)>,
 }
 
 /// Asks the server.
@@ -54,7 +56,50 @@ pub(super) async fn gather(
     Ok(Neighbours {
         taken: taken.cloned(),
         gone,
+        other: other_cluster(config, here.is_some(), client).await?,
     })
+}
+
+/// Another cluster with slots in this database. Publication and schema `mmrepl` are of one cluster.
+async fn other_cluster(
+    config: &Config,
+    is_set_up: bool,
+    client: &Client,
+) -> Result<Option<(String, String)>, CatalogError> {
+    let sql = "select slot_name::text from pg_catalog.pg_replication_slots
+               where slot_type = 'logical' and plugin = 'pgoutput' and not temporary
+                 and database = pg_catalog.current_database()
+                 and pg_catalog.starts_with(slot_name::text, 'mmrepl_') order by 1";
+    let rows = client.query(sql, &[]).await;
+    let rows = rows.map_err(CatalogError::query("list replication slots"))?;
+    let slots: Vec<String> = each(&rows, |row| row.read(0))?;
+    let mut nodes: Vec<String> = config.nodes.iter().map(|n| n.name.to_string()).collect();
+    if is_set_up {
+        let rows = client.query("select name from mmrepl.node", &[]).await;
+        let rows = rows.map_err(CatalogError::query("read mmrepl.node"))?;
+        let known: Vec<String> = each(&rows, |row| row.read(0))?;
+        nodes.extend(known);
+    }
+    let named = |slot: String| Some((cluster_of(config.cluster.as_str(), &nodes, &slot)?, slot));
+    Ok(slots.into_iter().find_map(named))
+}
+
+/// The cluster whose slot has the name, where it is another one than `own`: `mmrepl_shop_eu_west`
+/// is of `shop_eu` where `west` is a node and `eu_west` is none. Pure.
+fn cluster_of(own: &str, nodes: &[String], slot: &str) -> Option<String> {
+    let rest = slot.strip_prefix("mmrepl_")?;
+    let of_node = |node: &String| rest.strip_suffix(node.as_str())?.strip_suffix('_');
+    let clusters: Vec<&str> = nodes.iter().filter_map(of_node).collect();
+    let is_own = rest
+        .strip_prefix(own)
+        .is_some_and(|peer| peer.starts_with('_'));
+    if clusters.contains(&own) || (is_own && clusters.is_empty()) {
+        return None;
+    }
+    let by_form = || rest.rsplit_once('_').map(|(cluster, _)| cluster);
+    // Of several nodes that fit the longest name counts.
+    let cluster = clusters.into_iter().min_by_key(|cluster| cluster.len());
+    cluster.or_else(by_form).map(str::to_owned)
 }
 
 /// The slots under the cluster's name: those of this database, and those of others.
@@ -142,5 +187,38 @@ pub(super) fn check(config: &Config, facts: &NodeFacts) -> Vec<Problem> {
         );
         Problem::warning(&facts.name, what).note(format!("mmrepl drop --node {gone}"))
     });
-    taken.chain(gone).collect()
+    let other = neighbours.other.iter().map(|(cluster, slot)| {
+        let database = &facts.server.database;
+        let what = format!(
+            "database {database} belongs to cluster {cluster} (replication slot {slot}), and this file is of cluster {}: a database is in one cluster, which publication and schema mmrepl belong to",
+            config.cluster
+        );
+        Problem::error(&facts.name, what).note(format!(
+            "name = \"{cluster}\" in [cluster] where that one is meant; otherwise drop that cluster with its own file first (mmrepl drop), or use another database; where only the slot is left of it: select pg_drop_replication_slot('{slot}')"
+        ))
+    });
+    taken.chain(gone).chain(other).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cluster_of;
+
+    #[test]
+    fn the_cluster_of_a_slot_is_told_by_its_nodes() {
+        let nodes = ["east", "west", "wild_west"].map(str::to_owned);
+        let of = |slot| cluster_of("shop", &nodes, slot);
+        for own in [
+            "mmrepl_shop_west",
+            "mmrepl_shop_wild_west",
+            "mmrepl_shop_gone",
+        ] {
+            assert_eq!(of(own), None, "{own}");
+        }
+        assert_eq!(of("mmrepl_other_west").as_deref(), Some("other"));
+        assert_eq!(of("mmrepl_other_wild_west").as_deref(), Some("other"));
+        assert_eq!(of("mmrepl_shop_eu_west").as_deref(), Some("shop_eu"));
+        assert_eq!(of("mmrepl_other_x").as_deref(), Some("other"));
+        assert_eq!(of("mine"), None);
+    }
 }

@@ -17,7 +17,7 @@ fn advice(error: &WireError) -> String {
             "mend what the sentence names: sslmode, sslrootcert, sslcert and sslkey in the dsn, or ssl, ssl_cert_file and ssl_key_file of the server".to_owned()
         }
         WireError::Auth { .. } => {
-            "set the password in the dsn, in $PGPASSWORD or in the password file, as the sentence says".to_owned()
+            "set the password in the password file (~/.pgpass, or the one that $PGPASSFILE names), in $PGPASSWORD or in the dsn".to_owned()
         }
         WireError::WrongSession { .. } => {
             "name the primary in the dsn, or take target_session_attrs out of it".to_owned()

@@ -53,6 +53,9 @@ pub struct Cli {
         env = "MMREPL_LOG_FORMAT"
     )]
     pub log_format: LogFormat,
+    /// Which cluster; it may stand before the command or behind it.
+    #[command(flatten)]
+    pub config: ConfigArg,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -90,7 +93,7 @@ pub enum Command {
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ConfigArg {
     /// The cluster's configuration [default: /etc/mmrepl/cluster.toml]
-    #[arg(long, env = crate::config::PATH_VARIABLE, value_name = "FILE")]
+    #[arg(long, global = true, env = crate::config::PATH_VARIABLE, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 
@@ -181,6 +184,22 @@ mod tests {
     }
 
     #[test]
+    fn the_file_may_be_named_before_the_command_or_behind_it() {
+        for line in ["mmrepl --config /c status", "mmrepl status --config /c"] {
+            let parsed = Cli::try_parse_from(line.split(' ')).unwrap();
+            let Command::Status(args) = parsed.command else {
+                panic!("{line} is no status")
+            };
+            let config = args.config.config;
+            assert_eq!(
+                config.as_deref(),
+                Some(std::path::Path::new("/c")),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
     fn the_documented_commands_parse() {
         for line in [
             "mmrepl init --dry-run --copy-from east",
@@ -196,6 +215,7 @@ mod tests {
             "mmrepl pause east->west",
             "mmrepl drop --node west --yes",
             "mmrepl demo --script",
+            "mmrepl --config /tmp/c.toml conflicts show east-17",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));
             assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());

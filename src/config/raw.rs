@@ -155,8 +155,28 @@ fn explain(text: &str, error: &toml::de::Error) -> ConfigError {
         Some((key, nearest)) => ConfigError::UnknownKey { line, key, nearest },
         None => ConfigError::Syntax {
             line,
-            message: without_values(message),
+            message: in_words(text, line, message),
         },
+    }
+}
+
+/// What a newcomer is likely to have meant; else the parser's words.
+fn in_words(text: &str, line: usize, message: &str) -> String {
+    let written = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+    let section = written.trim();
+    let lists = ["node", "conflict.table"];
+    let once = lists.iter().find(|list| section == format!("[{list}]"));
+    let twice = section
+        .strip_prefix("[[")
+        .and_then(|name| name.strip_suffix("]]"));
+    match (once, twice) {
+        (Some(list), _) => {
+            format!("write [[{list}]], in two pairs of brackets: there may be several")
+        }
+        (None, Some(name)) if !lists.contains(&name) && message.contains("invalid type") => {
+            format!("write [{name}], in one pair of brackets: there is one such section")
+        }
+        _ => without_values(message),
     }
 }
 
@@ -168,7 +188,11 @@ fn unknown_key(message: &str) -> Option<(String, Option<String>)> {
         .skip(1)
         .step_by(2);
     let key = names.next()?.to_owned();
-    let score = |name: &str| strsim::jaro_winkler(name, &key);
+    // The second knows letters that changed places, as in a short `dns` for `dsn`.
+    let score = |name: &str| {
+        let edits = strsim::normalized_damerau_levenshtein(name, &key);
+        strsim::jaro_winkler(name, &key).max(edits)
+    };
     let nearest = names.max_by(|a, b| score(a).total_cmp(&score(b)));
     let nearest = nearest.filter(|name| score(name) > 0.6).map(str::to_owned);
     Some((key, nearest))
@@ -206,6 +230,22 @@ mod tests {
         );
         let text = "[cluster]\nname = \"a\"\nqqq = 1\n";
         assert_eq!(error(text), "line 3: unknown key `qqq`");
+    }
+
+    #[test]
+    fn brackets_are_explained() {
+        let node = "name = \"e\"\ndsn = \"d\"\nadmin = \"a\"\n";
+        let cluster = "[cluster]\nname = \"a\"\n";
+        for text in [
+            format!("{cluster}[node]\n{node}"),
+            format!("{cluster}[node]\n{node}[node]\n{node}"),
+            format!("{cluster}[[node]]\n{node}[node]\n{node}"),
+        ] {
+            let said = error(&text);
+            assert!(said.contains("write [[node]], in two pairs"), "{said}");
+        }
+        let said = error(&format!("[[cluster]]\nname = \"a\"\n[[node]]\n{node}"));
+        assert!(said.contains("write [cluster], in one pair"), "{said}");
     }
 
     #[test]

@@ -180,6 +180,10 @@ fn work_for(options: &InitOptions, state: &LinkState) -> Result<Option<LinkWork>
             slot_left,
             active_pid,
         } => {
+            // Whose rows count is no answer to a wrong dsn.
+            if matches!(finding.cause, Cause::Misled { .. }) {
+                return Err(InitError::broken(finding));
+            }
             let anew = matches!(finding.cause, Cause::PublicationAnew { .. });
             if anew {
                 // Rows are compared, and the slot is free but for the moments of vain tries.

@@ -107,6 +107,9 @@ async fn ask_daemon(cluster: &ClusterName, node: &Node) -> Result<ClusterStatus,
 pub fn silence(node: &Node, error: &ClientError) -> String {
     let Node { name, admin, .. } = node;
     match error {
+        ClientError::Unreachable { .. } if admin.ip().is_loopback() => format!(
+            "the daemon of {name} does not answer at {admin}: start it with `mmrepl run --node {name}`, or, where it runs on another host (a loopback address is of one host alone), give {name} an admin address that this host reaches, and an admin_token_file"
+        ),
         ClientError::Unreachable { .. } => format!(
             "the daemon of {name} does not answer at {admin}: start it with `mmrepl run --node {name}`"
         ),

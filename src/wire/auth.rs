@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::codec::Frame;
 use super::connection::{Connection, misplaced};
 use super::error::WireError;
+use crate::config::conninfo::passfile::wanted;
 use crate::config::conninfo::{ConnInfo, Host};
 
 /// Answers the server's requests until it is content.
@@ -64,9 +65,7 @@ fn auth_error(info: &ConnInfo, host: &Host, why: String) -> WireError {
 pub(super) fn password(info: &ConnInfo, host: &Host) -> Result<SecretString, WireError> {
     let found = info.password_for(host);
     found.password.ok_or_else(|| {
-        let mut why = "the server wants a password, and neither the DSN nor the password file \
-                       has one"
-            .to_owned();
+        let mut why = wanted(&host.to_string(), info.user());
         if let Some(notice) = found.notice {
             why = format!("{why} ({notice})");
         }

@@ -16,6 +16,7 @@ use super::redact::Raised;
 use super::settings::{self, ServerSays};
 use super::startup::version_number;
 use super::stream::Stream;
+use crate::config::conninfo::passfile::wanted;
 use crate::config::conninfo::{ConnInfo, Host};
 
 /// Connects for SQL that is not on the hot path. The connection ends with the client.
@@ -77,6 +78,11 @@ impl Handshake for ControlLogin<'_> {
                 WireError::Protocol(why) if refused => {
                     let notice = found.notice.map(|n| format!(" ({n})")).unwrap_or_default();
                     let (peer, user) = (host.to_string(), self.info.user().to_owned());
+                    let why = if found.password.is_none() && why.contains("password missing") {
+                        wanted(&peer, &user)
+                    } else {
+                        why
+                    };
                     WireError::Auth {
                         peer,
                         user,

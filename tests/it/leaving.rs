@@ -144,6 +144,34 @@ async fn a_node_that_the_file_does_not_name_any_more() {
     assert!(!said.contains("north"), "{said}");
 }
 
+/// A database is in one cluster: a file with another name is refused, whatever it says of rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_cluster_over_the_tables() {
+    let mut cluster = Cluster::running(TABLE).await;
+    cluster.wait_streaming().await;
+    let before = traces(&cluster).await;
+    let own = std::fs::read_to_string(cluster.config()).unwrap();
+    let first = format!("belongs to cluster {}", cluster.name);
+    // The second name continues the first, so that its slots look like those of the first.
+    let longer = format!("{}_b", cluster.name);
+    for name in ["other", &longer] {
+        let named = |name: &str| format!("name = \"{name}\"\n");
+        let text = own.replacen(&named(&cluster.name), &named(name), 1);
+        std::fs::write(cluster.config(), text).unwrap();
+        for more in [&[][..], &["--copy-from", "east"], &["--assume-identical"]] {
+            let said = cluster.mmrepl_fails(&[&["init"], more].concat()).await;
+            assert_says(&said, &[&first, "mmrepl drop"]);
+        }
+        assert_eq!(traces(&cluster).await, before);
+    }
+    std::fs::write(cluster.config(), own).unwrap();
+    cluster.mmrepl_ok(&["check"]).await;
+    cluster
+        .write_on(cluster.east(), "insert into t values (1, 'a')")
+        .await;
+    cluster.stop_daemons();
+}
+
 on_usual_majors!(one_node_is_left, super::one_node_is_left);
 
 /// One node of a pair is dropped: whoever goes by the old file is told so, and a file with the

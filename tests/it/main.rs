@@ -49,6 +49,7 @@ mod mends;
 mod merge;
 mod migrations;
 mod narrower_types;
+mod newcomer;
 mod newest_server;
 mod not_shown;
 mod operators;

@@ -8,7 +8,7 @@
 mod error;
 mod keyvalue;
 mod keywords;
-mod passfile;
+pub(crate) mod passfile;
 mod resolve;
 mod uri;
 

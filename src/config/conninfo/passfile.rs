@@ -57,6 +57,14 @@ impl fmt::Display for PassfileNotice {
     }
 }
 
+/// Where a password is looked for, as what to do where `user` has none for the server at `host`,
+/// an address with its port.
+pub(crate) fn wanted(host: &str, user: &str) -> String {
+    format!(
+        "the server wants a password: put the line {host}:*:{user}:PASSWORD into ~/.pgpass of the user that runs mmrepl (chmod 0600 ~/.pgpass), or name such a file in $PGPASSFILE, or write password=… into the dsn"
+    )
+}
+
 /// What a password file said.
 #[derive(Debug, Default)]
 pub struct Passfile {
