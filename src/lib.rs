@@ -65,4 +65,5 @@ pub mod relation;
 pub mod status;
 pub mod supervisor;
 pub mod text;
+pub mod verify;
 pub mod wire;

@@ -177,7 +177,7 @@ impl KeyForm {
     }
 
     /// The expression that turns `value`, an expression of the column's type, into text.
-    fn text_of(&self, value: &str) -> String {
+    pub fn text_of(&self, value: &str) -> String {
         match self {
             Self::Cast | Self::Padded => format!("({value})::pg_catalog.text"),
             Self::Label | Self::Output => format!("pg_catalog.format('%s', {value})"),

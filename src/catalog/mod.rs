@@ -13,6 +13,7 @@ pub mod lock_waits;
 pub mod names;
 pub mod parameter;
 pub mod position;
+pub mod position_columns;
 pub mod rewrites;
 pub mod row_text;
 pub mod rules;

@@ -15,6 +15,7 @@ pub mod rewritten;
 pub mod run;
 pub mod skip;
 pub mod status;
+pub mod verify;
 mod waiting;
 
 use std::fmt::Display;
@@ -73,6 +74,8 @@ pub enum Command {
     /// Find everything that would keep the cluster from working, each with the command that mends
     /// it
     Check(check::CheckArgs),
+    /// Compare the nodes' tables while they are in use
+    Verify(verify::VerifyArgs),
     /// Look at decided conflicts, and bring losing values back
     Conflicts(conflicts::ConflictsArgs),
     /// Pause a link; it stays paused when its daemon restarts
@@ -140,6 +143,7 @@ fn run(command: Command) -> ExitCode {
         Command::Init(args) => on_threads(1, init::run(&args)),
         Command::Status(args) => on_threads(1, status::run(&args)),
         Command::Check(args) => on_threads(1, check::run(&args)),
+        Command::Verify(args) => on_threads(2, verify::run(&args)),
         Command::Conflicts(args) => on_threads(1, conflicts::run(&args)),
         Command::Pause(args) => on_threads(1, control::run(&args, true)),
         Command::Resume(args) => on_threads(1, control::run(&args, false)),
@@ -207,6 +211,7 @@ mod tests {
             "mmrepl run --node east --data-dir /tmp/x --log-format json",
             "mmrepl status --json",
             "mmrepl check --config /tmp/c.toml",
+            "mmrepl verify --table t --jobs 4 --exact --foreign-keys --limit 5 --json",
             "mmrepl conflicts",
             "mmrepl conflicts --json --since 2h --table orders",
             "mmrepl conflicts show east-17 --json",

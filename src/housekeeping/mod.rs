@@ -253,7 +253,7 @@ impl Housekeeper {
     async fn mark(&mut self) -> Result<Marks, TidyError> {
         let mut marks = Marks::new();
         for node in self.names() {
-            let mark = self.ask(&node, questions::mark).await?;
+            let mark = self.ask(&node, crate::catalog::wal::mark).await?;
             marks.insert(node, mark);
         }
         Ok(marks)

@@ -8,13 +8,10 @@ use super::sweep::Look;
 use crate::catalog::CatalogError;
 use crate::catalog::position::read_positions;
 use crate::commit_time::CommitTime;
-use crate::lsn::Lsn;
 use crate::wire::RowExt;
 
 /// Tombstones are counted exactly up to here, then estimated by the server's statistics.
 const COUNT_MAX: i64 = 100_000;
-/// The prefix of the messages that mark a place in a node's WAL.
-const MARK_PREFIX: &str = "mmrepl.sweep";
 
 /// The tombstones on this node's server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,15 +99,6 @@ pub(super) async fn look(client: &Client) -> Result<Look, CatalogError> {
         applied: applied.collect(),
         written: CatalogError::parse("the WAL position", row.read(1)?)?,
     })
-}
-
-/// Writes a mark into the node's WAL that every link from there passes on (a transaction with
-/// nothing but a logical message, manual 9.27.6), and says where.
-pub(super) async fn mark(client: &Client) -> Result<Lsn, CatalogError> {
-    let sql = "select pg_catalog.pg_logical_emit_message(true, $1, '')::text";
-    let row = client.query_one(sql, &[&MARK_PREFIX]).await;
-    let row = row.map_err(CatalogError::query("mark a place in the WAL"))?;
-    CatalogError::parse("pg_logical_emit_message", row.read(0)?)
 }
 
 /// Deletes one batch of tombstones: older than `$1` microseconds, of a transaction before `$2`.

@@ -8,7 +8,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::InitError;
 use super::session::Session;
-use crate::catalog::row_text::{hash_of, text_of, with_positions};
+use crate::catalog::position_columns::with_positions;
+use crate::catalog::row_text::{hash_of, text_of};
 use crate::catalog::table::Table;
 use crate::ids::NodeName;
 use crate::wire::{RowExt, Unread};

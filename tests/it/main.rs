@@ -82,6 +82,7 @@ mod undone;
 mod unique;
 mod unique_cases;
 mod upgraded_server;
+mod verify;
 mod versions;
 mod waiting;
 mod workers;

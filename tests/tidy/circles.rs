@@ -68,6 +68,7 @@ const STILL: &[&str] = &[
     "src/cli/run.rs",
     "src/cli/skip.rs",
     "src/cli/status.rs",
+    "src/cli/verify.rs",
     "src/config/conflict.rs",
     "src/config/conninfo/mod.rs",
     "src/config/conninfo/resolve.rs",

@@ -1,0 +1,132 @@
+//! Comparing the nodes' tables while they are in use (`mmrepl verify`).
+//!
+//! ```text
+//! each node: one pass ─▶ groups of rows (count, sum of hashes)
+//!   groups that differ ─▶ their rows (hash of key, hash of row)
+//!     rows that differ ─▶ suspects ─▶ read, fence, read again ─▶ different, equal, or busy
+//! ```
+//!
+//! Rows fall into groups by the hash of their key, so that groups do not depend on the order in
+//! which a server sorts: no range of keys is the same under two collations. Memory is bounded by
+//! the number of groups and by what `compare` holds at once, whatever a table's size. A table
+//! without a key is a bag of rows: its groups are those of whole rows, and what differs is how
+//! often a row is there.
+//!
+//! What is read from several nodes is never of one moment. So nothing counts as different before it
+//! has stood still across a fence; see `judge`.
+
+mod columns;
+mod compare;
+mod error;
+mod fence;
+mod foreign_keys;
+mod judge;
+mod options;
+mod peer;
+pub mod report;
+mod scan;
+mod show;
+mod sql;
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use futures_util::future::join_all;
+
+use crate::config::Config;
+use columns::Manner;
+pub use error::{AskError, VerifyError};
+pub use options::Options;
+use peer::{Peer, TableId, meet};
+use report::{Report, TableReport};
+
+/// Hears how it goes.
+pub trait Progress: Sync {
+    /// A table is done.
+    fn table(&self, done: &TableReport, left: usize);
+}
+
+/// Compares the cluster.
+pub async fn verify(
+    config: &Config,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Report, VerifyError> {
+    if config.nodes.len() < 2 {
+        return Err(VerifyError::OneNode);
+    }
+    let mut peers = Vec::new();
+    for node in &config.nodes {
+        peers.push(meet(config, node).await?);
+    }
+    let ids = chosen(&peers, &options.tables)?;
+    let manner = Manner {
+        exact: options.exact,
+        recode: peers.iter().any(|peer| peer.encoding != peers[0].encoding),
+    };
+    let queue = Mutex::new(ids.iter().cloned().collect::<VecDeque<_>>());
+    let done = Mutex::new(Vec::new());
+    let worker = async || {
+        let mut sessions = None;
+        while let Some((id, left)) = next(&queue) {
+            let work = compare::Work {
+                config,
+                options,
+                manner,
+                peers: &peers,
+            };
+            let report = work.table(&id, &mut sessions).await?;
+            progress.table(&report, left);
+            let mut done = done
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            done.push(report);
+        }
+        Ok::<_, VerifyError>(())
+    };
+    let workers = (0..options.jobs.clamp(1, ids.len())).map(|_| worker());
+    for result in join_all(workers).await {
+        result?;
+    }
+    let foreign_keys = if options.foreign_keys {
+        foreign_keys::look(&peers, &ids).await?
+    } else {
+        Vec::new()
+    };
+    let tables = done
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let report = Report {
+        equal: false,
+        tables,
+        foreign_keys,
+    };
+    Ok(report.conclude())
+}
+
+fn next(queue: &Mutex<VecDeque<TableId>>) -> Option<(TableId, usize)> {
+    let mut queue = queue
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let id = queue.pop_front()?;
+    Some((id, queue.len()))
+}
+
+/// The tables that any node has and that are asked for, by name.
+fn chosen(peers: &[Peer<'_>], patterns: &[String]) -> Result<Vec<TableId>, VerifyError> {
+    let tables = peers.iter().flat_map(|peer| &peer.tables);
+    let mut ids: Vec<TableId> = tables
+        .map(|table| (table.schema.clone(), table.name.clone()))
+        .filter(|(schema, name)| {
+            let full = format!("{schema}.{name}");
+            let is_meant = |pattern: &String| *pattern == full || pattern == name;
+            patterns.is_empty() || patterns.iter().any(is_meant)
+        })
+        .collect();
+    ids.sort();
+    ids.dedup();
+    if ids.is_empty() {
+        return Err(VerifyError::NoTable(patterns.join(", ")));
+    }
+    Ok(ids)
+}

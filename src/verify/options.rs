@@ -1,0 +1,18 @@
+//! What a comparison is asked for.
+
+/// What is compared, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Tables by name or pattern; all that take part where there is none.
+    pub tables: Vec<String>,
+    /// Compare the texts of values instead of values.
+    pub exact: bool,
+    /// Count rows that point at nothing, too.
+    pub foreign_keys: bool,
+    /// How many rows that differ are shown of each table.
+    pub limit: usize,
+    /// How many tables are compared at once.
+    pub jobs: usize,
+    /// Which share of the time is spent reading, above 0 up to 1.
+    pub share: f64,
+}
