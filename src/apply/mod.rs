@@ -68,15 +68,15 @@ pub use target::tables::Tables;
 /// Not an interface to rely on.
 #[doc(hidden)]
 pub mod pure {
+    pub use super::plan::change::{Entry, RowChange, Stamp, WholeRowChange};
     pub use super::plan::custom::{Taken, of_change, take};
     pub use super::plan::decide::{Attempt, Decision, attempt, decide};
-    pub use super::plan::group::{
-        Entry, GroupBuilder, Put, RowChange, RowOp, Segment, Stamp, WholeRowChange, entries_of,
-    };
+    pub use super::plan::group::{GroupBuilder, Segment, entries_of};
     pub use super::shape::guard::Guard;
     pub use super::shape::mapping::{KeyValues, TableMap};
     pub use super::shape::merging::{Grave, Kept, Merged, Merging};
+    pub use super::shape::op::{Put, RowOp};
     pub use super::shape::versions::Versions;
-    pub use super::sql::one_row::UpdateGuard;
+    pub use super::sql::kind::UpdateGuard;
     pub use super::target::statement::Target;
 }

@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::apply::plan::change::{Entry, RowChange};
 use crate::apply::plan::copies::{APPENDED_ROWS_MIN, COPY_ROWS_MIN, Copies, copied_at_once};
 use crate::apply::plan::decide::{Attempt, attempt};
-use crate::apply::plan::group::{Entry, Put, RowChange, RowOp};
+use crate::apply::shape::op::{Put, RowOp};
 use crate::apply::sql;
-use crate::apply::sql::one_row::UpdateGuard;
+use crate::apply::sql::kind::Kind;
 use crate::apply::target::statement::Target;
 use crate::pgoutput::{Tuple, Value};
 
@@ -22,21 +23,6 @@ const SET_ROWS_MAX: usize = 500;
 const LISTED_ROWS_MAX: usize = 2_000;
 /// A statement's arrays hold at most about this many bytes of values.
 const SET_BYTES_MAX: usize = 1024 * 1024;
-
-/// The statement that takes a row if nothing newer is there.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(in crate::apply) enum Kind {
-    /// Guarded delete.
-    Delete,
-    /// Many of them, all with the same floors.
-    DeleteListed,
-    /// Guarded update of these columns.
-    Update(Vec<usize>, UpdateGuard),
-    /// Insert of a row that is not there.
-    Insert,
-    /// Many such inserts, on the chance that none of the rows is there.
-    Copy,
-}
 
 /// Rows of one table that one statement writes.
 #[derive(Debug)]

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::apply::plan::choose::{Kind, plan};
+use crate::apply::plan::change::{Entry, WholeRowChange};
+use crate::apply::plan::choose::plan;
 use crate::apply::plan::copies::{APPENDED_ROWS_MIN, Copies};
-use crate::apply::plan::group::{Entry, WholeRowChange};
 use crate::apply::plan::group_tests::{gone_again, keyless};
+use crate::apply::sql::kind::Kind;
 use crate::apply::target::statement::Target;
 use crate::commit_time::CommitTime;
 use crate::pgoutput::{Tuple, Value};

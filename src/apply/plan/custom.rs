@@ -1,7 +1,8 @@
 //! Rule `custom`: what becomes of a key when a change arrives. Pure; the essay is at
 //! `conflict::Siblings`.
 
-use crate::apply::plan::group::{RowChange, RowOp};
+use crate::apply::plan::change::RowChange;
+use crate::apply::shape::op::RowOp;
 use crate::commit_time::CommitTime;
 use crate::conflict::{Rank, Sibling, Siblings};
 use crate::ids::NodeName;

@@ -1,7 +1,8 @@
 //! Which statement tries a row without a look, and what becomes of a row it did not take. Pure.
 
-use crate::apply::plan::group::{Put, RowChange, RowOp};
-use crate::apply::sql::one_row::UpdateGuard;
+use crate::apply::plan::change::RowChange;
+use crate::apply::shape::op::{Put, RowOp};
+use crate::apply::sql::kind::UpdateGuard;
 use crate::commit_time::CommitTime;
 use crate::conflict::{
     Incoming, Local, Rank, Standing, Tie, Verdict, Version, Write, resolve, standing,

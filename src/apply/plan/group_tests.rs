@@ -7,12 +7,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::{Strategy, prop, prop_assert_eq, prop_oneof, proptest};
 
-use crate::apply::plan::group::{
-    Entry, GroupBuilder, Put, RowChange, RowOp, Segment, Stamp, entries_of,
-};
+use crate::apply::plan::change::{Entry, RowChange, Stamp};
+use crate::apply::plan::group::{GroupBuilder, Segment, entries_of};
 use crate::apply::plan::touched::Touched;
 use crate::apply::shape::guard::Guard;
 use crate::apply::shape::mapping::TableMap;
+use crate::apply::shape::op::{Put, RowOp};
 use crate::apply::shape::versions::Versions;
 use crate::apply::target::statement::Target;
 use crate::assemble::Change;

@@ -1,5 +1,6 @@
 //! From changes to what is written and by which statements, before any server is asked.
 
+pub(super) mod change;
 pub(super) mod choose;
 #[cfg(test)]
 mod choose_tests;

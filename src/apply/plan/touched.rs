@@ -10,7 +10,8 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::apply::plan::group::{RowChange, Segment};
+use crate::apply::plan::change::RowChange;
+use crate::apply::plan::group::Segment;
 use crate::conflict::Rule;
 
 /// The rows of a group.

@@ -1,7 +1,8 @@
 //! The careful way: every change of a transaction by itself, in the order the source made them.
 
 use crate::apply::error::ApplyError;
-use crate::apply::plan::group::{Entry, entries_of};
+use crate::apply::plan::change::Entry;
+use crate::apply::plan::group::entries_of;
 use crate::apply::send::transaction::Applier;
 use crate::apply::settle::ordered::Own;
 use crate::assemble::{Change, Piece};

@@ -1,6 +1,7 @@
 //! Target transactions: what is sent when, on which session, and what became of it.
 
 pub(super) mod ahead;
+pub(super) mod apart;
 pub(super) mod give_way;
 pub(super) mod in_order;
 pub(super) mod lanes;

@@ -157,3 +157,12 @@ fn last_position(outcomes: &[Outcome], column: usize) -> Result<Lsn, ApplyError>
     let position = last.and_then(|outcome| outcome.get(0, column, what));
     position.map_err(|source| ApplyError::target(source, None))
 }
+
+/// The last transaction of these, which shows later that the source still has all of them.
+pub(in crate::apply) fn witness(pieces: &[Piece]) -> Witness {
+    let last = pieces.last().map(|piece| piece.header);
+    last.map_or_else(Witness::default, |header| Witness {
+        xid: header.xid,
+        time: header.kept_time,
+    })
+}

@@ -18,10 +18,11 @@
 //! are applied in between touch none of the rows that are locked here.
 
 use crate::apply::error::ApplyError;
-use crate::apply::plan::group::{Entry, RowOp};
+use crate::apply::plan::change::Entry;
 use crate::apply::send::ahead;
 use crate::apply::send::ahead::Sent;
 use crate::apply::send::transaction::{Applier, Committed};
+use crate::apply::shape::op::RowOp;
 use crate::apply::target::statement::Statement;
 use crate::assemble::{Piece, TxEnd, TxHeader};
 use crate::catalog::CatalogError;

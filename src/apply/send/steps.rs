@@ -1,12 +1,13 @@
 //! The fast way: guarded statements, all of a segment in one round trip.
 
 use crate::apply::error::ApplyError;
+use crate::apply::plan::change::{Entry, RowChange, WholeRowChange};
 use crate::apply::plan::choose::{Plan, plan};
-use crate::apply::plan::group::{Entry, RowChange, WholeRowChange};
 use crate::apply::send::transaction::{Applier, ClockCheck};
 use crate::apply::settle::ordered::Own;
 use crate::apply::target::statement::Statement;
-use crate::apply::write::push::{Pushed, Pusher, push_tombstones, push_whole_row};
+use crate::apply::write::push::{Pushed, Pusher, push_whole_row};
+use crate::apply::write::tombstones::push_tombstones;
 use crate::error::{RetryClass, Retryable};
 use crate::wire::{BatchError, Outcome};
 

@@ -14,36 +14,11 @@
 use std::collections::BTreeSet;
 
 use crate::apply::error::ApplyError;
-use crate::apply::plan::group::{RowChange, RowOp};
+use crate::apply::plan::change::RowChange;
 use crate::apply::send::transaction::Applier;
-use crate::apply::target::statement::{Sql, Target};
+use crate::apply::shape::op::RowOp;
+use crate::apply::write::refuse::lock;
 use crate::conflict::Local;
-use crate::wire::{Batch, WireError};
-
-/// First half of the advisory locks' keys ("mmrp"); the second is the table's OID on the target.
-const LOCK_CLASS: i32 = 0x6d6d_7270;
-
-/// Two-key advisory locks have signed halves; an OID is none.
-fn lock(function: &str, oid: u32) -> Sql {
-    let key = i32::from_ne_bytes(oid.to_ne_bytes());
-    format!("select pg_catalog.{function}({LOCK_CLASS}, {key})").into()
-}
-
-/// Pushes the lock for inserts into `target`, where other links may write it too. Gives how many
-/// statements that took.
-pub(in crate::apply) fn push_insert_lock(
-    batch: &mut Batch<'_>,
-    target: &Target,
-) -> Result<usize, WireError> {
-    if target.guard().pair {
-        return Ok(0);
-    }
-    batch.push(
-        &lock("pg_advisory_xact_lock_shared", target.map.table.oid),
-        &[],
-    )?;
-    Ok(1)
-}
 
 /// The tables in which a delete found no row that another link may be about to insert.
 fn tables_to_lock<'a>(rows: impl Iterator<Item = (&'a RowChange, &'a Local)>) -> BTreeSet<u32> {

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use crate::apply::encode::params;
 use crate::apply::error::ApplyError;
+use crate::apply::plan::change::RowChange;
 use crate::apply::plan::custom::{Taken, meta, take};
-use crate::apply::plan::group::{Put, RowChange, RowOp};
 use crate::apply::send::transaction::Applier;
 use crate::apply::settle::ordered::{Act, failed, push, supersede};
 use crate::apply::settle::record::{Record, incoming_arrays};
+use crate::apply::shape::op::{Put, RowOp};
 use crate::apply::sql::custom::{shown, unknown_columns};
 use crate::apply::sql::merging::ROW_COLUMNS;
 use crate::apply::target::statement::{Statement, Target};

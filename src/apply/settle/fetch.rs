@@ -14,9 +14,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::apply::error::ApplyError;
-use crate::apply::plan::group::Put;
 use crate::apply::settle::visible::shows;
 use crate::apply::shape::mapping::{KeyValues, TableMap};
+use crate::apply::shape::op::Put;
 use crate::apply::sql;
 use crate::commit_time::CommitTime;
 use crate::config::conninfo::ConnInfo;
@@ -127,7 +127,7 @@ impl Fetcher {
         }
         let session = self.session.as_mut().expect("opened just above");
         let time = written_at.map(|time| time.to_string());
-        let sql: Arc<str> = sql::one_row::fetch(map, columns, time.is_some()).into();
+        let sql: Arc<str> = sql::fetch::fetch(map, columns, time.is_some()).into();
         let mut batch = session.batch();
         let key = key.iter().map(|value| Some(value.as_ref()));
         let time = time.as_ref().map(|time| Some(time.as_bytes()));

@@ -1,11 +1,12 @@
 //! Settling keys of tables whose rows merge: lock, look at all of it, join, write.
 
 use crate::apply::error::ApplyError;
+use crate::apply::plan::change::RowChange;
 use crate::apply::plan::decide::{Decision, decide};
-use crate::apply::plan::group::{Put, RowChange, RowOp};
 use crate::apply::send::transaction::Applier;
 use crate::apply::settle::ordered::{Act, failed};
 use crate::apply::shape::merging::{Grave, Kept, Merged};
+use crate::apply::shape::op::{Put, RowOp};
 use crate::apply::sql::merging::ROW_COLUMNS;
 use crate::apply::target::statement::{Statement, Target};
 use crate::apply::write::push::keyed;

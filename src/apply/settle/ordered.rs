@@ -6,24 +6,24 @@ use std::borrow::Cow;
 
 use crate::apply::encode::params;
 use crate::apply::error::ApplyError;
+use crate::apply::plan::change::RowChange;
 use crate::apply::plan::decide::{Decision, decide, incoming, is_by_knowledge};
-use crate::apply::plan::group::{Put, RowChange, RowOp};
 use crate::apply::send::transaction::Applier;
-use crate::apply::settle::crossing::push_insert_lock;
 use crate::apply::settle::record::Record;
 use crate::apply::shape::merging::Grave;
-use crate::apply::sql::one_row::UpdateGuard;
+use crate::apply::shape::op::{Put, RowOp};
+use crate::apply::sql::kind::UpdateGuard;
 use crate::apply::target::statement::Statement;
 use crate::apply::write::pending;
-use crate::apply::write::push::{
-    keyed, leaving, push_leaving, push_tombstone, push_tombstone_of, update_of, written,
-};
+use crate::apply::write::push::{keyed, update_of, written};
+use crate::apply::write::refuse::push_insert_lock;
+use crate::apply::write::tombstones::{leaving, push_leaving, push_tombstone, push_tombstone_of};
 use crate::conflict::{Local, Rank, Verdict, Version, rival};
 use crate::pgoutput::Tuple;
 use crate::wire::{Batch, Outcome, WireError};
 
-/// The column of `sql::one_row::see_row` and of `sql::one_row::tombstones` that says whether this
-/// very transaction wrote it.
+/// The column of `sql::one_row::see_row` and of `sql::tombstones::tombstones` that says whether
+/// this very transaction wrote it.
 const WRITTEN_HERE: usize = 3;
 /// The column of a look that says whether nobody knows when the row was written; where time
 /// decides.

@@ -4,17 +4,16 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::apply::encode::params::text_array;
 use crate::apply::error::ApplyError;
-use crate::apply::plan::group::RowChange;
+use crate::apply::plan::change::RowChange;
 use crate::apply::send::transaction::Applier;
 use crate::apply::settle::record::Record;
 use crate::apply::shape::mapping::KeyValues;
-use crate::apply::target::statement::{Sql, Statement, Target};
-use crate::apply::write::floors::Floors;
+use crate::apply::target::statement::{Statement, Target};
+use crate::apply::write::refuse::push_question;
 use crate::commit_time::CommitTime;
 use crate::conflict::{Held, Rank, Verdict, Version};
-use crate::wire::{Batch, Outcome, WireError};
+use crate::wire::{Outcome, WireError};
 
 /// A key that was inserted after a look at its tombstones, and the commit time from which a delete
 /// of it was newer.
@@ -222,48 +221,4 @@ impl Applier {
         let done = batch.run().await;
         done.map_err(|error| failed(error.error)).map(drop)
     }
-}
-
-/// Pushes the same question about rows of one table that are inserted, failing where any such
-/// delete is found.
-pub(in crate::apply) fn push_refusal(
-    batch: &mut Batch<'_>,
-    floors: &mut Floors,
-    rows: &[&RowChange],
-) -> Result<(), ApplyError> {
-    let Some(target) = rows.first().map(|row| &row.target) else {
-        return Ok(());
-    };
-    let floors = floors.arrays(rows.iter().map(|row| (row.since, &row.seen)));
-    let sql = target.finding_none(target.sql(Statement::DeletesAbove));
-    let keys = rows.iter().map(|row| &row.key);
-    push_question(batch, (target, &sql), &keys, floors)
-}
-
-/// Pushes the question whether there are rows of one table that are to be none, failing where any
-/// is found.
-pub(in crate::apply) fn push_refusal_of_rows(
-    batch: &mut Batch<'_>,
-    rows: &[&RowChange],
-) -> Result<(), ApplyError> {
-    let Some(target) = rows.first().map(|row| &row.target) else {
-        return Ok(());
-    };
-    let sql = target.finding_none(target.sql(Statement::StillThere));
-    let keys = rows.iter().map(|row| &row.key);
-    push_question(batch, (target, &sql), &keys, Vec::new())
-}
-
-fn push_question<'a>(
-    batch: &mut Batch<'_>,
-    (target, sql): (&Target, &Sql),
-    keys: &(impl Iterator<Item = &'a KeyValues> + Clone),
-    floors: Vec<Vec<u8>>,
-) -> Result<(), ApplyError> {
-    let columns = keys.clone().next().map_or(0, Vec::len);
-    let column = |index: usize| text_array(keys.clone().map(move |key| Some(key[index].as_ref())));
-    let arrays: Vec<Vec<u8>> = (0..columns).map(column).chain(floors).collect();
-    batch
-        .push_binary(sql, &arrays)
-        .map_err(|source| ApplyError::target(source, Some(target.map.label())))
 }

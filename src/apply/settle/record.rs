@@ -1,19 +1,18 @@
 //! Conflict records: what is written to `mmrepl.conflict`, in the transaction that decides.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::apply::encode::params;
 use crate::apply::encode::params::array_literal;
 use crate::apply::error::ApplyError;
-use crate::apply::plan::group::{RowChange, RowOp, Stamp};
+use crate::apply::plan::change::{RowChange, Stamp};
 use crate::apply::send::transaction::Applier;
 use crate::apply::shape::mapping::KeyValues;
+use crate::apply::shape::op::RowOp;
 use crate::apply::sql;
 use crate::apply::target::statement::{Statement, Target};
 use crate::apply::write::pending;
-use crate::commit_time::CommitTime;
-use crate::conflict::{Kind, Rank, Sampler, Verdict, Version};
+use crate::conflict::{Kind, Rank, Verdict, Version};
 use crate::pgoutput::{Tuple, Value};
 use crate::wire::{Batch, WireError};
 
@@ -75,60 +74,6 @@ impl Record {
             waits: false,
             held: Some(held.clone()),
         }
-    }
-}
-
-/// Which conflicts are recorded, and how many were not.
-pub(in crate::apply) struct Ledger {
-    sampler: Sampler,
-    /// Of the open transaction, by table.
-    left_out: HashMap<u32, (Arc<Target>, u64)>,
-}
-
-impl Ledger {
-    /// Records `limit` conflicts per table and minute, then samples.
-    pub(in crate::apply) fn new(limit: u64) -> Self {
-        Self {
-            sampler: Sampler::new(limit),
-            left_out: HashMap::new(),
-        }
-    }
-
-    /// Whether a conflict in `target` is to be recorded; counts it if not.
-    pub(in crate::apply) fn take(&mut self, target: &Arc<Target>) -> bool {
-        let taken = self.sampler.take(target.map.table.oid, CommitTime::now());
-        if !taken {
-            self.leave_out(target, 1);
-        }
-        taken
-    }
-
-    /// How many of `wanted` conflicts in `target` are to be recorded; counts the others.
-    fn take_many(&mut self, target: &Arc<Target>, wanted: u64) -> u64 {
-        let now = CommitTime::now();
-        let taken = self.sampler.take_many(target.map.table.oid, wanted, now);
-        if taken < wanted {
-            self.leave_out(target, wanted - taken);
-        }
-        taken
-    }
-
-    fn leave_out(&mut self, target: &Arc<Target>, count: u64) {
-        let entry = self.left_out.entry(target.map.table.oid);
-        entry.or_insert_with(|| (Arc::clone(target), 0)).1 += count;
-    }
-
-    /// The open transaction was rolled back.
-    pub(in crate::apply) fn forget(&mut self) {
-        self.left_out.clear();
-    }
-
-    /// What the open transaction has to count, as it commits.
-    pub(in crate::apply) fn take_left_out(&mut self) -> Vec<(Arc<Target>, u64)> {
-        self.left_out
-            .drain()
-            .map(|(_, left_out)| left_out)
-            .collect()
     }
 }
 
@@ -200,7 +145,7 @@ impl Applier {
     ) -> Result<bool, ApplyError> {
         let mut parameters: Vec<String> = self.floors.texts(stamp.time, &stamp.seen).to_vec();
         parameters.push(stamp.time.to_string());
-        let judge = sql::history::judge_rows(&target.map, target.guard());
+        let judge = sql::truncate::judge_rows(&target.map, target.guard());
         let judged = self
             .run_one(&judge, &texts(&parameters), Some(target))
             .await?;
@@ -226,7 +171,7 @@ impl Applier {
                 recorded.to_string(),
             ]);
             let third = target.third();
-            let record = sql::history::record_truncated(&target.map, target.guard(), third);
+            let record = sql::truncate::record_truncated(&target.map, target.guard(), third);
             self.run_one(&record, &texts(&parameters), Some(target))
                 .await?;
         }

@@ -38,7 +38,7 @@
 use std::sync::Arc;
 
 use crate::apply::error::ApplyError;
-use crate::apply::plan::group::RowChange;
+use crate::apply::plan::change::RowChange;
 use crate::apply::send::transaction::Applier;
 use crate::apply::target::statement::Target;
 use crate::conflict::Local;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::apply::error::ApplyError;
-use crate::apply::plan::group::Stamp;
+use crate::apply::plan::change::Stamp;
 use crate::apply::send::transaction::Applier;
 use crate::apply::sql;
 use crate::apply::target::statement::{Statement, Target};
@@ -32,7 +32,7 @@ impl Applier {
         }
         self.open().await?;
         let maps: Vec<_> = targets.iter().map(|target| &target.map).collect();
-        self.run_one(&sql::one_row::lock_tables(&maps), &[], None)
+        self.run_one(&sql::truncate::lock_tables(&maps), &[], None)
             .await?;
         let time = stamp.time.to_string();
         let mut emptied = Vec::new();
@@ -66,9 +66,9 @@ impl Applier {
 
     async fn delete_older(&mut self, target: &Target, time: &str) -> Result<(), ApplyError> {
         let parameters = [Some(time.as_bytes())];
-        let delete = sql::history::delete_older(&target.map, target.guard());
+        let delete = sql::truncate::delete_older(&target.map, target.guard());
         self.run_one(&delete, &parameters, Some(target)).await?;
-        let remember = sql::one_row::leave_table_tombstone(&target.map, target.guard());
+        let remember = sql::truncate::leave_table_tombstone(&target.map, target.guard());
         self.run_one(&remember, &parameters, Some(target))
             .await
             .map(drop)
@@ -82,7 +82,7 @@ impl Applier {
         }
         self.run_one("savepoint before_truncate", &[], None).await?;
         match self
-            .run_one(&sql::one_row::truncate(&maps), &[], None)
+            .run_one(&sql::truncate::truncate(&maps), &[], None)
             .await
         {
             Ok(_) => {

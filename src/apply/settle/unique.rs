@@ -6,17 +6,19 @@
 //! that nothing is kept aside). A shadow counts as the row of its key everywhere in the case table.
 
 use crate::apply::error::ApplyError;
+use crate::apply::plan::change::RowChange;
 use crate::apply::plan::decide::{Decision, decide};
-use crate::apply::plan::group::{Put, RowChange, RowOp};
 use crate::apply::send::transaction::Applier;
 use crate::apply::settle::ordered::sets_identity;
 use crate::apply::settle::record::{Record, incoming_arrays};
 use crate::apply::shape::mapping::KeyValues;
+use crate::apply::shape::op::{Put, RowOp};
 use crate::apply::shape::origins::Origins;
-use crate::apply::sql::one_row::UpdateGuard;
+use crate::apply::sql::kind::UpdateGuard;
 use crate::apply::sql::shadows::Look;
 use crate::apply::target::statement::{Sql, Statement, Target};
-use crate::apply::write::push::{keyed, leaving, push_leaving, update_of, written};
+use crate::apply::write::push::{keyed, update_of, written};
+use crate::apply::write::tombstones::{leaving, push_leaving};
 use crate::conflict::unique::{Claim, claim, is_newer};
 use crate::conflict::{Held, Local, Rank, Verdict, Version};
 use crate::pgoutput::Tuple;

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
+use crate::apply::shape::keys::key_text_of;
 use crate::apply::shape::mapping::TableMap;
 use crate::apply::shape::versions::Versions;
-use crate::apply::sql::one_row::key_text_of;
 use crate::ids::OriginId;
 
 /// Where a version stands: in a row of the table, or a row of `mmrepl.tombstone`, by its alias.

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::apply::plan::group::{RowChange, RowOp};
+use crate::apply::plan::change::RowChange;
 use crate::apply::shape::mapping::TableMap;
+use crate::apply::shape::op::RowOp;
 use crate::conflict::{
     Cell, Counter, Decimal, Image, Merge, MergeState, Rank, STATE_COLUMN, Stamp, Verdict,
 };

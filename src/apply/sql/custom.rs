@@ -6,10 +6,10 @@
 use postgres_protocol::escape::escape_identifier as quote;
 use serde_json::{Map, Value};
 
+use crate::apply::shape::keys::{key_matches, key_of, key_text};
 use crate::apply::shape::mapping::{TableMap, TargetColumn};
 use crate::apply::shape::versions::Versions;
-use crate::apply::sql::history::names;
-use crate::apply::sql::one_row::{key_matches, key_of, key_text, printed};
+use crate::apply::sql::names::{names, printed};
 use crate::conflict::Custom;
 
 /// The columns that the function sees: what is written, without the version.

@@ -8,38 +8,20 @@ use std::fmt::Write as _;
 
 use postgres_protocol::escape::escape_literal as literal;
 
-use crate::apply::encode::params::array_literal;
-use crate::apply::shape::guard::{Guard, Place, forged, rewritten, version_query};
+use crate::apply::shape::guard::Guard;
+use crate::apply::shape::keys::{key_matches, key_of, key_text, rows_of};
 use crate::apply::shape::mapping::TableMap;
-use crate::apply::sql::one_row::{key_matches, key_of, key_text, printed, rows_of};
+use crate::apply::sql::names::{names, row_values, written};
 
 /// Parameters of [`record`] before the key's.
 pub(in crate::apply) const RECORD_PARAMETERS: usize = 13;
 
-const COLUMNS: &str = "source, target, schema_name, table_name, key_columns, key_values, kind, \
+pub(in crate::apply) const COLUMNS: &str = "source, target, schema_name, table_name, key_columns, key_values, kind, \
      rule, outcome, incoming_columns, incoming_values, incoming_time, incoming_origin, \
      local_columns, local_values, local_time, local_node, local_origin";
 
-/// Columns of the target that an insert may set.
-pub(in crate::apply) fn written(map: &TableMap) -> impl Iterator<Item = &str> {
-    let columns = map.table.columns.iter().filter(|column| !column.generated);
-    columns.map(|column| column.name.as_str())
-}
-
-/// A `text[]` of names.
-pub(in crate::apply) fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let array = array_literal(names.map(|name| Some(name.as_bytes())));
-    format!("{}::text[]", literal(&String::from_utf8_lossy(&array)))
-}
-
-/// The row `t` of the table as a `text[]`.
-pub(in crate::apply) fn row_values(map: &TableMap) -> String {
-    let values: Vec<String> = written(map).map(|name| printed("t", name)).collect();
-    format!("array[{}]::text[]", values.join(", "))
-}
-
 /// Names of the key's columns; `null` for a table without one.
-fn key_names(map: &TableMap) -> String {
+pub(in crate::apply) fn key_names(map: &TableMap) -> String {
     if map.table.key.is_none() {
         return "null".to_owned();
     }
@@ -120,104 +102,37 @@ pub(in crate::apply) fn origin_of_rival(third: &[(u32, String)], parameter: &str
     format!("case {parameter}::text {} else 0 end", cases.join(" "))
 }
 
-/// "The row `t` was written by another node, and the source of the truncate did not know it".
-fn unknown_row(map: &TableMap, guard: &Guard) -> String {
-    let written = "(pg_xact_commit_timestamp_origin(t.xmin))";
-    let unknown = |written: &str, at: &str| {
-        let above = guard.above_floor(written, at, |n| format!("${n}::timestamptz"));
-        format!("not {} and {above}", guard.by_source(written))
-    };
+/// "Record `c` waits for a decision about the key", whose parameters begin at `$first`.
+fn waiting(map: &TableMap, first: usize) -> String {
     format!(
-        "case when {} then (select coalesce({}, false) from {} b) else {} end",
-        rewritten("t"),
-        unknown("b", "b.\"timestamp\""),
-        version_query("t"),
-        unknown(written, &row_time(map, guard)),
-    )
-}
-
-/// When the row `t` was written.
-fn row_time(map: &TableMap, guard: &Guard) -> String {
-    guard.time_of(Place::Row("t"), map)
-}
-
-/// "The row `t` is older than `time`".
-fn older_row(map: &TableMap, guard: &Guard, time: &str) -> String {
-    guard.older(Place::Row("t"), map, time)
-}
-
-/// The number of the parameter with the truncate's time.
-fn time(guard: &Guard) -> String {
-    format!("${}::timestamptz", 1 + guard.floors())
-}
-
-/// Rows that the source of a truncate did not know; and what it must spare, rows or a tombstone of
-/// the whole table; and whether of the former some may be older after all (`rewrites`). Parameters:
-/// the floors, the time.
-pub(in crate::apply) fn judge_rows(map: &TableMap, guard: &Guard) -> String {
-    let older = older_row(map, guard, &time(guard));
-    let older_truncate = guard.older(Place::Tombstone("t"), map, &time(guard));
-    format!(
-        "select count(*) filter (where {})::text, (count(*) filter (where not {older}) + \
-         (select count(*) from mmrepl.tombstone t where t.relation = {} and t.key = '' \
-         and not {older_truncate}))::text, \
-         coalesce(bool_or(not {older} and {}), false)::text from {} t",
-        unknown_row(map, guard),
+        "c.relation = {} and c.row_key = {} and c.outcome = 'pending' and c.resolved_at is null",
         map.table.oid,
-        forged("t"),
-        rows_of(map)
+        key_text(map, first)
     )
 }
 
-/// Records the rows that the source of a truncate did not know. Parameters: the floors, the time,
-/// source, target, how many at most.
-pub(in crate::apply) fn record_truncated(
-    map: &TableMap,
-    guard: &Guard,
-    third: &[(u32, String)],
-) -> String {
-    let parameter = |more: usize| format!("${}", 1 + guard.floors() + more);
-    let (source, target) = (parameter(1), parameter(2));
-    let (schema, table) = (literal(&map.table.schema), literal(&map.table.name));
-    let key: Vec<String> = key_of(map).iter().map(|c| printed("t", &c.name)).collect();
-    let key = match map.table.key {
-        Some(_) => format!("array[{}]::text[]", key.join(", ")),
-        None => "null".to_owned(),
-    };
-    let when = |id: u32, node: &str| format!("when {id} then {}", literal(node));
-    let all = |(id, node): &(u32, String)| -> Vec<String> {
-        guard.both(*id).map(|id| when(id, node)).collect()
-    };
-    let nodes: Vec<String> = third.iter().flat_map(all).collect();
-    let node = match third {
-        [] => format!("{target}::text"),
-        _ => format!("case w.roident {} else {target}::text end", nodes.join(" ")),
-    };
+/// Makes the record just written one that waits; an older one of the same source waits no more.
+/// Parameters: the source, then the key.
+pub(in crate::apply) fn pend(map: &TableMap) -> String {
     format!(
-        "insert into mmrepl.conflict ({COLUMNS}) \
-         select {source}, {target}, {schema}, {table}, {}, {key}, 'truncate', 'last_write_wins', \
-         case when {} then 'applied' else 'kept_local' end, \
-         null, null, {}, {}, {}, {}, {}, {node}, w.roident \
-         from {} t, lateral {} w where {} limit {}::int8",
-        key_names(map),
-        older_row(map, guard, &time(guard)),
-        time(guard),
-        guard.origin,
-        names(written(map)),
-        row_values(map),
-        row_time(map, guard),
-        rows_of(map),
-        version_query("t"),
-        unknown_row(map, guard),
-        parameter(3),
+        "with me as (select currval(pg_get_serial_sequence('mmrepl.conflict', 'id')) as id), \
+         older as (update mmrepl.conflict c \
+         set resolved_at = clock_timestamp(), resolved_as = 'replaced' \
+         from me where {} and c.source = $1 and c.id <> me.id) \
+         update mmrepl.conflict c set outcome = 'pending', relation = {}, row_key = {} \
+         from me where c.id = me.id",
+        waiting(map, 2),
+        map.table.oid,
+        key_text(map, 2)
     )
 }
 
-/// Deletes every row older than the time. Parameters: the time.
-pub(in crate::apply) fn delete_older(map: &TableMap, guard: &Guard) -> String {
+/// Ends what waits for a decision about a write that is known by now. Parameters: what is known,
+/// then the key.
+pub(in crate::apply) fn supersede(map: &TableMap) -> String {
     format!(
-        "delete from {} t where {}",
-        rows_of(map),
-        older_row(map, guard, "$1::timestamptz")
+        "update mmrepl.conflict c set resolved_at = clock_timestamp(), resolved_as = 'superseded' \
+         where {} and mmrepl.knows($1::text::bigint[], c.incoming_version::bigint[])",
+        waiting(map, 2)
     )
 }

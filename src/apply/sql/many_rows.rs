@@ -10,7 +10,8 @@ use postgres_protocol::escape::{escape_identifier as quote, escape_literal};
 use crate::apply::shape::guard::{Guard, also_below};
 use crate::apply::shape::mapping::TableMap;
 use crate::apply::shape::versions::Versions;
-use crate::apply::sql::one_row::{UpdateGuard, same_identity};
+use crate::apply::sql::kind::UpdateGuard;
+use crate::apply::sql::one_row::same_identity;
 use crate::catalog::table::KeyColumn;
 
 /// Whether rows of the table can be written by these statements at all.

@@ -3,9 +3,9 @@
 use postgres_protocol::escape::escape_identifier as quote;
 
 use crate::apply::shape::guard::{Guard, Place};
+use crate::apply::shape::keys::{key_matches, key_of, key_text, rows_of};
 use crate::apply::shape::mapping::TableMap;
 use crate::apply::shape::versions::Versions;
-use crate::apply::sql::one_row::{key_matches, key_of, key_text, rows_of};
 
 /// Columns of [`lock_row`] before the row's.
 pub(in crate::apply) const ROW_COLUMNS: usize = 3;

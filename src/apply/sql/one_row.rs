@@ -7,68 +7,15 @@
 //! row version that the statement locks (PostgreSQL evaluates the guard again when it had to wait
 //! for a concurrent writer, manual 13.2.1). How many rows it took tells whether it won.
 
-use std::fmt::Write as _;
-
-use postgres_protocol::escape::{escape_identifier as quote, escape_literal};
+use postgres_protocol::escape::escape_identifier as quote;
 
 use crate::apply::encode::binary;
 use crate::apply::shape::guard::{Guard, Place, forged};
+use crate::apply::shape::keys::{key_matches, key_of, rows_of};
 use crate::apply::shape::mapping::TableMap;
 use crate::apply::shape::versions::Versions;
-use crate::apply::sql;
-use crate::catalog::key_text::key_expression;
-use crate::catalog::table::KeyColumn;
-
-/// The table's own rows: without those of tables that inherit from it, which are sent by
-/// themselves.
-pub(in crate::apply) fn rows_of(map: &TableMap) -> String {
-    map.table.only()
-}
-
-/// `t.key = $first::type and …`, with the key index's own equality operators.
-pub(in crate::apply) fn key_matches(map: &TableMap, alias: &str, first: usize) -> String {
-    let terms = key_of(map).iter().enumerate().map(|(index, column)| {
-        format!(
-            "{alias}.{} {} ${}::{}",
-            quote(&column.name),
-            column.equality,
-            first + index,
-            column.type_name
-        )
-    });
-    terms.collect::<Vec<_>>().join(" and ")
-}
-
-pub(in crate::apply) fn key_of(map: &TableMap) -> &[KeyColumn] {
-    map.table
-        .key
-        .as_ref()
-        .map_or(&[], |key| key.columns.as_slice())
-}
-
-/// The key's canonical text with parameters from `$first` on, as tombstones store it.
-pub(in crate::apply) fn key_text(map: &TableMap, first: usize) -> String {
-    let value =
-        |index: usize, column: &KeyColumn| format!("${}::{}", first + index, column.type_name);
-    map.table.key.as_ref().map_or_else(String::new, |key| {
-        format!("({})::text", key_expression(key, value))
-    })
-}
-
-/// The same of the row version `alias`; in a table without a key, the text of the whole row.
-pub(in crate::apply) fn key_text_of(map: &TableMap, alias: &str) -> String {
-    let Some(key) = &map.table.key else {
-        let names = map.written().map(|index| quote(&map.columns[index].name));
-        return row_text(names.map(|name| format!("{alias}.{name}")));
-    };
-    let value = |_, column: &KeyColumn| format!("{alias}.{}", quote(&column.name));
-    format!("({})::text", key_expression(key, value))
-}
-
-/// The text of a row of these values.
-pub(in crate::apply) fn row_text(values: impl Iterator<Item = String>) -> String {
-    format!("row({})::text", values.collect::<Vec<_>>().join(", "))
-}
+use crate::apply::sql::kind::UpdateGuard;
+use crate::apply::sql::names::printed;
 
 /// `insert … values ($1, …)` of every written column; a row that is there already is left alone.
 pub(in crate::apply) fn insert_new(map: &TableMap) -> String {
@@ -125,18 +72,6 @@ pub(in crate::apply) fn updated_columns(
         may_differ && column.written && sent(*index)
     };
     (0..map.columns.len()).filter(writable).collect()
-}
-
-/// How an update protects what is newer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum UpdateGuard {
-    /// The new row is whole: any older row may be replaced, if there is nothing to record.
-    Older,
-    /// Large values are missing from the new row: only a row that the source wrote as it stands
-    /// there has the right ones.
-    SameWriter,
-    /// The row is locked and the decision made.
-    Decided,
 }
 
 /// `update … set` of `columns`. Parameters: the floors (`Older` only), the key, the columns.
@@ -244,173 +179,6 @@ pub(in crate::apply) fn see_row(map: &TableMap, guard: &Guard, versions: &Versio
     )
 }
 
-/// The tombstones that cover a key. Parameters: the key. Columns: micros, origin, version, and
-/// whether this very transaction deleted the key.
-pub(in crate::apply) fn tombstones(map: &TableMap, guard: &Guard) -> String {
-    format!(
-        "select {}, x.version, \
-         (x.key <> '' and x.xmin = pg_current_xact_id()::xid)::text from mmrepl.tombstone x \
-         where x.relation = {} and x.key in ({}, '')",
-        guard.written(map, Place::Tombstone("x")),
-        map.table.oid,
-        key_text(map, 1)
-    )
-}
-
-/// A row where the table has any tombstone at all.
-pub(in crate::apply) fn any_tombstone(map: &TableMap) -> String {
-    format!(
-        "select 1 from mmrepl.tombstone x where x.relation = {} limit 1",
-        map.table.oid
-    )
-}
-
-/// Leaves a tombstone for a key that has no row. Parameters: the key, and the delete's version
-/// where rows carry theirs.
-pub(in crate::apply) fn leave_tombstone(map: &TableMap, versions: &Versions) -> String {
-    if versions.merging().is_some() {
-        return sql::merging::bury(map);
-    }
-    format!(
-        "insert into mmrepl.tombstone (relation, key, version) values ({}, {}, {}) {NEW_TOMBSTONE}",
-        map.table.oid,
-        key_text(map, 1),
-        delete_version(map, versions)
-    )
-}
-
-/// The same where one is needed: see `mmrepl.applies_from_only_peer`.
-pub(in crate::apply) fn leave_needed_tombstone(map: &TableMap, versions: &Versions) -> String {
-    if versions.is_in_row() {
-        return leave_tombstone(map, versions);
-    }
-    let (oid, key) = (map.table.oid, key_text(map, 1));
-    format!(
-        "insert into mmrepl.tombstone (relation, key) select {oid}, {key} \
-         where not mmrepl.applies_from_only_peer() or exists (select from mmrepl.tombstone x \
-         where x.relation = {oid} and x.key = {key}) {NEW_TOMBSTONE}"
-    )
-}
-
-/// The same beside the newest tombstone that the key has, which stays.
-pub(in crate::apply) fn leave_tombstone_beside(map: &TableMap, versions: &Versions) -> String {
-    let (oid, key) = (map.table.oid, key_text(map, 1));
-    format!(
-        "insert into mmrepl.tombstone (relation, key, version, bulk) \
-         select {oid}, {key}, {}, coalesce((select not x.bulk \
-         from mmrepl.tombstone x where x.relation = {oid} and x.key = {key} \
-         order by x.left_at desc limit 1), false) {NEW_TOMBSTONE}",
-        delete_version(map, versions)
-    )
-}
-
-/// A tombstone takes the place of the one that is there.
-const NEW_TOMBSTONE: &str = "on conflict (relation, key, bulk) do update \
-     set left_at = excluded.left_at, version = excluded.version";
-
-/// The delete's version, the parameter after the key, where rows carry theirs.
-fn delete_version(map: &TableMap, versions: &Versions) -> String {
-    if versions.is_in_row() {
-        format!("${}::text", 1 + key_of(map).len())
-    } else {
-        "null::text".to_owned()
-    }
-}
-
-/// Deletes of the keys just inserted that are newer, or that the source did not know of.
-///
-/// Parameters: one text array per key column, then one array of times per floor. Columns: which of
-/// the keys, from 1; micros, origin and version of the delete. Where rows carry their version, all
-/// deletes by others: time does not tell which is newer. What this very transaction deleted, the
-/// source deleted after the insert.
-pub(in crate::apply) fn deletes_above(
-    map: &TableMap,
-    guard: &Guard,
-    versions: &Versions,
-) -> String {
-    let keys = key_of(map);
-    let (mut arrays, mut names) = (String::new(), String::new());
-    for position in 1..=keys.len() {
-        let _ = write!(arrays, "${position}::text[], ");
-        let _ = write!(names, "k{position}, ");
-    }
-    for floor in 1..=guard.floors() {
-        let _ = write!(arrays, "${}::timestamptz[], ", keys.len() + floor);
-        let _ = write!(names, "f{floor}, ");
-    }
-    let value =
-        |index: usize, column: &KeyColumn| format!("k.k{}::{}", index + 1, column.type_name);
-    let which = if versions.merging().is_some() {
-        // Each may have something for the row.
-        "true".to_owned()
-    } else if versions.is_in_row() {
-        format!(
-            "not coalesce({}, false) and x.xmin <> pg_current_xact_id()::xid",
-            guard.by_source("w")
-        )
-    } else {
-        // Where a transaction's time is too late, too many are asked about: their own times follow.
-        let above = guard.above_floor("w", "w.\"timestamp\"", |n| format!("k.f{n}"));
-        format!("not {} and {above}", guard.by_source("w"))
-    };
-    let key = map.table.key.as_ref();
-    let text = key.map_or_else(String::new, |key| key_expression(key, value));
-    format!(
-        "select k.n::text, {}, x.version \
-         from unnest({}) with ordinality k({names}n), \
-         mmrepl.tombstone x, pg_xact_commit_timestamp_origin(x.xmin) w \
-         where x.relation = {} and x.key in (({text})::text, '') and {which}",
-        guard.written(map, Place::Tombstone("x")),
-        arrays.trim_end_matches(", "),
-        map.table.oid,
-    )
-}
-
-/// Fetches columns of one row from the source, by key. Parameters: the key; when it must be the
-/// row that was written `at` a time, that time. Columns: the snapshot, whether there is such a row,
-/// then its columns.
-///
-/// A row that the source keeps aside is as good; one statement, so that a row on its way there or
-/// back is not missed.
-pub(in crate::apply) fn fetch(map: &TableMap, columns: &[usize], at: bool) -> String {
-    let names = || columns.iter().map(|index| &map.columns[*index].name);
-    let printed: Vec<String> = names().map(|name| printed("s", name)).collect();
-    let aliases: Vec<String> = (0..columns.len()).map(|n| format!("v{n}")).collect();
-    let rows = format!(
-        "select true, {} from {} s where {}",
-        printed.join(", "),
-        rows_of(map),
-        key_matches(map, "s", 1)
-    );
-    let rows = if at {
-        let time = 1 + key_of(map).len();
-        format!("{rows} and pg_xact_commit_timestamp(s.xmin) = ${time}::timestamptz")
-    } else {
-        let kept = names().map(|name| {
-            let name = escape_literal(name);
-            format!("s.vals[array_position(s.names, {name})]")
-        });
-        format!(
-            "{rows} union all select true, {} from mmrepl.shadow s \
-             where s.relation = to_regclass({}) and s.key = {} limit 1",
-            kept.collect::<Vec<_>>().join(", "),
-            escape_literal(&map.table.qualified()),
-            key_text(map, 1)
-        )
-    };
-    format!(
-        "select pg_current_snapshot()::text, (r.found is not null)::text, {0} \
-         from (select 1) one left join ({rows}) r(found, {0}) on true",
-        aliases.join(", ")
-    )
-}
-
-/// A column of row `alias` as text. A composite of NULLs is not NULL itself, hence `num_nulls`.
-pub(in crate::apply) fn printed(alias: &str, name: &str) -> String {
-    let name = quote(name);
-    format!("case when num_nulls({alias}.{name}) = 0 then format('%s', {alias}.{name}) end")
-}
-
 /// "Column `index` prints as the text parameter `$number`", NULL equal to NULL, for every type.
 ///
 /// A type without one obvious form may be printed otherwise by the source's version, as `pg_lsn` is
@@ -500,27 +268,5 @@ pub(in crate::apply) fn update_whole(map: &TableMap, looked_up: &LookedUp) -> St
         place_of_row(map, written.len() + 1, looked_up),
         names.join(", "),
         values.join(", ")
-    )
-}
-
-/// Keeps writers away from the tables of a truncate while their rows are judged.
-pub(in crate::apply) fn lock_tables(maps: &[&TableMap]) -> String {
-    let names: Vec<String> = maps.iter().map(|map| rows_of(map)).collect();
-    format!("lock table {} in access exclusive mode", names.join(", "))
-}
-
-/// Empties the tables. Sequences keep their values: each node draws from its own.
-pub(in crate::apply) fn truncate(maps: &[&TableMap]) -> String {
-    let names: Vec<String> = maps.iter().map(|map| rows_of(map)).collect();
-    format!("truncate {}", names.join(", "))
-}
-
-/// Leaves the tombstone of a whole table, unless a newer one is there. Parameter: commit time.
-pub(in crate::apply) fn leave_table_tombstone(map: &TableMap, guard: &Guard) -> String {
-    format!(
-        "insert into mmrepl.tombstone as t (relation, key) values ({}, '') \
-         on conflict (relation, key, bulk) do update set left_at = excluded.left_at where {}",
-        map.table.oid,
-        guard.older(Place::Tombstone("t"), map, "$1::timestamptz")
     )
 }

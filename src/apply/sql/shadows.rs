@@ -7,10 +7,10 @@
 use postgres_protocol::escape::{escape_identifier as quote, escape_literal};
 
 use crate::apply::shape::guard::{Guard, Place};
+use crate::apply::shape::keys::{key_matches, key_of, key_text, key_text_of, rows_of};
 use crate::apply::shape::mapping::TableMap;
 use crate::apply::shape::versions::Versions;
-use crate::apply::sql::history::{names, row_values, written};
-use crate::apply::sql::one_row::{key_matches, key_of, key_text, key_text_of, rows_of};
+use crate::apply::sql::names::{names, row_values, written};
 use crate::catalog::unique::{Unique, UniqueColumn, UniquePart};
 
 /// Whether rivals are only looked at.

@@ -4,17 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::apply::encode::binary;
-use crate::apply::plan::choose::Kind;
-use crate::apply::settle::emptied;
 use crate::apply::shape::guard::Guard;
 use crate::apply::shape::mapping::TableMap;
 use crate::apply::shape::versions::Versions;
 use crate::apply::sql;
-use crate::apply::sql::one_row::{LookedUp, UpdateGuard};
+use crate::apply::sql::kind::{Kind, UpdateGuard};
+use crate::apply::sql::one_row::LookedUp;
 use crate::apply::sql::shadows::Look;
 use crate::apply::sql::strict::Expected;
-use crate::apply::write::pending;
-use crate::apply::write::source_times;
 use crate::conflict::Tie;
 use crate::pgoutput::{Tuple, Value};
 
@@ -196,19 +193,23 @@ impl Target {
             Statement::Tombstones if versions.merging().is_some() => {
                 sql::merging::lock_tombstones(map, guard)
             }
-            Statement::Tombstones => sql::one_row::tombstones(map, guard),
-            Statement::AnyTombstone => sql::one_row::any_tombstone(map),
-            Statement::LeaveTombstone => sql::one_row::leave_tombstone(map, versions),
-            Statement::LeaveNeededTombstone => sql::one_row::leave_needed_tombstone(map, versions),
-            Statement::LeaveTombstoneBeside => sql::one_row::leave_tombstone_beside(map, versions),
-            Statement::DeletesAbove => sql::one_row::deletes_above(map, guard, versions),
+            Statement::Tombstones => sql::tombstones::tombstones(map, guard),
+            Statement::AnyTombstone => sql::tombstones::any_tombstone(map),
+            Statement::LeaveTombstone => sql::tombstones::leave_tombstone(map, versions),
+            Statement::LeaveNeededTombstone => {
+                sql::tombstones::leave_needed_tombstone(map, versions)
+            }
+            Statement::LeaveTombstoneBeside => {
+                sql::tombstones::leave_tombstone_beside(map, versions)
+            }
+            Statement::DeletesAbove => sql::tombstones::deletes_above(map, guard, versions),
             Statement::StillThere => sql::many_rows::still_there(map),
             Statement::Record => {
                 let origin = sql::history::origin_of_rival(&self.third, "$10");
                 sql::history::record(map, guard, versions.rule().name(), &origin)
             }
-            Statement::Pend => pending::pend(map),
-            Statement::Supersede => pending::supersede(map),
+            Statement::Pend => sql::history::pend(map),
+            Statement::Supersede => sql::history::supersede(map),
             Statement::Image => sql::custom::image(map, versions),
             Statement::CallFunction => {
                 let custom = versions.rule().custom();
@@ -225,11 +226,11 @@ impl Target {
             Statement::ForgetTombstone => sql::shadows::forget_tombstone(map, guard),
             Statement::NewerShadows => sql::shadows::newer_shadows(map),
             Statement::DropOlderShadows => sql::shadows::drop_older_shadows(map),
-            Statement::SourceTimes => source_times::keep(map),
-            Statement::HoldTable => emptied::hold(map),
-            Statement::Truncates => emptied::truncates(map, guard),
-            Statement::NewerTruncate => emptied::newer_truncate(map, guard),
-            Statement::RecordTaken => emptied::record(map, guard, &self.third),
+            Statement::SourceTimes => sql::source_times::keep(map),
+            Statement::HoldTable => sql::emptied::hold(map),
+            Statement::Truncates => sql::emptied::truncates(map, guard),
+            Statement::NewerTruncate => sql::emptied::newer_truncate(map, guard),
+            Statement::RecordTaken => sql::emptied::record(map, guard, &self.third),
             Statement::CopyBinary => sql::many_rows::copy(map) + " (format binary)",
             Statement::ExpectTypes => sql::many_rows::expect_types(map),
         }

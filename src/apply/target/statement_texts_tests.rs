@@ -11,14 +11,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::apply::plan::choose::Kind;
-use crate::apply::send::lanes;
-use crate::apply::send::transaction;
+use crate::apply::send::{lanes, transaction};
 use crate::apply::shape::guard::Guard;
 use crate::apply::shape::mapping::TableMap;
 use crate::apply::shape::versions::Versions;
 use crate::apply::sql;
-use crate::apply::sql::one_row::{UpdateGuard, updated_columns};
+use crate::apply::sql::kind::{Kind, UpdateGuard};
+use crate::apply::sql::one_row::updated_columns;
 use crate::apply::sql::shadows::Look;
 use crate::apply::sql::strict::Expected;
 use crate::apply::target::statement::{STATEMENTS, Sql, Statement, Target, Whole};
@@ -190,20 +189,24 @@ fn of_keyless(texts: &mut Texts, case: &str, target: &Target) {
 fn outside_target(texts: &mut Texts, case: &str, target: &Target) {
     let (map, guard) = (&target.map, target.guard());
     texts.add("same keys", case, &sql::one_row::same_keys(map));
-    texts.add("fetch", case, &sql::one_row::fetch(map, &[1, 2], false));
-    texts.add("fetch at", case, &sql::one_row::fetch(map, &[1, 2], true));
-    texts.add("lock tables", case, &sql::one_row::lock_tables(&[map, map]));
-    texts.add("truncate", case, &sql::one_row::truncate(&[map, map]));
-    let remember = sql::one_row::leave_table_tombstone(map, guard);
+    texts.add("fetch", case, &sql::fetch::fetch(map, &[1, 2], false));
+    texts.add("fetch at", case, &sql::fetch::fetch(map, &[1, 2], true));
+    texts.add(
+        "lock tables",
+        case,
+        &sql::truncate::lock_tables(&[map, map]),
+    );
+    texts.add("truncate", case, &sql::truncate::truncate(&[map, map]));
+    let remember = sql::truncate::leave_table_tombstone(map, guard);
     texts.add("table tombstone", case, &remember);
-    texts.add("judge rows", case, &sql::history::judge_rows(map, guard));
+    texts.add("judge rows", case, &sql::truncate::judge_rows(map, guard));
     let third = target.third();
-    let record = sql::history::record_truncated(map, guard, third);
+    let record = sql::truncate::record_truncated(map, guard, third);
     texts.add("record truncated", case, &record);
     texts.add(
         "delete older",
         case,
-        &sql::history::delete_older(map, guard),
+        &sql::truncate::delete_older(map, guard),
     );
     texts.add("bury", case, &sql::merging::bury(map));
 }

@@ -4,9 +4,7 @@
 //! long as one stands, the nodes differ on purpose. So they are never left out, and the versions
 //! that a decision must know of stand in them. A write that knows the incoming one ends them.
 
-use crate::apply::plan::group::RowChange;
-use crate::apply::shape::mapping::TableMap;
-use crate::apply::sql::one_row::key_text;
+use crate::apply::plan::change::RowChange;
 use crate::apply::target::statement::Statement;
 use crate::apply::write::push::keyed;
 use crate::commit_time::CommitTime;
@@ -28,41 +26,6 @@ pub(in crate::apply) fn rival(row: &RowChange, local: &Local, target: &NodeName)
         time,
         node: node.clone(),
     }
-}
-
-/// "Record `c` waits for a decision about the key", whose parameters begin at `$first`.
-fn waiting(map: &TableMap, first: usize) -> String {
-    format!(
-        "c.relation = {} and c.row_key = {} and c.outcome = 'pending' and c.resolved_at is null",
-        map.table.oid,
-        key_text(map, first)
-    )
-}
-
-/// Makes the record just written one that waits; an older one of the same source waits no more.
-/// Parameters: the source, then the key.
-pub(in crate::apply) fn pend(map: &TableMap) -> String {
-    format!(
-        "with me as (select currval(pg_get_serial_sequence('mmrepl.conflict', 'id')) as id), \
-         older as (update mmrepl.conflict c \
-         set resolved_at = clock_timestamp(), resolved_as = 'replaced' \
-         from me where {} and c.source = $1 and c.id <> me.id) \
-         update mmrepl.conflict c set outcome = 'pending', relation = {}, row_key = {} \
-         from me where c.id = me.id",
-        waiting(map, 2),
-        map.table.oid,
-        key_text(map, 2)
-    )
-}
-
-/// Ends what waits for a decision about a write that is known by now. Parameters: what is known,
-/// then the key.
-pub(in crate::apply) fn supersede(map: &TableMap) -> String {
-    format!(
-        "update mmrepl.conflict c set resolved_at = clock_timestamp(), resolved_as = 'superseded' \
-         where {} and mmrepl.knows($1::text::bigint[], c.incoming_version::bigint[])",
-        waiting(map, 2)
-    )
 }
 
 /// Pushes the statement that makes the record just pushed wait.

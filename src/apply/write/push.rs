@@ -6,19 +6,17 @@ use std::sync::Arc;
 use crate::apply::encode::params;
 use crate::apply::encode::params::text_array;
 use crate::apply::error::ApplyError;
-use crate::apply::plan::choose::{Kind, Plan, RowSet};
-use crate::apply::plan::copies::{copy_binary, copy_text};
-use crate::apply::plan::group::{Entry, Put, RowChange, RowOp, WholeRowChange};
-use crate::apply::settle::crossing::push_insert_lock;
-use crate::apply::settle::overtaken::{push_refusal, push_refusal_of_rows};
+use crate::apply::plan::change::{Entry, RowChange, WholeRowChange};
+use crate::apply::plan::choose::{Plan, RowSet};
+use crate::apply::shape::op::{Put, RowOp};
 use crate::apply::sql;
-use crate::apply::sql::one_row::UpdateGuard;
+use crate::apply::sql::kind::{Kind, UpdateGuard};
 use crate::apply::sql::strict::Expected;
 use crate::apply::target::statement::{Sql, Statement, Target, Whole};
+use crate::apply::write::copy_data::{copy_binary, copy_text};
 use crate::apply::write::floors::Floors;
+use crate::apply::write::refuse::{push_insert_lock, push_refusal, push_refusal_of_rows};
 use crate::commit_time::CommitTime;
-use crate::conflict::{Held, Version};
-use crate::ids::NodeName;
 use crate::pgoutput::{Tuple, Value};
 use crate::wire::{Batch, Outcome, WireError};
 
@@ -311,67 +309,8 @@ fn guarded<'a>(
 }
 
 /// The version that a change's row carries, as the server reads it.
-fn rank_text(row: &RowChange) -> Option<String> {
+pub(in crate::apply) fn rank_text(row: &RowChange) -> Option<String> {
     row.rank.as_ref().map(ToString::to_string)
-}
-
-/// Pushes the statement that leaves the tombstone of a delete, with the delete's own version.
-pub(in crate::apply) fn push_tombstone(
-    batch: &mut Batch<'_>,
-    row: &RowChange,
-) -> Result<(), WireError> {
-    push_leaving(batch, row, Statement::LeaveTombstone)
-}
-
-/// Pushes a statement that leaves the tombstone of a delete, with the delete's own version.
-pub(in crate::apply) fn push_leaving(
-    batch: &mut Batch<'_>,
-    row: &RowChange,
-    statement: Statement,
-) -> Result<(), WireError> {
-    push_tombstone_of(batch, row, (statement, rank_text(row).as_deref()))
-}
-
-/// The statement that leaves the tombstone of a delete by `source` where there is no row, but these
-/// `tombstones`. One that the source did not know of stays beside it: what the source writes next
-/// does not know of it either.
-pub(in crate::apply) fn leaving(
-    row: &RowChange,
-    tombstones: &[Held],
-    source: &NodeName,
-) -> Statement {
-    let unknown = |delete: &Version| delete.node != *source && !row.seen.includes(delete);
-    let mut versions = tombstones.iter().filter_map(|held| held.version.as_ref());
-    if versions.any(unknown) {
-        Statement::LeaveTombstoneBeside
-    } else {
-        Statement::LeaveNeededTombstone
-    }
-}
-
-/// Pushes such a statement with this version.
-pub(in crate::apply) fn push_tombstone_of(
-    batch: &mut Batch<'_>,
-    row: &RowChange,
-    (statement, version): (Statement, Option<&str>),
-) -> Result<(), WireError> {
-    let mut parameters = keyed(row);
-    if row.target.versions().is_in_row() {
-        parameters.push(version.map(str::as_bytes));
-    }
-    batch.push(row.target.sql(statement), &parameters)
-}
-
-/// Pushes the statements that leave the tombstones of several deletes.
-pub(in crate::apply) fn push_tombstones<'a>(
-    batch: &mut Batch<'_>,
-    deletes: impl Iterator<Item = &'a RowChange>,
-) -> Result<(), ApplyError> {
-    for row in deletes {
-        push_tombstone(batch, row)
-            .map_err(|source| ApplyError::target(source, Some(row.target.map.label())))?;
-    }
-    Ok(())
 }
 
 /// The key, the first parameters of statements by key.
