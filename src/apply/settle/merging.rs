@@ -55,7 +55,7 @@ impl Applier {
                 continue;
             };
             let wins = decide(row, local, &self.source) != Decision::Discard;
-            let (merged, verdict) = merging.merge(&change, kept, wins);
+            let (merged, verdict) = merging.merge(&change.op, change.rank.as_ref(), kept, wins);
             let record = self.record(row, local, verdict).await;
             let act = act_of(row, merged);
             if matches!(act, Some(Act::Insert(_))) {

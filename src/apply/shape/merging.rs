@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::apply::plan::change::RowChange;
 use crate::apply::shape::mapping::TableMap;
 use crate::apply::shape::op::RowOp;
 use crate::conflict::{
@@ -173,12 +172,19 @@ impl Merging {
         Tuple(columns.map(changed).collect())
     }
 
-    /// Joins what a target has `kept` with a change; `wins` says whether the change is the newer
-    /// where neither has a version. Also tells whose row it is now.
-    pub fn merge(&self, change: &RowChange, kept: &Kept, wins: bool) -> (Merged, Verdict) {
-        let (incoming, deleted) = match &change.op {
+    /// Joins what a target has `kept` with a change, whose `rank` counts where it is a delete;
+    /// `wins` says whether the change is the newer where neither has a version. Also tells whose
+    /// row it is now.
+    pub fn merge(
+        &self,
+        op: &RowOp,
+        rank: Option<&Rank>,
+        kept: &Kept,
+        wins: bool,
+    ) -> (Merged, Verdict) {
+        let (incoming, deleted) = match op {
             RowOp::Put(put) => (Some(&put.values), None),
-            RowOp::Delete(old) => (old.as_ref(), change.rank.clone()),
+            RowOp::Delete(old) => (old.as_ref(), rank.cloned()),
         };
         let grave = kept.grave.clone().unwrap_or_default();
         let there = kept.row.as_ref().map(|row| self.image(row));
@@ -196,7 +202,7 @@ impl Merging {
             None => kept.row.is_some() || wins,
             Some(_) => version.map(Rank::of_stamp) > rank,
         };
-        let is_put = matches!(change.op, RowOp::Put(_));
+        let is_put = matches!(op, RowOp::Put(_));
         let verdict = match (stands, is_put) {
             (false, true) => Verdict::Discard,
             (false, false) => Verdict::Apply,

@@ -142,7 +142,10 @@ impl<'a> Applying<'a> {
         };
         let wins = decide(change, &local, &self.source) != Decision::Discard;
         let merging = self.target.versions().merging().unwrap();
-        match merging.merge(change, &kept, wins).0 {
+        match merging
+            .merge(&change.op, change.rank.as_ref(), &kept, wins)
+            .0
+        {
             Merged::Nothing => {}
             Merged::Insert(row) => {
                 assert!(self.state.rows[key].is_none(), "a duplicate");
