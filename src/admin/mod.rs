@@ -6,20 +6,21 @@
 
 mod caller;
 pub mod client;
+mod error;
 mod places;
 mod ready;
 mod routes;
+mod state;
 #[cfg(test)]
 mod tests;
 mod token;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -29,16 +30,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::commit_time::CommitTime;
-use crate::error::{RetryClass, Retryable};
-use crate::ids::{ClusterName, LinkName, NodeName};
-use crate::status::model::{ClusterStatus, LinkStatus};
 use crate::status::monitor::LinkMonitor;
-use crate::status::node::NodeMonitor;
 
 use places::{Place, Places};
 
 pub use client::Peer;
+pub use error::AdminError;
 pub use ready::{PeerDaemons, READY_LAG_SECONDS};
+pub use state::{AdminState, Incoming, IncomingLinks, PauseControl};
 
 /// Connections served at once; when more come, those whose callers dawdle make room.
 const CONNECTIONS_MAX: usize = 32;
@@ -52,105 +51,6 @@ const HEADERS_MAX: usize = 64;
 /// When accepting fails (no file descriptor is left), try again after this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// What the door cannot be opened for.
-#[derive(Debug, thiserror::Error)]
-pub enum AdminError {
-    /// Not on the loopback interface, and no token to ask for.
-    #[error(
-        "{addr} can be reached from other machines: set admin_token_file for this node, or use an address such as 127.0.0.1"
-    )]
-    TokenNeeded {
-        /// The address of the configuration.
-        addr: SocketAddr,
-    },
-    /// The address is taken or not of this machine.
-    #[error(
-        "cannot listen at {addr}: set another `admin` address for this node, or stop the program that has it"
-    )]
-    Bind {
-        /// The address of the configuration.
-        addr: SocketAddr,
-        /// The operating system's answer.
-        source: io::Error,
-    },
-    /// The token file cannot be used.
-    #[error(
-        "the admin token file {path} cannot be used ({problem}): put one long line into it and keep it from others with chmod 600"
-    )]
-    Token {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
-}
-
-impl Retryable for AdminError {
-    fn retry_class(&self) -> RetryClass {
-        match self {
-            Self::Bind { .. } => RetryClass::Transient,
-            Self::TokenNeeded { .. } | Self::Token { .. } => RetryClass::Operator,
-        }
-    }
-}
-
-/// Pauses and resumes links so that it outlives the daemon.
-pub trait PauseControl: Send + Sync {
-    /// Writes the wish down on the source server and tells the link. The error is a sentence.
-    fn set_paused<'a>(
-        &'a self,
-        link: &'a LinkName,
-        paused: bool,
-    ) -> BoxFuture<'a, Result<(), String>>;
-}
-
-/// A link towards this node, as its own daemon tells it.
-#[derive(Clone, Debug)]
-pub struct Incoming {
-    /// The link.
-    pub link: LinkName,
-    /// Its status, or a sentence that says why nobody told.
-    pub status: Result<LinkStatus, String>,
-}
-
-/// Knows the links towards this node, which other daemons run.
-pub trait IncomingLinks: Send + Sync {
-    /// Asks about all of them; ends within a second or two.
-    fn incoming(&self) -> BoxFuture<'_, Vec<Incoming>>;
-}
-
-/// What the door shows and can do.
-#[derive(Clone)]
-pub struct AdminState {
-    /// The cluster's name.
-    pub cluster: ClusterName,
-    /// This daemon's node.
-    pub node: NodeName,
-    /// The links this daemon runs.
-    pub links: Vec<LinkMonitor>,
-    /// What else it knows of its node.
-    pub about_node: NodeMonitor,
-    /// Pauses and resumes them.
-    pub control: Arc<dyn PauseControl>,
-    /// The links that end here.
-    pub incoming: Arc<dyn IncomingLinks>,
-}
-
-impl AdminState {
-    fn snapshots(&self, now: CommitTime) -> Vec<LinkStatus> {
-        self.links.iter().map(|link| link.snapshot(now)).collect()
-    }
-
-    fn status(&self, now: CommitTime) -> ClusterStatus {
-        ClusterStatus {
-            cluster: self.cluster.clone(),
-            at: now,
-            links: self.snapshots(now),
-            nodes: vec![self.about_node.snapshot()],
-        }
-    }
-}
 
 /// Binds `addr`; refuses an address beyond loopback without a token.
 pub async fn bind(

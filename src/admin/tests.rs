@@ -1,5 +1,9 @@
 //! The real server over loopback, asked by the real client and by raw sockets.
 
+use crate::error::{RetryClass, Retryable};
+use crate::ids::{ClusterName, LinkName, NodeName};
+use crate::status::node::NodeMonitor;
+use futures_util::future::BoxFuture;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Mutex;
 

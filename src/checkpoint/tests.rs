@@ -1,7 +1,10 @@
 //! The store against kills, damage, full disks and second owners.
 
+use crate::error::{RetryClass, Retryable};
+use crate::lsn::Lsn;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 

@@ -17,6 +17,7 @@ mod caution;
 mod checkpointing;
 mod clock;
 mod connect;
+mod context;
 mod dispatch;
 mod error;
 mod foreign;
@@ -31,6 +32,7 @@ mod queue;
 mod reader;
 mod reading;
 mod remedy;
+mod remembered;
 mod repeats;
 mod rerun;
 mod running;
@@ -39,8 +41,8 @@ mod waits;
 mod window;
 mod workers;
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::Mutex;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -50,16 +52,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::assemble::{Assembler, OriginFilter, PieceLimits};
 use crate::backoff::Backoff;
-use crate::checkpoint::Checkpoints;
-use crate::config::Node;
-use crate::conflict::{Rules, SeenHistory};
+use crate::conflict::SeenHistory;
 use crate::error::Retryable;
 use crate::fault::{Fault, caught, forever};
-use crate::ids::{ClusterName, LinkName, NodeName, SystemId, TimelineId, origin_prefix};
+use crate::ids::origin_prefix;
 use crate::lineage::gather::make_witness;
 use crate::lsn::Lsn;
 use crate::status::model::LinkState;
-use crate::status::monitor::LinkMonitor;
 use applying::{ApplyOptions, Applying, Ended};
 use caution::Lessons;
 use connect::Ready;
@@ -68,10 +67,12 @@ use reader::Reader;
 use repeats::Repeats;
 use running::Running;
 
+pub use context::LinkContext;
 pub use error::LinkError;
 pub use foreign::Foreign;
 pub use progress::UNFLUSHED_MAX;
 pub use queue::{QUEUE_BYTES_MAX, QUEUE_ROWS_MAX};
+use remembered::{Remembered, with_remembered};
 pub use window::{GROUP_ROWS_MAX, WINDOW_ROWS};
 
 /// A large transaction is passed on in pieces of at most this many rows …
@@ -82,49 +83,6 @@ const PIECE_BYTES_MAX: usize = 1024 * 1024;
 /// Most memory for transactions that are still running on the source while another one is being
 /// applied.
 const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// What a link needs to know.
-#[derive(Clone)]
-pub struct LinkContext {
-    /// The cluster.
-    pub cluster: ClusterName,
-    /// The link.
-    pub link: LinkName,
-    /// The node it starts at.
-    pub source: Node,
-    /// The node it applies to.
-    pub target: Node,
-    /// Every node of the cluster.
-    pub nodes: Vec<NodeName>,
-    /// Which of two versions of a row stays.
-    pub rules: Rules,
-    /// How long to wait for the target's clock.
-    pub max_clock_skew: Duration,
-    /// Whether large transactions are applied while they are running on the source.
-    pub streaming: bool,
-    /// How many sessions write to the target at once.
-    pub apply_workers: usize,
-    /// Conflicts recorded per table and minute before only a sample is.
-    pub recorded_per_minute: u64,
-    /// What the daemon remembers.
-    pub checkpoints: Checkpoints,
-    /// What `status` shows, and whether the link is paused.
-    pub monitor: LinkMonitor,
-    /// Whether others write on the source, too.
-    pub foreign: Foreign,
-}
-
-impl LinkContext {
-    /// Tells the link, when it does not know yet.
-    pub fn set_paused(&self, paused: bool) {
-        let known = *self.monitor.paused().borrow();
-        match (known, paused) {
-            (false, true) => self.monitor.pause(),
-            (true, false) => self.monitor.resume(),
-            _ => {}
-        }
-    }
-}
 
 /// Runs the link until `stop`. The transaction in hand is finished first.
 pub async fn run(context: LinkContext, stop: CancellationToken) {
@@ -145,23 +103,6 @@ pub async fn run(context: LinkContext, stop: CancellationToken) {
         Some("the daemon is stopping".to_owned()),
     );
     probing.abort();
-}
-
-/// A source, and what it had applied from others by each position of its WAL.
-type Remembered = ((SystemId, TimelineId), Arc<Mutex<SeenHistory>>);
-
-/// What `source` had `seen`, with what earlier connections to it have learned.
-fn with_remembered(
-    seen: SeenHistory,
-    source: (SystemId, TimelineId),
-    remembered: Option<&Remembered>,
-) -> SeenHistory {
-    match remembered {
-        Some((known, earlier)) if *known == source => {
-            seen.after(&earlier.lock().unwrap_or_else(PoisonError::into_inner))
-        }
-        _ => seen,
-    }
 }
 
 struct Link {
