@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::running::Patience;
+use super::patience::Patience;
 use crate::apply::Copies;
 use crate::failpoint::{Way, forced_way};
 use crate::lsn::Lsn;

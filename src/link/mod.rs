@@ -25,6 +25,7 @@ mod missed;
 mod mixed;
 mod nap;
 mod other_daemon;
+mod patience;
 mod pausing;
 mod probe;
 mod progress;
