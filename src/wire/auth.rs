@@ -7,7 +7,7 @@ use postgres_protocol::message::backend::{AuthenticationSaslBody, Message};
 use postgres_protocol::message::frontend;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::codec::Frame;
+use super::codec::WireFrame;
 use super::connection::{Connection, misplaced};
 use super::error::WireError;
 use crate::config::conninfo::passfile::wanted;
@@ -21,24 +21,24 @@ pub(super) async fn authenticate(
 ) -> Result<(), WireError> {
     loop {
         match connection.receive().await? {
-            Frame::Message(Message::AuthenticationOk) => return Ok(()),
-            Frame::Message(Message::AuthenticationCleartextPassword) => {
+            WireFrame::Message(Message::AuthenticationOk) => return Ok(()),
+            WireFrame::Message(Message::AuthenticationCleartextPassword) => {
                 let password = password(info, host)?;
                 send_password(connection, password.expose_secret().as_bytes())?;
             }
-            Frame::Message(Message::AuthenticationMd5Password(body)) => {
+            WireFrame::Message(Message::AuthenticationMd5Password(body)) => {
                 let password = password(info, host)?;
                 let secret = password.expose_secret().as_bytes();
                 let hash = md5_hash(info.user().as_bytes(), secret, body.salt());
                 send_password(connection, hash.as_bytes())?;
             }
-            Frame::Message(Message::AuthenticationSasl(body)) => {
+            WireFrame::Message(Message::AuthenticationSasl(body)) => {
                 let password = password(info, host)?;
                 scram(connection, &body, &password)
                     .await
                     .map_err(|e| e.for_user(info, host))?;
             }
-            Frame::Message(
+            WireFrame::Message(
                 Message::AuthenticationGss
                 | Message::AuthenticationSspi
                 | Message::AuthenticationKerberosV5
@@ -124,14 +124,14 @@ async fn scram(
     frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), output).map_err(refused)?;
 
     match connection.receive().await? {
-        Frame::Message(Message::AuthenticationSaslContinue(body)) => {
+        WireFrame::Message(Message::AuthenticationSaslContinue(body)) => {
             scram.update(body.data()).map_err(refused)?;
         }
         frame => return Err(misplaced(&frame, "the SCRAM exchange").into()),
     }
     frontend::sasl_response(scram.message(), connection.output()).map_err(refused)?;
     match connection.receive().await? {
-        Frame::Message(Message::AuthenticationSaslFinal(body)) => {
+        WireFrame::Message(Message::AuthenticationSaslFinal(body)) => {
             scram.finish(body.data()).map_err(|_| {
                 let why = "the server does not know this password itself: it may be an impostor";
                 ScramError::Refused(why.to_owned())

@@ -22,7 +22,7 @@ const COPY_BOTH_RESPONSE_TAG: u8 = b'W';
 const HEADER_BYTES: usize = 5;
 
 /// One message of the server.
-pub(super) enum Frame {
+pub(super) enum WireFrame {
     /// Any message that postgres-protocol parses.
     Message(Message),
     /// `CopyBothResponse`: the connection now streams both ways.
@@ -38,7 +38,7 @@ pub(super) struct Codec {
 
 impl Codec {
     /// The next message, if all of it is there; else makes room for the rest.
-    pub(super) fn decode(&mut self, input: &mut BytesMut) -> Result<Option<Frame>, WireError> {
+    pub(super) fn decode(&mut self, input: &mut BytesMut) -> Result<Option<WireFrame>, WireError> {
         let malformed = |error: std::io::Error| WireError::Protocol(error.to_string());
         let Some(header) = Header::parse(input).map_err(malformed)? else {
             make_room(input, HEADER_BYTES);
@@ -57,15 +57,15 @@ impl Codec {
         let frame = match (header.tag(), total) {
             (COPY_BOTH_RESPONSE_TAG, _) => {
                 input.advance(total);
-                Frame::CopyBoth
+                WireFrame::CopyBoth
             }
             // One for every statement of a batch: not worth a slice of the buffer.
             (backend::BIND_COMPLETE_TAG, HEADER_BYTES) => {
                 input.advance(total);
-                Frame::Message(Message::BindComplete)
+                WireFrame::Message(Message::BindComplete)
             }
             _ => match Message::parse(input).map_err(malformed)? {
-                Some(message) => Frame::Message(message),
+                Some(message) => WireFrame::Message(message),
                 None => return Ok(None),
             },
         };
@@ -115,11 +115,11 @@ mod tests {
             input.extend_from_slice(&[*byte]);
             while let Some(frame) = codec.decode(&mut input).unwrap() {
                 tags.push(match frame {
-                    Frame::CopyBoth => 'W',
-                    Frame::Message(Message::CopyData(_)) => 'd',
-                    Frame::Message(Message::BindComplete) => '2',
-                    Frame::Message(Message::ReadyForQuery(_)) => 'Z',
-                    Frame::Message(_) => '?',
+                    WireFrame::CopyBoth => 'W',
+                    WireFrame::Message(Message::CopyData(_)) => 'd',
+                    WireFrame::Message(Message::BindComplete) => '2',
+                    WireFrame::Message(Message::ReadyForQuery(_)) => 'Z',
+                    WireFrame::Message(_) => '?',
                 });
             }
         }

@@ -11,7 +11,7 @@ use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::codec::{Codec, Frame, MESSAGE_MAX_BYTES, STARTUP_MESSAGE_MAX_BYTES};
+use super::codec::{Codec, MESSAGE_MAX_BYTES, STARTUP_MESSAGE_MAX_BYTES, WireFrame};
 use super::error::{ServerError, WireError};
 use super::stream::{Room, Stream};
 
@@ -86,12 +86,12 @@ impl Connection {
     }
 
     /// The next message, while everything in the write buffer is being sent. Cancel-safe.
-    pub(super) async fn receive(&mut self) -> Result<Frame, WireError> {
+    pub(super) async fn receive(&mut self) -> Result<WireFrame, WireError> {
         poll_fn(|cx| self.poll_receive(cx)).await
     }
 
     /// The next message, if all of it is in the read buffer.
-    pub(super) fn buffered(&mut self) -> Result<Option<Frame>, WireError> {
+    pub(super) fn buffered(&mut self) -> Result<Option<WireFrame>, WireError> {
         while let Some(frame) = self.codec.decode(&mut self.input)? {
             if let Some(frame) = self.note(frame)? {
                 return Ok(Some(frame));
@@ -156,7 +156,7 @@ impl Connection {
         .await
     }
 
-    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, WireError>> {
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<WireFrame, WireError>> {
         loop {
             if let Some(frame) = self.buffered()? {
                 return Poll::Ready(Ok(frame));
@@ -230,19 +230,19 @@ impl Connection {
     }
 
     /// Takes note of what may come at any time (manual 55.2.7) and passes the rest on.
-    fn note(&mut self, frame: Frame) -> Result<Option<Frame>, WireError> {
+    fn note(&mut self, frame: WireFrame) -> Result<Option<WireFrame>, WireError> {
         match frame {
-            Frame::Message(Message::NoticeResponse(_) | Message::NotificationResponse(_)) => {
+            WireFrame::Message(Message::NoticeResponse(_) | Message::NotificationResponse(_)) => {
                 return Ok(None);
             }
-            Frame::Message(Message::ParameterStatus(body)) => {
+            WireFrame::Message(Message::ParameterStatus(body)) => {
                 let text = |t: io::Result<&str>| t.map(str::to_owned);
                 if let (Ok(name), Ok(value)) = (text(body.name()), text(body.value())) {
                     self.parameters.insert(name, value);
                 }
                 return Ok(None);
             }
-            Frame::Message(Message::ReadyForQuery(ref body)) => {
+            WireFrame::Message(Message::ReadyForQuery(ref body)) => {
                 self.transaction = match body.status() {
                     b'I' => TransactionStatus::Idle,
                     b'T' => TransactionStatus::Open,
@@ -257,13 +257,15 @@ impl Connection {
 }
 
 /// The error of a message that does not belong where it came, or the server's own.
-pub(super) fn misplaced(frame: &Frame, during: &str) -> WireError {
+pub(super) fn misplaced(frame: &WireFrame, during: &str) -> WireError {
     match frame {
-        Frame::Message(Message::ErrorResponse(body)) => ServerError::parse(body).into(),
-        Frame::Message(
+        WireFrame::Message(Message::ErrorResponse(body)) => ServerError::parse(body).into(),
+        WireFrame::Message(
             Message::CopyInResponse(_) | Message::CopyOutResponse(_) | Message::CopyData(_),
         )
-        | Frame::CopyBoth => WireError::unexpected("COPY data", during),
-        Frame::Message(_) => WireError::unexpected("a message that does not belong there", during),
+        | WireFrame::CopyBoth => WireError::unexpected("COPY data", during),
+        WireFrame::Message(_) => {
+            WireError::unexpected("a message that does not belong there", during)
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use postgres_protocol::message::backend::Message;
 
 use super::change_stream::ReplicationStream;
-use super::codec::Frame as WireFrame;
+use super::codec::WireFrame;
 use super::connect::{completed, connect_native};
 use super::connection::{Connection, misplaced};
 use super::error::{ServerError, WireError};

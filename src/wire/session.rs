@@ -10,7 +10,7 @@ use postgres_protocol::message::frontend;
 
 use super::batch::{Batch, BatchError, Plan};
 use super::cache::{STATEMENTS_MAX, StatementCache};
-use super::codec::Frame;
+use super::codec::WireFrame;
 use super::connect::{completed, connect_native};
 use super::connection::{Connection, TransactionStatus, misplaced};
 use super::error::{ServerError, WireError};
@@ -222,7 +222,7 @@ impl Session {
                 // What the server said before it hung up explains more than the hanging up.
                 Err(error) => return Err(failure.unwrap_or_else(|| error.into())),
             };
-            let Frame::Message(message) = frame else {
+            let WireFrame::Message(message) = frame else {
                 return Err(misplaced(&frame, "a batch").into());
             };
             match message {
@@ -252,7 +252,7 @@ impl Session {
                     });
                 }
                 Message::ReadyForQuery(_) => break,
-                other => return Err(misplaced(&Frame::Message(other), "a batch").into()),
+                other => return Err(misplaced(&WireFrame::Message(other), "a batch").into()),
             }
         }
         self.reading = false;

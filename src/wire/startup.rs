@@ -4,7 +4,7 @@ use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 
 use super::auth;
-use super::codec::Frame;
+use super::codec::WireFrame;
 use super::connection::{Connection, misplaced};
 use super::error::WireError;
 use super::settings;
@@ -37,10 +37,10 @@ pub(super) async fn log_in(
     auth::authenticate(&mut connection, login.info, host).await?;
     loop {
         match connection.receive().await? {
-            Frame::Message(Message::BackendKeyData(body)) => {
+            WireFrame::Message(Message::BackendKeyData(body)) => {
                 connection.backend_pid = body.process_id();
             }
-            Frame::Message(Message::ReadyForQuery(_)) => break,
+            WireFrame::Message(Message::ReadyForQuery(_)) => break,
             frame => return Err(misplaced(&frame, "the start of the session")),
         }
     }

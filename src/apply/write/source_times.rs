@@ -36,7 +36,7 @@ use crate::wire::Batch;
 type KeptRow<'a> = (Vec<Option<&'a [u8]>>, CommitTime);
 
 /// The rows of one table whose times are kept.
-struct Kept<'a> {
+struct TimesOfTable<'a> {
     target: &'a Arc<Target>,
     rows: Vec<KeptRow<'a>>,
 }
@@ -57,8 +57,8 @@ fn row_of(entry: &Entry) -> Option<(&Arc<Target>, KeptRow<'_>)> {
 
 /// What must be kept of segments that are stamped with `stamp`, by table. Of several writes of a
 /// key the last one comes first, which is where it is looked for.
-fn kept<'a>(segments: &[&'a [Entry]], stamp: CommitTime) -> Vec<Kept<'a>> {
-    let mut tables: Vec<Kept<'a>> = Vec::new();
+fn kept<'a>(segments: &[&'a [Entry]], stamp: CommitTime) -> Vec<TimesOfTable<'a>> {
+    let mut tables: Vec<TimesOfTable<'a>> = Vec::new();
     let mut places: HashMap<u32, usize> = HashMap::new();
     for entry in segments
         .iter()
@@ -73,7 +73,7 @@ fn kept<'a>(segments: &[&'a [Entry]], stamp: CommitTime) -> Vec<Kept<'a>> {
         }
         let place = *places.entry(target.map.table.oid).or_insert_with(|| {
             let rows = Vec::new();
-            tables.push(Kept { target, rows });
+            tables.push(TimesOfTable { target, rows });
             tables.len() - 1
         });
         tables[place].rows.push(row);
@@ -87,7 +87,7 @@ pub(in crate::apply) fn push_source_times(
     segments: &[&[Entry]],
     stamp: CommitTime,
 ) -> Result<(), ApplyError> {
-    for Kept { target, rows } in kept(segments, stamp) {
+    for TimesOfTable { target, rows } in kept(segments, stamp) {
         let columns = types_of(&target.map).len();
         let column = |index: usize| text_array(rows.iter().map(|(values, _)| values[index]));
         let mut arrays: Vec<Vec<u8>> = (0..columns).map(column).collect();
