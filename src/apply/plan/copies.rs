@@ -11,7 +11,8 @@ use crate::lsn::Lsn;
 
 /// Fewer rows than this are not worth a copy.
 pub(in crate::apply) const COPY_ROWS_MIN: usize = 50;
-/// The same for tables without a key, where no other statement takes many rows.
+/// Fewer rows than this are not worth a copy into a table without a key, where no other statement
+/// takes many rows.
 pub(in crate::apply) const APPENDED_ROWS_MIN: usize = 10;
 /// As many rows go in one copy …
 const FEW_ROWS: usize = 100;

@@ -45,7 +45,8 @@ pub(in crate::apply) fn key_text(map: &TableMap, first: usize) -> String {
     })
 }
 
-/// The same of the row version `alias`; in a table without a key, the text of the whole row.
+/// The key's canonical text of the row version `alias`; in a table without a key, the text of the
+/// whole row.
 pub(in crate::apply) fn key_text_of(map: &TableMap, alias: &str) -> String {
     let Some(key) = &map.table.key else {
         let names = map.written().map(|index| quote(&map.columns[index].name));

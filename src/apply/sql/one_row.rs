@@ -22,7 +22,7 @@ pub(in crate::apply) fn insert_new(map: &TableMap) -> String {
     format!("{} on conflict do nothing", insert(map))
 }
 
-/// The same without a conflict clause: a duplicate is an error.
+/// `insert … values ($1, …)` of every written column; a duplicate is an error.
 pub(in crate::apply) fn insert(map: &TableMap) -> String {
     let written = map.columns.iter().filter(|column| column.written);
     let names: Vec<String> = written.map(|column| quote(&column.name)).collect();

@@ -45,7 +45,8 @@ pub(in crate::apply) fn leave_tombstone(map: &TableMap, versions: &Versions) -> 
     )
 }
 
-/// The same where one is needed: see `mmrepl.applies_from_only_peer`.
+/// Leaves a tombstone for a key that has no row, where one is needed: see
+/// `mmrepl.applies_from_only_peer`. Parameters as of [`leave_tombstone`].
 pub(in crate::apply) fn leave_needed_tombstone(map: &TableMap, versions: &Versions) -> String {
     if versions.is_in_row() {
         return leave_tombstone(map, versions);
@@ -58,7 +59,8 @@ pub(in crate::apply) fn leave_needed_tombstone(map: &TableMap, versions: &Versio
     )
 }
 
-/// The same beside the newest tombstone that the key has, which stays.
+/// Leaves a tombstone for a key that has no row beside the newest one that the key has, which
+/// stays. Parameters as of [`leave_tombstone`].
 pub(in crate::apply) fn leave_tombstone_beside(map: &TableMap, versions: &Versions) -> String {
     let (oid, key) = (map.table.oid, key_text(map, 1));
     format!(

@@ -39,9 +39,9 @@ pub enum Statement {
     AnyTombstone,
     /// Leave a tombstone where no row is.
     LeaveTombstone,
-    /// The same where something older than the delete can still come.
+    /// Leave a tombstone where no row is and something older than the delete can still come.
     LeaveNeededTombstone,
-    /// The same beside the one that the key has.
+    /// Leave a tombstone where no row is, beside the one that the key has.
     LeaveTombstoneBeside,
     /// Which of the inserted keys were deleted later, or without the source's knowledge.
     DeletesAbove,

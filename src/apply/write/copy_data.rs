@@ -33,7 +33,7 @@ pub(in crate::apply) fn copy_text(set: &RowSet<'_>) -> Vec<u8> {
     text
 }
 
-/// The same rows in the binary format; `None` where a column or a value has to go as text.
+/// The rows in COPY's binary format; `None` where a column or a value has to go as text.
 pub(in crate::apply) fn copy_binary(set: &RowSet<'_>) -> Option<Vec<u8>> {
     let map = &set.target.map;
     let encoder = |index: usize| Some((index, binary::encoder(map.columns[index].type_oid)?));

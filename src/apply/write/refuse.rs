@@ -9,8 +9,8 @@ use crate::apply::target::statement::{Sql, Statement, Target};
 use crate::apply::write::floors::Floors;
 use crate::wire::{Batch, WireError};
 
-/// Pushes the same question about rows of one table that are inserted, failing where any such
-/// delete is found.
+/// Pushes the question whether rows of one table that are inserted were deleted later, or without
+/// the source's knowledge, failing where any such delete is found.
 pub(in crate::apply) fn push_refusal(
     batch: &mut Batch<'_>,
     floors: &mut Floors,

@@ -42,7 +42,7 @@ pub(in crate::apply) fn leaving(
     }
 }
 
-/// Pushes such a statement with this version.
+/// Pushes a statement that leaves the tombstone of a delete, with a version given as text.
 pub(in crate::apply) fn push_tombstone_of(
     batch: &mut Batch<'_>,
     row: &RowChange,
