@@ -7,7 +7,7 @@ use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 use tokio::time::timeout;
 
-use super::codec::Frame as WireFrame;
+use super::codec::WireFrame;
 use super::connection::{Connection, misplaced};
 use super::error::WireError;
 use super::stream::Room;
