@@ -62,7 +62,7 @@ pub use send::transaction::{Applier, Committed, Counts};
 pub use settle::fetch::Fetcher;
 pub use shape::mapping::MapError;
 pub use shape::origins::Origins;
-pub use target::tables::Tables;
+pub use target::tables::{Remark, Tables};
 
 /// The pure half of applying, for the model in `tests/model` that plays whole clusters with it.
 /// Not an interface to rely on.

@@ -471,10 +471,9 @@ impl Applying {
         self.monitor.add_conflicts(counts.conflicts);
         self.monitor.set_applied(committed.source_end);
         for remark in self.applier.take_remarks() {
-            if self.lessons.remarks.insert(remark.clone()) {
-                tracing::warn!(link = %self.options.link, "{remark}");
-                self.monitor.notice(remark);
-            }
+            let about = (self.options.link.clone(), self.monitor.clone());
+            let target = self.applier.catalog();
+            self.lessons.remarks.tell(remark, target, about);
         }
         self.note_flushed(committed.target_flushed);
         self.show_progress();

@@ -4,9 +4,8 @@
 //! both nodes write them or their large values must be fetched, that costs more than waiting: so
 //! after a refusal the next groups are applied step by step, more of them each time.
 
-use std::collections::BTreeSet;
-
 use super::patience::Patience;
+use super::remarks::Remarks;
 use crate::apply::Copies;
 use crate::failpoint::{Way, forced_way};
 use crate::lsn::Lsn;
@@ -74,7 +73,7 @@ pub(super) struct Lessons {
     /// Whether transactions are applied while they are running on the source.
     pub patience: Patience,
     /// What was said of tables.
-    pub remarks: BTreeSet<String>,
+    pub remarks: Remarks,
 }
 
 impl Lessons {

@@ -32,6 +32,7 @@ mod progress;
 mod queue;
 mod reader;
 mod reading;
+mod remarks;
 mod remedy;
 mod remembered;
 mod repeats;

@@ -56,10 +56,6 @@ async fn asked_for(majors: &[u32]) {
         .await;
     assert_says(&dry, &told);
     assert!(!dry.contains("public.same"), "{dry}");
-    // The daemon of the copied node works with the slot that is made anew.
-    let said = cluster.mmrepl_fails(&["init", "--copy-from", "west"]).await;
-    assert_says(&said, &["stop the daemon of west"]);
-    assert_says(&said, &told);
     cluster.take_daemon("west").terminate();
     cluster
         .east()

@@ -74,19 +74,24 @@ async fn a_change_is_let_by(majors: &[u32]) {
 }
 on_usual_majors!(let_by, crate::skip::a_change_is_let_by);
 
-/// A column is added and set here while older rows are under way: that is said.
+/// A column is added and set here while older rows are under way: that is said, and only of a table
+/// where it was set.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_column_that_older_rows_lack_is_noticed() {
     let cluster = Cluster::running(SCHEMA).await;
     cluster.wait_streaming().await;
     cluster
-        .write_on(cluster.west(), "insert into t values (1, 'a')")
+        .write_on(
+            cluster.west(),
+            "insert into other values (1, 'a'); insert into t values (1, 'a')",
+        )
         .await;
     cluster.pause_all().await;
-    let add = "alter table t add added int";
+    let add = "alter table t add added int; alter table other add quiet int default 7";
     cluster.east().sql(add).await;
     cluster.east().sql("update t set added = 5").await;
-    cluster.west().sql("update t set v = 'later'").await;
+    let later = "update other set v = 'later'; update t set v = 'later'";
+    cluster.west().sql(later).await;
     cluster.west().sql(add).await;
     cluster.resume_all().await;
     let text = wait_until("a notice", LIMIT, async || {
@@ -97,6 +102,8 @@ async fn a_column_that_older_rows_lack_is_noticed() {
     })
     .await;
     assert!(text.contains("public.t"), "{text}");
+    // The table that is met first is asked about first.
+    assert!(!text.contains("quiet"), "{text}");
 }
 
 /// A commit time that no clock has reached is named, with its origin and the way past it.

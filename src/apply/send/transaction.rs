@@ -15,7 +15,7 @@ use crate::apply::settle::ledger::Ledger;
 use crate::apply::settle::overtaken::Inserted;
 use crate::apply::shape::origins::Origins;
 use crate::apply::target::statement::{Sql, Target};
-use crate::apply::target::tables::Tables;
+use crate::apply::target::tables::{Remark, Tables};
 use crate::apply::write::floors::Floors;
 use crate::assemble::{Change, Piece, TxEnd};
 use crate::catalog::position::Witness;
@@ -235,8 +235,13 @@ impl Applier {
     }
 
     /// What an operator should know of the tables that were met since the last call.
-    pub fn take_remarks(&mut self) -> Vec<String> {
+    pub fn take_remarks(&mut self) -> Vec<Remark> {
         self.tables.take_remarks()
+    }
+
+    /// A connection to the target for questions beside the applying.
+    pub fn catalog(&self) -> Arc<tokio_postgres::Client> {
+        Arc::clone(&self.catalog)
     }
 
     /// What has been written since the last call.

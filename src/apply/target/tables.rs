@@ -11,10 +11,20 @@ use crate::apply::shape::versions::Versions;
 use crate::apply::target::statement::Target;
 use crate::assemble::Change;
 use crate::catalog::CatalogError;
+use crate::catalog::names::{ident, literal};
 use crate::catalog::table::{Table, load_named, load_table};
 use crate::conflict::Rules;
 use crate::ids::{NodeName, RelationId};
 use crate::relation::Relation;
+
+/// What an operator should know of a table, where the target says yes to the question.
+#[derive(Clone, Debug)]
+pub struct Remark {
+    /// One sentence.
+    pub text: String,
+    /// SQL that answers with one truth value.
+    pub question: String,
+}
 
 /// Cache from a relation of the stream to the target's table.
 pub struct Tables {
@@ -25,7 +35,7 @@ pub struct Tables {
     rules: Rules,
     known: HashMap<RelationId, Arc<Target>>,
     /// What an operator should know of them, and has not been told.
-    remarks: Vec<String>,
+    remarks: Vec<Remark>,
 }
 
 impl Tables {
@@ -45,7 +55,7 @@ impl Tables {
     }
 
     /// What an operator should know, once.
-    pub(in crate::apply) fn take_remarks(&mut self) -> Vec<String> {
+    pub(in crate::apply) fn take_remarks(&mut self) -> Vec<Remark> {
         std::mem::take(&mut self.remarks)
     }
 
@@ -58,10 +68,12 @@ impl Tables {
             return;
         }
         let (table, source, node) = (map.label(), &self.source, &self.node);
-        self.remarks.push(format!(
+        let text = format!(
             "rows of {table} that {source} wrote without {} keep the value that {node} has there: if it was set on {node} before {source} had the column, compare the table on both",
             lacking.join(", ")
-        ));
+        );
+        let question = any_value(&map.table, &lacking);
+        self.remarks.push(Remark { text, question });
     }
 
     /// Reads every table from the catalog again when it is next needed.
@@ -157,6 +169,23 @@ fn failed(relation: &Relation, error: CatalogError) -> ApplyError {
         table: format!("{}.{}", relation.schema, relation.name),
         source: Box::new(error),
     }
+}
+
+/// Whether a row has another value in one of the columns than rows get when a column is added.
+fn any_value(table: &Table, columns: &[String]) -> String {
+    let differs = |column: &String| {
+        format!(
+            "r.{}::pg_catalog.text is distinct from
+                 (select (a.attmissingval::pg_catalog.text::pg_catalog.text[])[1]
+                  from pg_catalog.pg_attribute a where a.attrelid = {} and a.attname = {})",
+            ident(column),
+            table.oid,
+            literal(column)
+        )
+    };
+    let differ: Vec<String> = columns.iter().map(differs).collect();
+    let (rows, differ) = (table.only(), differ.join(" or "));
+    format!("select exists (select from {rows} r where {differ})")
 }
 
 /// The target's columns that the source does not send, or did not send until now.
