@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Tests mostly wait for servers, so more of them run at once than there are cores.
 export RUST_TEST_THREADS ?= 4
 
-.PHONY: all demo demo-script test soak bench micro compare servers fmt lint clean
+.PHONY: all demo demo-script test soak bench micro overhead compare servers fmt lint clean
 
 all:
 	$(CARGO) build --release
@@ -46,6 +46,11 @@ bench: servers
 # The daemon's own work without servers, and what it allocates.
 micro:
 	$(CARGO) bench --bench micro
+
+# What an application's own writes cost in replicated tables, beside a plain one; a few minutes for each
+# major. benches/overhead/main.rs says how to run a part.
+overhead: servers
+	$(CARGO) bench --profile dev --bench overhead
 
 # The same conflicts through subscriptions, pglogical and mmrepl. ARGS=--write replaces the document.
 compare: servers

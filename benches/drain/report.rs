@@ -9,6 +9,8 @@ const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance.md
 const PICTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance.svg");
 
 const TEMPLATE: &str = include_str!("performance.md");
+/// What another bench measured.
+const OVERHEAD: &str = include_str!("../overhead/figures.md");
 /// Kept by hand.
 const NOTES: &str = include_str!("notes.md");
 
@@ -31,6 +33,7 @@ pub(crate) fn document(results: &Results) -> String {
         ("rate", one(tables::highest_rate)),
         ("far", one(tables::far)),
         ("conflicts", one(tables::conflicts)),
+        ("overhead", OVERHEAD.to_owned()),
         ("micro", micro::table()),
         ("notes", NOTES.to_owned()),
     ];
