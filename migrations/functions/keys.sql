@@ -5,12 +5,12 @@
 -- remembered under the key that is looked up from then on. So each trigger carries the shape of its key too:
 -- names and types of the columns, and its index. While the key has that shape, the expression is taken as it stands.
 --
--- These run inside trigger functions, whose settings are pinned.
+-- These run where settings are pinned, but for `key_shape`, which pins its own search path.
 
 -- The shape of the key of a table: its primary key, else its first usable unique index (`catalog::table_query`
 -- has the rule); null where it has none. `"id":23,"tenant":25`, with the numbers of the types.
 create or replace function mmrepl.key_shape(relation oid) returns text
-language plpgsql stable as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     shape text;
 begin

@@ -3,7 +3,7 @@
 -- The statement that leaves one tombstone per key; `keys` is a query that yields a text[], the version of the delete
 -- and the image of the row.
 create or replace function mmrepl.tombstone_statement(keys text) returns text
-language sql immutable as $$
+language sql immutable set search_path = pg_catalog, pg_temp as $$
     select 'insert into mmrepl.tombstone (relation, key, version, image)'
         || ' select $1, k.key::text, k.version, k.image from (' || keys || ') k(key, version, image)'
         || ' on conflict (relation, key, bulk) do update'
@@ -17,45 +17,92 @@ $$;
 -- adds a node waits for that (`init`).
 create or replace function mmrepl.applies_from_only_peer() returns boolean
 language sql stable as $$
-    select pg_catalog.current_setting('mmrepl.only_peer', true) is not distinct from 'on'
-        and (select pg_catalog.count(*) from mmrepl.node) = 2
+    select coalesce(pg_catalog.current_setting('mmrepl.only_peer', true) OPERATOR(pg_catalog.=) 'on', false)
+        and (select pg_catalog.count(*) from mmrepl.node) OPERATOR(pg_catalog.=) 2
 $$;
 
 -- The query `keys` of `mmrepl.tombstone_statement`, less the keys that have no tombstone. One that is there is replaced in
 -- any case: what the source writes next does not meet a delete again that this one has won over.
 create or replace function mmrepl.with_tombstone(keys text) returns text
-language sql immutable as $$
+language sql immutable set search_path = pg_catalog, pg_temp as $$
     select 'select n.* from (' || keys || ') n(key, version, image) cross join lateral'
         || ' (select from mmrepl.tombstone t where t.relation = $1 and t.key = n.key::text limit 1) found'
 $$;
 
--- After DELETE, per statement, on ordinary tables. Arguments: the key as a text[] over `d`, the shape that it had then;
--- over `d` the version of the delete and the image of the row, where rows keep their version; the key's index and its
--- columns (`key_now`).
-create or replace function mmrepl.leave_tombstones() returns trigger
-language plpgsql security definer
-set search_path = pg_catalog, pg_temp
-set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set timezone = 'UTC'
-set extra_float_digits = 1 set bytea_output = 'hex' as $$
+-- The statement that leaves a tombstone for each row that a statement has deleted, where the key is not what it was when
+-- the table's own trigger function was made; null where the table has no key any more. `expression`: the key as a text[]
+-- over `d`; `made`: the shape that it had; over `d` the version of the delete and the image of the row. The caller pins settings.
+create or replace function mmrepl.tombstones_made_anew(relation oid, expression text, made text, version text, image text)
+returns text
+language plpgsql stable as $$
 declare
-    key text := mmrepl.key_now(tg_relid, tg_argv[0], tg_argv[1], tg_argv[tg_nargs - 2]::oid,
-        tg_argv[tg_nargs - 1]::text[], true);
-    keys text := format('select distinct on (1) %s, %s, %s from mmrepl_old d', key,
-        case when tg_nargs > 4 then tg_argv[2] else 'null' end,
-        case when tg_nargs > 5 then tg_argv[3] else 'null::text[]' end);
+    key text := mmrepl.key_made_anew(relation, expression, made, mmrepl.key_shape(relation), true);
+    keys text := format('select distinct on (1) %s, %s, %s from mmrepl_old d', key, version, image);
 begin
     if key is null then
         return null;
     end if;
-    if tg_nargs = 4 and mmrepl.applies_from_only_peer() then
+    if version = 'null' and mmrepl.applies_from_only_peer() then
         keys := mmrepl.with_tombstone(keys);
     end if;
-    execute mmrepl.tombstone_statement(keys) using tg_relid;
+    return mmrepl.tombstone_statement(keys);
+end $$;
+
+-- Pins the settings that texts depend on, until `unpin_settings` gets what this returns. For statements that are put
+-- together when they run, inside of functions that run with the session's settings.
+create or replace function mmrepl.pin_settings() returns text[]
+language plpgsql volatile as $$
+declare
+    pinned constant pg_catalog.text[] := array['search_path', 'pg_catalog, pg_temp', 'datestyle', 'ISO, YMD', 'intervalstyle',
+        'postgres', 'timezone', 'UTC', 'extra_float_digits', '1', 'bytea_output', 'hex', 'row_security', 'off'];
+    before pg_catalog.text[] := '{}';
+    place pg_catalog.int4 := 1;
+begin
+    while pinned[place] is not null loop
+        before := before OPERATOR(pg_catalog.||) pinned[place]
+            OPERATOR(pg_catalog.||) pg_catalog.current_setting(pinned[place]);
+        perform pg_catalog.set_config(pinned[place], pinned[place OPERATOR(pg_catalog.+) 1], true);
+        place := place OPERATOR(pg_catalog.+) 2;
+    end loop;
+    return before;
+end $$;
+
+-- Sets back what `pin_settings` found.
+create or replace function mmrepl.unpin_settings(before text[]) returns text[]
+language plpgsql volatile as $$
+declare
+    place pg_catalog.int4 := 1;
+begin
+    while before[place] is not null loop
+        perform pg_catalog.set_config(before[place], before[place OPERATOR(pg_catalog.+) 1], true);
+        place := place OPERATOR(pg_catalog.+) 2;
+    end loop;
     return null;
 end $$;
 
--- After DELETE (partitioned tables) and after UPDATE of the key, per row. Arguments as of `leave_tombstones`; the
--- version may also name the new row of an update, `n`.
+-- The statement that forgets the earlier tombstones of `rows` keys; `keys` is a row source `k(key)`.
+--
+-- Earlier tombstones are looked up in the index, whatever the server believes of the table's size: a join might read
+-- the whole table. Since 17 the server goes through the index once for a sorted list of keys; before, it compared a list
+-- with all tombstones of the table, and the keys go one by one. Very many are worth a join. Everything is planned when
+-- it runs, as the table may grow fast.
+create or replace function mmrepl.forgetting(rows bigint, keys text) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select case
+        when rows > 100000 then 'delete from mmrepl.tombstone t using ' || keys
+            || ' where t.relation OPERATOR(pg_catalog.=) $1 and t.key OPERATOR(pg_catalog.=) k.key'
+        when current_setting('server_version_num')::int >= 170000 then
+            'delete from mmrepl.tombstone t where t.relation OPERATOR(pg_catalog.=) $1'
+            || ' and t.key OPERATOR(pg_catalog.=) any (array(select k.key from ' || keys || '))'
+        else 'delete from mmrepl.tombstone t where t.ctid OPERATOR(pg_catalog.=) any (array(select found.ctid from '
+            || keys || ' cross join lateral (select x.ctid from mmrepl.tombstone x'
+            || ' where x.relation OPERATOR(pg_catalog.=) $1 and x.key OPERATOR(pg_catalog.=) k.key offset 0) found))'
+        end
+$$;
+
+-- After DELETE (partitioned tables) and after UPDATE of the key, per row. Arguments: the key as a text[] over `d`, the
+-- shape that it had then; over `d` the version of the delete and the image of the row, where rows keep their version; the
+-- key's index and its columns (`key_now`). The version may also name the new row of an update, `n`.
 create or replace function mmrepl.leave_tombstone() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -88,75 +135,22 @@ begin
     return null;
 end $$;
 
--- After DELETE, per statement, on ordinary tables that keep no versions and whose key is unique at any
--- moment, not only at the end of a transaction. Arguments as of `leave_tombstones`.
---
--- Who deletes a row has waited for whoever deleted the one that had its key before. So with a snapshot taken
--- now an earlier tombstone of the key is visible, and no other can come in between. A snapshot of the whole
--- transaction may be older, and a parent table gives its children's rows too: these go the slow way, like
--- the few rows that are not worth another statement.
---
--- Earlier tombstones are looked up in the index, whatever the server believes of the table's size: a join might read
--- the whole table. Since 17 the server goes through the index once for a sorted list of keys; before, it compared a list
--- with all tombstones of the table, and the keys go one by one. Very many are worth a join. Everything is planned when
--- it runs, as the table may grow fast.
-create or replace function mmrepl.remember_deletes() returns trigger
-language plpgsql security definer
-set search_path = pg_catalog, pg_temp
-set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set timezone = 'UTC'
-set extra_float_digits = 1 set bytea_output = 'hex' as $$
-declare
-    key text := mmrepl.key_now(tg_relid, tg_argv[0], tg_argv[1], tg_argv[tg_nargs - 2]::oid,
-        tg_argv[tg_nargs - 1]::text[], true);
-    singly text := format('select distinct on (1) %s, null, null::text[] from mmrepl_old d', key);
-    keys text := format('(select (%s)::text from mmrepl_old d) k(key)', key);
-    rows bigint;
-begin
-    if key is null then
-        return null;
-    end if;
-    if mmrepl.applies_from_only_peer() then
-        if exists (select from mmrepl.tombstone t where t.relation = tg_relid) then
-            execute mmrepl.tombstone_statement(mmrepl.with_tombstone(singly)) using tg_relid;
-        end if;
-        return null;
-    end if;
-    rows := (select count(*) from (select from mmrepl_old limit 100001) counted);
-    if rows < 20
-        or current_setting('transaction_isolation') in ('repeatable read', 'serializable')
-        or (select c.relhassubclass from pg_class c where c.oid = tg_relid) then
-        execute mmrepl.tombstone_statement(singly) using tg_relid;
-        return null;
-    end if;
-    if rows > 100000 then
-        execute 'delete from mmrepl.tombstone t using ' || keys || ' where t.relation = $1 and t.key = k.key'
-            using tg_relid;
-    elsif current_setting('server_version_num')::int >= 170000 then
-        execute 'delete from mmrepl.tombstone t where t.relation = $1 and t.key = any (array(select k.key from '
-            || keys || '))' using tg_relid;
-    else
-        execute 'delete from mmrepl.tombstone t where t.ctid = any (array(select found.ctid from ' || keys
-            || ' cross join lateral (select x.ctid from mmrepl.tombstone x'
-            || ' where x.relation = $1 and x.key = k.key offset 0) found))' using tg_relid;
-    end if;
-    execute 'insert into mmrepl.tombstone (relation, key, left_at, bulk) select distinct $1, k.key, $2, true from '
-        || keys using tg_relid, clock_timestamp();
-    return null;
-end $$;
-
 -- hybrid_clock: what a delete counts as its time. One for all deletes of a transaction, in the WAL before
 -- the first of them, so that every node knows the version that the tombstone has here. Before DELETE, per
 -- statement; per row on partitioned tables, where a partition may be named.
 create or replace function mmrepl.delete_begins() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer as $$
 declare
-    clock bigint := extract(epoch from clock_timestamp()) * 1000000;
+    said pg_catalog.text;
+    lsn pg_catalog.pg_lsn;
 begin
-    if coalesce(current_setting('mmrepl.delete_clock', true), '') = '' then
-        perform set_config('mmrepl.delete_clock', clock::text, true);
-        perform pg_logical_emit_message(true, 'mmrepl', 'deletes at ' || clock);
+    if (pg_catalog.current_setting('mmrepl.delete_clock', true) OPERATOR(pg_catalog.<>) '') is not true
+        and (pg_catalog.current_setting('mmrepl.applying', true) OPERATOR(pg_catalog.=) 'on') is not true then
+        said := mmrepl.clock_now();
+        said := pg_catalog.set_config('mmrepl.delete_clock', said, true);
+        lsn := pg_catalog.pg_logical_emit_message(true, 'mmrepl', pg_catalog.concat('deletes at ', said));
     end if;
-    if tg_level = 'ROW' then
+    if tg_level OPERATOR(pg_catalog.=) 'ROW' then
         return old;
     end if;
     return null;
@@ -164,6 +158,7 @@ end $$;
 
 -- What `delete_begins` has said in this transaction.
 create or replace function mmrepl.delete_clock() returns bigint
-language sql stable set search_path = pg_catalog, pg_temp as $$
-    select nullif(current_setting('mmrepl.delete_clock', true), '')::bigint
+language sql stable as $$
+    select case when pg_catalog.current_setting('mmrepl.delete_clock', true) OPERATOR(pg_catalog.<>) ''
+        then pg_catalog.current_setting('mmrepl.delete_clock', true)::pg_catalog.int8 end
 $$;

@@ -34,6 +34,9 @@ end $$;
 create or replace function mmrepl.truncate_as_delete() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = off as $$
 begin
+    if current_setting('mmrepl.applying', true) = 'on' then
+        return null;
+    end if;
     execute format('delete from %s %I.%I',
         case when (select c.relkind from pg_class c where c.oid = tg_relid) = 'p' then '' else 'only' end,
         tg_table_schema, tg_table_name);

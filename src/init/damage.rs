@@ -182,12 +182,12 @@ fn table_triggers(state: &TableState, in_row: Option<&InRow>, by_column: bool) -
     }
     let mut faults: Vec<String> = Vec::new();
     for trigger in &wanted {
-        let fault = trigger.fault(&state.triggers);
+        let fault = trigger.fault(state.there());
         faults.extend(fault.map(|fault| words(trigger.name, fault)));
     }
     for partition in &state.partitions {
         let of_partition = triggers::of_partition();
-        let fault = of_partition.fault(&partition.triggers);
+        let fault = of_partition.fault(partition.there());
         let on = |text: String| format!("{text} on {}", partition.qualified);
         faults.extend(fault.map(|fault| on(words(of_partition.name, fault))));
         let off = |there: &&triggers::Trigger| {

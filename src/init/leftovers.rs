@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tokio_postgres::Client;
 
-use super::PUBLICATION;
+use super::{PUBLICATION, own};
 use crate::catalog::CatalogError;
 use crate::catalog::names::{ident, qualified, readable};
 use crate::config::TableFilter;
@@ -42,8 +42,10 @@ impl Leftover {
         }
         let triggers = self.triggers.iter();
         sql.extend(triggers.map(|name| format!("drop trigger {} on {table}", ident(name))));
+        let oid = self.oid;
+        let own = own::NAMES.iter();
+        sql.extend(own.map(|name| format!("drop function if exists mmrepl.{name}_{oid}()")));
         if let Some(before) = &self.identity_before {
-            let oid = self.oid;
             sql.push(format!(
                 "alter table only {table} replica identity {before}"
             ));

@@ -4,10 +4,12 @@
 //! changed is found without looking anything up. A column that is added later is not in it until
 //! `mmrepl init` runs again; until then it goes with the row's version.
 
+use super::own::Own;
 use crate::catalog::names::{ident, literal};
 use crate::catalog::table::{Column, Table};
 use crate::conflict::{COUNT_COLUMN, Merge, STATE_COLUMN};
 use crate::ids::NodeName;
+use crate::wire::settings::APPLIES;
 
 /// A function takes at most 100 arguments.
 const PAIRS_PER_CALL: usize = 40;
@@ -17,7 +19,7 @@ const NUMERIC: u32 = 1700;
 /// How the rows of a table merge on one node.
 #[derive(Clone, Debug)]
 pub(super) struct Merging {
-    /// The function that keeps the clocks, with its schema.
+    /// The function that keeps the clocks.
     name: String,
     /// What it does.
     body: String,
@@ -29,26 +31,20 @@ impl Merging {
     pub(super) fn of(merge: &Merge, table: &Table, node: &NodeName) -> Self {
         let parts = Parts { merge, table };
         Self {
-            name: format!("mmrepl.merge_{}", table.oid),
+            name: format!("merge_{}", table.oid),
             body: parts.body(node),
             image: image(table),
         }
     }
 
-    /// The call of the function. The argument changes with what it does.
+    /// The call of the function.
     pub(super) fn call(&self) -> String {
-        let digest = crc32fast::hash(self.body.as_bytes());
-        format!("{}('{digest:08x}')", self.name)
+        format!("mmrepl.{}()", self.name)
     }
 
-    /// The statement that makes the function.
-    pub(super) fn function(&self) -> String {
-        format!(
-            "create or replace function {}() returns trigger language plpgsql security definer \
-             set search_path = pg_catalog, pg_temp as {}",
-            self.name,
-            literal(&self.body)
-        )
+    /// The function.
+    pub(super) fn function(&self) -> Own {
+        Own::of_trigger(self.name.clone(), "", self.body.clone())
     }
 
     /// Row `d` as a `text[]` of names and values in turn.
@@ -63,11 +59,14 @@ fn image(table: &Table) -> String {
     let pair = |column: &Column| {
         let name = ident(&column.name);
         // A composite of NULLs is not NULL itself.
-        let value = format!("case when num_nulls(d.{name}) = 0 then format('%s', d.{name}) end");
+        let value = format!(
+            "case when pg_catalog.num_nulls(d.{name}) OPERATOR(pg_catalog.=) 0 \
+             then pg_catalog.format('%s', d.{name}) end"
+        );
         format!("{}, {value}", literal(&column.name))
     };
     let pairs: Vec<String> = columns.map(pair).collect();
-    format!("array[{}]::text[]", pairs.join(", "))
+    format!("array[{}]::pg_catalog.text[]", pairs.join(", "))
 }
 
 /// The parts of the function's body.
@@ -116,38 +115,46 @@ impl Parts<'_> {
         format!(
             "
 declare
-    me constant text := {};
-    clock bigint := extract(epoch from clock_timestamp()) * 1000000;
-    lifting constant boolean := coalesce(current_setting('mmrepl.lifting', true), '') <> '';
+    me constant pg_catalog.text := {};
+    clock pg_catalog.int8;
     anew boolean := true;
-    stamp jsonb;
-    columns jsonb := '{{}}';
-    counters jsonb := '{{}}';
+    stamp pg_catalog.jsonb;
+    columns pg_catalog.jsonb := '{{}}';
+    counters pg_catalog.jsonb := '{{}}';
 begin
-{finite}    if lifting then
-        clock := new.{COUNT_COLUMN};
-    elsif tg_op = 'UPDATE' then
-        clock := greatest(clock, old.{COUNT_COLUMN} + 1);
-        anew := not ({});
+    if pg_catalog.current_setting('{APPLIES}', true) OPERATOR(pg_catalog.=) 'on' then
+        return new;
     end if;
-    stamp := jsonb_build_array(clock, me);
+{finite}    if pg_catalog.current_setting('mmrepl.lifting', true) OPERATOR(pg_catalog.<>) '' then
+        clock := new.{COUNT_COLUMN};
+    else
+        clock := mmrepl.clock_now();
+        if tg_op OPERATOR(pg_catalog.=) 'UPDATE' then
+            clock := greatest(clock, old.{COUNT_COLUMN} OPERATOR(pg_catalog.+) 1);
+            anew := not ({});
+        end if;
+    end if;
+    stamp := pg_catalog.jsonb_build_array(clock, me);
     if anew then
         columns := columns{};
         counters := counters{};
     else
-        columns := coalesce(old.{STATE_COLUMN} -> 'c', columns);
-        counters := coalesce(old.{STATE_COLUMN} -> 'd', counters);
+        columns := coalesce(old.{STATE_COLUMN} OPERATOR(pg_catalog.->) 'c', columns);
+        counters := coalesce(old.{STATE_COLUMN} OPERATOR(pg_catalog.->) 'd', counters);
 {set}{counted}    end if;
     new.{COUNT_COLUMN} := clock;
-    new.{STATE_COLUMN} := jsonb_build_object('n', me, 'c', columns, 'd', counters);
+    new.{STATE_COLUMN} := pg_catalog.jsonb_build_object('n', me, 'c', columns, 'd', counters);
     return new;
 end ",
             literal(node.as_str()),
             same.join(" and "),
             objects(&registers, |_| "stamp".to_owned()),
             objects(&counters, |column| {
-                let from = format!("new.{}::text", ident(&column.name));
-                format!("jsonb_build_object('b', stamp || to_jsonb({from}), 'e', '{{}}'::jsonb)")
+                let from = format!("new.{}::pg_catalog.text", ident(&column.name));
+                format!(
+                    "pg_catalog.jsonb_build_object('b', stamp OPERATOR(pg_catalog.||) \
+                     pg_catalog.to_jsonb({from}), 'e', '{{}}'::pg_catalog.jsonb)"
+                )
             }),
         )
     }
@@ -163,7 +170,8 @@ end ",
             self.table.readable()
         );
         format!(
-            "    if new.{} in ('NaN', 'Infinity', '-Infinity') then\n        \
+            "    if new.{}::pg_catalog.text OPERATOR(pg_catalog.=) \
+             any (array['NaN', 'Infinity', '-Infinity']) then\n        \
              raise exception using errcode = '22003', message = {};\n    end if;\n",
             ident(&column.name),
             literal(&message)
@@ -176,7 +184,10 @@ fn objects(columns: &[&Column], value: impl Fn(&Column) -> String) -> String {
     let pair = |column: &&Column| format!("{}, {}", literal(&column.name), value(column));
     let calls = columns.chunks(PAIRS_PER_CALL).map(|chunk| {
         let pairs: Vec<String> = chunk.iter().map(pair).collect();
-        format!(" || jsonb_build_object({})", pairs.join(", "))
+        format!(
+            " OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object({})",
+            pairs.join(", ")
+        )
     });
     calls.collect()
 }
@@ -184,7 +195,7 @@ fn objects(columns: &[&Column], value: impl Fn(&Column) -> String) -> String {
 /// "The column was changed", by every byte of it: not every type has an equality.
 fn differs(column: &Column) -> String {
     let name = ident(&column.name);
-    format!("record_image_ne(row(new.{name}), row(old.{name}))")
+    format!("pg_catalog.record_image_ne(row(new.{name}), row(old.{name}))")
 }
 
 fn changed(column: &Column) -> String {
@@ -200,7 +211,10 @@ fn counted(column: &Column) -> String {
     let name = ident(&column.name);
     // As many places as there were: what other nodes compute from base and sums has them.
     let places = if column.type_oid == NUMERIC {
-        format!("            new.{name} := old.{name} + (new.{name} - old.{name});\n")
+        format!(
+            "            new.{name} := old.{name} OPERATOR(pg_catalog.+) \
+             (new.{name} OPERATOR(pg_catalog.-) old.{name});\n"
+        )
     } else {
         String::new()
     };

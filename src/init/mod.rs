@@ -41,6 +41,7 @@ mod observe_query;
 mod options;
 mod overwrite;
 mod overwritten;
+mod own;
 mod plan;
 mod publication;
 mod records;

@@ -5,6 +5,7 @@
 //! triggers has the condition in a function, which nothing depends on: an application's statement
 //! never fails because of us. That costs each updated row another call.
 
+use super::own::Own;
 use super::versions::InRow;
 use crate::catalog::names::ident;
 use crate::catalog::table::{Key, Table};
@@ -18,10 +19,10 @@ pub(super) struct Moved<'a> {
     pub(super) by_column: bool,
 }
 
-/// A condition, and the statement that makes its function, where it has one.
+/// A condition, and its function, where it has one.
 pub(super) struct Condition {
     pub(super) text: String,
-    pub(super) function: Option<String>,
+    pub(super) function: Option<Own>,
 }
 
 impl Moved<'_> {
@@ -39,15 +40,15 @@ impl Moved<'_> {
         if self.names_columns(before) {
             return by_column(moved("old", "new"));
         }
-        let name = format!("mmrepl.moved_{}", self.table.oid);
-        let call = format!("{name}(old, new)");
+        let name = format!("moved_{}", self.table.oid);
+        let call = format!("mmrepl.{name}(old, new)");
         Condition {
             text: if before {
                 call
             } else {
                 format!("{call} is not false")
             },
-            function: Some(function(&name, &moved("old_row", "new_row"))),
+            function: Some(function(name, &moved("old_row", "new_row"))),
         }
     }
 
@@ -57,10 +58,10 @@ impl Moved<'_> {
         if self.names_columns(true) {
             return Some(by_column(now));
         }
-        let name = format!("mmrepl.goes_back_{}", self.table.oid);
+        let name = format!("goes_back_{}", self.table.oid);
         Some(Condition {
-            text: format!("{name}(old, new)"),
-            function: Some(function(&name, &in_row.goes_back("old_row", "new_row")?)),
+            text: format!("mmrepl.{name}(old, new)"),
+            function: Some(function(name, &in_row.goes_back("old_row", "new_row")?)),
         })
     }
 
@@ -79,14 +80,14 @@ fn by_column(text: String) -> Condition {
 }
 
 /// NULL where the columns are not what they were.
-fn function(name: &str, condition: &str) -> String {
-    format!(
-        "create or replace function {name}(old_row anyelement, new_row anyelement) \
-         returns boolean language plpgsql stable as $mmrepl$
+fn function(name: String, condition: &str) -> Own {
+    let body = format!(
+        "
 begin
     return {condition};
 exception when others then
     return null;
-end $mmrepl$"
-    )
+end "
+    );
+    Own::of_rows(name, body)
 }

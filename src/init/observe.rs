@@ -9,8 +9,9 @@ use super::gaps::Noted;
 use super::leftovers::{Leftover, leftovers};
 use super::made::Made;
 use super::observe_query as query;
+use super::own::{KeyIndex, OwnFunction};
 use super::session::{self, Session};
-use super::triggers::{KeyIndex, Trigger};
+use super::triggers::{There, Trigger};
 use super::{InitError, PUBLICATION};
 use crate::catalog::CatalogError;
 use crate::catalog::dropped::{DroppedNode, read_dropped};
@@ -112,10 +113,20 @@ pub(super) struct TableState {
     /// Whether it seems to hold rows; by statistics, which need no lock.
     pub(super) seems_filled: bool,
     pub(super) triggers: Vec<Trigger>,
+    /// The functions that are its own.
+    pub(super) functions: Vec<OwnFunction>,
     pub(super) partitions: Vec<PartitionState>,
 }
 
 impl TableState {
+    /// What there is of ours on it.
+    pub(super) fn there(&self) -> There<'_> {
+        There {
+            triggers: &self.triggers,
+            functions: &self.functions,
+        }
+    }
+
     /// Whether only some of its rows or columns are sent.
     pub(super) fn is_restricted(&self) -> bool {
         self.published.is_some_and(|published| published.restricted)
@@ -132,6 +143,16 @@ pub(super) struct PartitionState {
     /// The partition's own part of the root's key index.
     pub(super) key_index: Option<String>,
     pub(super) triggers: Vec<Trigger>,
+}
+
+impl PartitionState {
+    /// What there is of ours on it.
+    pub(super) fn there(&self) -> There<'_> {
+        There {
+            triggers: &self.triggers,
+            functions: &[],
+        }
+    }
 }
 
 /// Observes one node without the preflight: what its daemon does with its own server.

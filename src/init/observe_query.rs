@@ -6,7 +6,8 @@ use tokio_postgres::Client;
 
 use super::PUBLICATION;
 use super::observe::{NodeRow, PartitionState, PublicationState, Published, TableState};
-use super::triggers::{KeyIndex, Trigger};
+use super::own::{KeyIndex, OwnFunction};
+use super::triggers::Trigger;
 use crate::catalog::table::Table;
 use crate::catalog::{CatalogError, names, slots};
 use crate::config::Config;
@@ -26,6 +27,7 @@ pub(super) async fn tables(
     let mut indexes = identity_indexes(client, &oids).await?;
     let mut key_indexes = key_indexes(client, tables).await?;
     let filled = seem_filled(client, &oids).await?;
+    let mut functions = functions(client).await?;
     for partition in partitions.values_mut().flatten() {
         partition.triggers = triggers.remove(&partition.oid).unwrap_or_default();
         partition.identity_index = indexes.remove(&partition.oid);
@@ -37,6 +39,7 @@ pub(super) async fn tables(
         published: published.get(&table.oid).copied(),
         seems_filled: filled.get(&table.oid).copied().unwrap_or(false),
         triggers: triggers.remove(&table.oid).unwrap_or_default(),
+        functions: functions.remove(&table.oid).unwrap_or_default(),
         partitions: partitions.remove(&table.oid).unwrap_or_default(),
     };
     Ok(tables.iter().map(state).collect())
@@ -49,11 +52,14 @@ async fn key_indexes(
 ) -> Result<HashMap<u32, KeyIndex>, CatalogError> {
     let sql = "
         select i.indrelid, i.indexrelid,
-               array(select pg_catalog.pg_get_indexdef(i.indexrelid, k, false)
-                     from pg_catalog.generate_series(1, i.indnkeyatts::int4) k order by k)::text
+               p.printed::text, p.printed
         from unnest($1::pg_catalog.oid[], $2::pg_catalog.text[]) t(oid, key_index)
         join pg_catalog.pg_index i on i.indrelid = t.oid
-        join pg_catalog.pg_class c on c.oid = i.indexrelid and c.relname = t.key_index";
+        join pg_catalog.pg_class c on c.oid = i.indexrelid and c.relname = t.key_index
+        cross join lateral (
+            select array(select pg_catalog.pg_get_indexdef(i.indexrelid, k, false)
+                         from pg_catalog.generate_series(1, i.indnkeyatts::int4) k
+                         order by k)) p(printed)";
     let key = |table: &Table| Some((table.oid, table.key.as_ref()?.index.clone()));
     let (oids, names): (Vec<u32>, Vec<String>) = tables.iter().filter_map(key).unzip();
     let rows = client.query(sql, &[&oids, &names]).await;
@@ -62,6 +68,7 @@ async fn key_indexes(
         let index = KeyIndex {
             index: row.read(1)?,
             columns: row.read(2)?,
+            printed: row.read(3)?,
         };
         Ok((row.read(0)?, index))
     };
@@ -123,6 +130,33 @@ async fn triggers(
         });
     }
     Ok(triggers)
+}
+
+/// The functions of tables' own: their names end with the number of the table.
+async fn functions(client: &Client) -> Result<HashMap<u32, Vec<OwnFunction>>, CatalogError> {
+    let sql = "select c.oid, p.proname::text, p.prosrc, p.prosecdef, p.proconfig is not null
+               from pg_catalog.pg_proc p
+               join pg_catalog.pg_class c
+                 on c.oid::text = pg_catalog.substring(p.proname::text, '_([0-9]+)$')
+               where p.pronamespace = (select oid from pg_catalog.pg_namespace
+                                       where nspname = 'mmrepl')";
+    let rows = client.query(sql, &[]).await;
+    let rows = rows.map_err(CatalogError::query("read the tables' own functions"))?;
+    let function = |row: &tokio_postgres::Row| {
+        let function = OwnFunction {
+            name: row.read(1)?,
+            body: row.read(2)?,
+            definer: row.read(3)?,
+            pins: row.read(4)?,
+        };
+        Ok((row.read(0)?, function))
+    };
+    let all: Vec<(u32, OwnFunction)> = each(&rows, function)?;
+    let mut functions: HashMap<u32, Vec<OwnFunction>> = HashMap::new();
+    for (oid, function) in all {
+        functions.entry(oid).or_default().push(function);
+    }
+    Ok(functions)
 }
 
 async fn identity_indexes(

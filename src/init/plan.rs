@@ -407,7 +407,7 @@ fn table_statements(state: &TableState, in_row: Option<&InRow>, by_column: bool)
     let wanted = triggers::of_table(table, in_row, state.key_index.as_ref(), by_column);
     let mut remade = BTreeSet::new();
     for trigger in &wanted {
-        let statements = trigger.statements(&qualified, &state.triggers);
+        let statements = trigger.statements(&qualified, state.there());
         if !statements.is_empty() {
             remade.insert(trigger.name);
         }
@@ -458,7 +458,7 @@ fn partition_identity(state: &TableState, partition: &PartitionState, whole: boo
 /// The partition's own trigger, and its clones of the root's row triggers set to fire always:
 /// before 15, `enable always` on the root does not reach them.
 fn partition_triggers(partition: &PartitionState, remade: &BTreeSet<&str>) -> Vec<String> {
-    let mut sql = triggers::of_partition().statements(&partition.qualified, &partition.triggers);
+    let mut sql = triggers::of_partition().statements(&partition.qualified, partition.there());
     let is_own = |there: &&Trigger| !there.cloned && there.name != triggers::of_partition().name;
     // Made while it was a table of its own.
     for there in partition.triggers.iter().filter(is_own) {

@@ -61,20 +61,37 @@ impl InRow {
         let column = &self.column;
         match self.rule {
             Rule::HybridClock => {
-                format!("greatest(mmrepl.delete_clock(), coalesce(d.{column}, 0) + 1)::text")
+                format!("{}::pg_catalog.text", self.after_delete())
             }
-            Rule::Merge(_) => {
-                let clock = format!("greatest(mmrepl.delete_clock(), coalesce(d.{column}, 0) + 1)");
-                format!("{clock}::text || {}", self.by_this_node())
+            Rule::Merge(_) => format!(
+                "{}::pg_catalog.text OPERATOR(pg_catalog.||) {}",
+                self.after_delete(),
+                self.by_this_node()
+            ),
+            Rule::FirstWriteWins => {
+                let next = format!("coalesce(d.{column}, 0) OPERATOR(pg_catalog.+) 1");
+                format!("({next})::pg_catalog.text")
             }
-            Rule::FirstWriteWins => format!("(coalesce(d.{column}, 0) + 1)::text"),
-            Rule::NodePriority(_) => format!("{}::text", self.edited(&format!("d.{column}"))),
+            Rule::NodePriority(_) => {
+                format!("{}::pg_catalog.text", self.edited(&format!("d.{column}")))
+            }
             Rule::Manual(_) | Rule::Custom(_) => {
                 let deleted = self.written(&format!("d.{column}"), "mmrepl.delete_clock()");
-                format!("{deleted}::text")
+                format!("{deleted}::pg_catalog.text")
             }
-            Rule::VersionColumn(_) | Rule::LastWriteWins => format!("d.{column}::text"),
+            Rule::VersionColumn(_) | Rule::LastWriteWins => format!("d.{column}::pg_catalog.text"),
         }
+    }
+
+    /// The clock of a delete of row `d`.
+    fn after_delete(&self) -> String {
+        let column = &self.column;
+        format!("greatest(mmrepl.delete_clock(), coalesce(d.{column}, 0) OPERATOR(pg_catalog.+) 1)")
+    }
+
+    /// Whether the texts that a delete leaves are the same under all settings.
+    pub(super) fn is_settled(&self) -> bool {
+        self.merging.is_none() && !self.type_name.starts_with("timestamp")
     }
 
     /// The version of the delete of the old key of a row that is now `n`.

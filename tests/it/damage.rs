@@ -75,7 +75,7 @@ pub(super) async fn replicates(cluster: &Cluster, table: &str, columns: &str) {
 
 /// Every damage to a table that `init` mends with the daemons running: what was done, the words
 /// that the status and `check` have, whether rows get lost by it.
-const MENDED: [(&str, &str, bool); 14] = [
+const MENDED: [(&str, &str, bool); 15] = [
     (
         "alter publication mmrepl drop table t",
         "table public.t takes part and is not",
@@ -110,6 +110,12 @@ const MENDED: [(&str, &str, bool); 14] = [
         "drop trigger mmrepl_rekey on t; create trigger mmrepl_rekey after update on t
       for each statement execute function mmrepl.leave_truncate_tombstone()",
         "mmrepl_rekey is not as",
+        true,
+    ),
+    (
+        "do $$ begin execute 'create or replace function mmrepl.deleted_' || 't'::regclass::oid
+      || '() returns trigger language plpgsql as ''begin return null; end''' ; end $$",
+        "mmrepl_delete has a function that is missing or was replaced",
         true,
     ),
     (

@@ -54,6 +54,7 @@ mod newest_server;
 mod not_shown;
 mod operators;
 mod origin_progress;
+mod own_functions;
 mod pgbench;
 mod put_back;
 mod rare_shapes;

@@ -15,9 +15,9 @@ select coalesce(string_agg(pg_get_functiondef(p.oid), chr(10) order by p.oid::re
 
 /// `west` has other functions that leave tombstones than this program wants.
 const OTHER_FUNCTIONS: &str = "
-create or replace function mmrepl.leave_tombstones() returns trigger
+create or replace function mmrepl.leave_tombstone() returns trigger
     language plpgsql as 'begin return null; end';
-create or replace function mmrepl.remember_deletes() returns trigger
+create or replace function mmrepl.delete_begins() returns trigger
     language plpgsql as 'begin return null; end';
 update mmrepl.migration set checksum = 'other' where file = 'functions/tombstones'";
 
