@@ -138,7 +138,10 @@ impl Work<'_> {
         for (at, chosen) in batches.iter().enumerate() {
             let suspects = suspects(sides, (chosen, count)).await?;
             for chunk in suspects.chunks(SUSPECTS_AT_ONCE) {
-                let judged = judge(sides, &posts, chunk.to_vec()).await?;
+                let mut judged = judge(sides, &posts, chunk.to_vec()).await?;
+                if report.pending > 0 {
+                    leave_out_waiting(sides, &mut judged.different).await?;
+                }
                 report.different += judged.different.len() as u64;
                 report.busy += judged.busy;
                 let room = self.options.limit.saturating_sub(found.len());
@@ -179,6 +182,20 @@ fn refused(peer: &Peer<'_>, source: CatalogError) -> AskError {
         node: peer.node.name.clone(),
         source,
     }
+}
+
+/// What waits for a person on some node is no difference.
+async fn leave_out_waiting(
+    sides: &[Side<'_>],
+    different: &mut Vec<Suspect>,
+) -> Result<(), AskError> {
+    let mut waiting = HashSet::new();
+    for side in sides {
+        waiting.extend(side.waiting(different).await?);
+    }
+    let mut place = 0..;
+    different.retain(|_| place.next().is_none_or(|at| !waiting.contains(&at)));
+    Ok(())
 }
 
 /// The groups that are not the same on all nodes, in batches whose rows are held at once. Pure.

@@ -1,6 +1,6 @@
 //! Reading a table on one node: once by groups of rows, and again the rows of groups that differ.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
@@ -188,19 +188,29 @@ impl Side<'_> {
         looked.map_err(self.failed())
     }
 
+    /// Which of these suspects wait for a person here.
+    pub(super) async fn waiting(&self, suspects: &[Suspect]) -> Result<HashSet<usize>, AskError> {
+        let Some(sql) = sql::waiting(&self.compared) else {
+            return Ok(HashSet::new());
+        };
+        let read = async {
+            let rows = self.client.query_raw(&sql, &key_arrays(suspects)).await;
+            let mut rows = std::pin::pin!(rows.map_err(reading())?);
+            let mut waiting = HashSet::new();
+            while let Some(row) = rows.try_next().await.map_err(reading())? {
+                waiting.extend(usize::try_from(row.read::<i64>(0)? - 1));
+            }
+            Ok(waiting)
+        };
+        read.await.map_err(self.failed())
+    }
+
     async fn look_by_key(
         &self,
         sql: &str,
         suspects: &[Suspect],
     ) -> Result<Vec<Option<Seen>>, CatalogError> {
-        let columns = suspects.first().map_or(0, |suspect| suspect.key.len());
-        let column = |at: usize| -> Vec<&str> {
-            suspects
-                .iter()
-                .map(|suspect| suspect.key[at].as_str())
-                .collect()
-        };
-        let arrays: Vec<Vec<&str>> = (0..columns).map(column).collect();
+        let arrays = key_arrays(suspects);
         let rows = self
             .client
             .query_raw(sql, &arrays)
@@ -235,6 +245,16 @@ impl Side<'_> {
         let found: HashMap<i64, Seen> = found.into_iter().collect();
         Ok(hashes.iter().map(|hash| found.get(hash).cloned()).collect())
     }
+}
+
+/// One array for each column of the key.
+fn key_arrays(suspects: &[Suspect]) -> Vec<Vec<&str>> {
+    let columns = suspects.first().map_or(0, |suspect| suspect.key.len());
+    let column = |at: usize| -> Vec<&str> {
+        let values = suspects.iter().map(|suspect| suspect.key[at].as_str());
+        values.collect()
+    };
+    (0..columns).map(column).collect()
 }
 
 fn reading() -> impl FnOnce(tokio_postgres::Error) -> CatalogError {

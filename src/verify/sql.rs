@@ -70,28 +70,38 @@ pub(super) fn rows(compared: &Compared<'_>, part: &Part, groups: u32) -> String 
     )
 }
 
-/// What a row is now, by keys given as one `text[]` per column of the key. Of each the place in the
-/// arrays, the hash, what tells this version of the row from every other, and with `shown` its
-/// values, when it was written, and the node that wrote it.
-pub(super) fn by_key(compared: &Compared<'_>, shown: bool) -> Option<String> {
-    let key = compared.table.key.as_ref()?;
-    // No column of an application is called like that.
-    let name = |place: usize| ident(&format!("mmrepl.{place}"));
+/// Keys given as one `text[]` per column of the key, as rows of the key's own types. Their place in
+/// the arrays is called `mmrepl.n`, the columns `mmrepl.0` and so on: no application's are.
+fn given_keys(compared: &Compared<'_>, key: &Key) -> String {
     let columns = || key.columns.iter().enumerate();
     let arrays =
         columns().map(|(at, _)| format!("pg_catalog.unnest(${}::pg_catalog.text[])", at + 1));
-    let names = columns().map(|(at, _)| name(at));
+    let names = columns().map(|(at, _)| given(at));
     let casts = columns().map(|(at, column)| {
         let kind = cast_type(compared, &column.name, &column.type_name);
-        format!("u.{0}::{kind} as {0}", name(at))
+        format!("u.{0}::{kind} as {0}", given(at))
     });
-    let meets = columns().map(|(at, column)| {
-        format!(
-            "t.{} {} w.{}",
-            ident(&column.name),
-            column.equality,
-            name(at)
-        )
+    format!(
+        "(select u.\"mmrepl.n\", {} from rows from ({}) with ordinality u({}, \"mmrepl.n\"))",
+        joined(casts, ", "),
+        joined(arrays, ", "),
+        joined(names, ", ")
+    )
+}
+
+fn given(place: usize) -> String {
+    ident(&format!("mmrepl.{place}"))
+}
+
+/// What a row is now, by given keys: the place of the key, the hash, what tells this version of the
+/// row from every other, and with `shown` its values, when it was written, and the node that wrote
+/// it.
+pub(super) fn by_key(compared: &Compared<'_>, shown: bool) -> Option<String> {
+    let key = compared.table.key.as_ref()?;
+    let columns = key.columns.iter().enumerate();
+    let meets = columns.map(|(at, column)| {
+        let own = ident(&column.name);
+        format!("t.{own} {} w.{}", column.equality, given(at))
     });
     let shown = if shown {
         shown_columns(compared, key)
@@ -100,14 +110,25 @@ pub(super) fn by_key(compared: &Compared<'_>, shown: bool) -> Option<String> {
     };
     Some(format!(
         "select w.\"mmrepl.n\", {}, pg_catalog.concat_ws(' ', t.tableoid, t.ctid, t.xmin){shown}
-         from (select u.\"mmrepl.n\", {} from rows from ({}) with ordinality u({}, \"mmrepl.n\")) w
-         join {} t on {}",
+         from {} w join {} t on {}",
         compared.row_hash(),
-        joined(casts, ", "),
-        joined(arrays, ", "),
-        joined(names, ", "),
+        given_keys(compared, key),
         compared.table.only(),
         joined(meets, " and ")
+    ))
+}
+
+/// The places of given keys whose rows wait for a person.
+pub(super) fn waiting(compared: &Compared<'_>) -> Option<String> {
+    let key = compared.table.key.as_ref()?;
+    let text = key_expression(key, |at, _| format!("w.{}", given(at)));
+    Some(format!(
+        "select w.\"mmrepl.n\" from {} w where exists (
+             select from mmrepl.conflict c
+             where c.relation = {} and c.row_key = ({text})::pg_catalog.text
+               and c.outcome = 'pending' and c.resolved_at is null)",
+        given_keys(compared, key),
+        compared.table.oid
     ))
 }
 

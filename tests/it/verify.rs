@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::init::assert_says;
+use super::init::{assert_says, soon};
 use crate::on_usual_majors;
 use crate::support::compare::difference;
 use crate::support::writers::{SCHEMA, Writer};
@@ -163,3 +163,29 @@ async fn under_load(majors: &[u32]) {
     assert!(difference(cluster.east(), cluster.west()).await.is_ok());
 }
 on_usual_majors!(what_is_under_way_is_no_difference, super::under_load);
+
+/// Rows that wait for a person differ until somebody decides, and are told as what they are.
+async fn waiting(majors: &[u32]) {
+    let rule = "[[conflict.table]]\nname = \"public.t\"\nstrategy = \"manual\"\n";
+    let options = ClusterOptions::majors(majors).config(rule);
+    let schema = "create table t (id int primary key, v text)";
+    let cluster = Cluster::running_with(options, schema).await;
+    cluster.wait_streaming().await;
+    let fill = "insert into t (id, v) select i, 'v' from generate_series(1, 50) i";
+    cluster.write_on(cluster.east(), fill).await;
+    let update = |v: &str| format!("update t set v = '{v}' where id = 7");
+    cluster
+        .write_unknowing(&update("east"), &update("west"))
+        .await;
+    let waits = "select count(*) from mmrepl.conflict where outcome = 'pending'";
+    soon(&cluster, waits, "1").await;
+    let said = cluster.mmrepl_ok(&["verify"]).await;
+    assert_says(
+        &said,
+        &[
+            "1 table(s) are equal",
+            "1 row(s), each of which waits for a person",
+        ],
+    );
+}
+on_usual_majors!(what_waits_for_a_person_is_no_difference, super::waiting);
