@@ -61,7 +61,7 @@ impl fmt::Display for PassfileNotice {
 /// an address with its port.
 pub(crate) fn wanted(host: &str, user: &str) -> String {
     format!(
-        "the server wants a password: put the line {host}:*:{user}:PASSWORD into ~/.pgpass of the user that runs mmrepl (chmod 0600 ~/.pgpass), or name such a file in $PGPASSFILE, or write password=… into the dsn"
+        "the server wants a password: put the line {host}:*:{user}:PASSWORD into ~/.pgpass of the user that runs mmrepl (chmod 0600 ~/.pgpass), or into the password file that the dsn or $PGPASSFILE names, or write password=… into the dsn"
     )
 }
 
