@@ -126,6 +126,19 @@ impl Table {
     }
 }
 
+/// The columns that all of these versions of one table have and that are written, sorted by name.
+pub fn shared_columns(tables: &[&Table]) -> Vec<String> {
+    let everywhere = |name: &str| {
+        let mut columns = tables.iter().map(|table| table.column(name));
+        columns.all(|column| column.is_some_and(|column| !column.generated))
+    };
+    let first = tables.iter().take(1).flat_map(|table| &table.columns);
+    let names = first.map(|column| column.name.clone());
+    let mut names: Vec<String> = names.filter(|name| everywhere(name)).collect();
+    names.sort();
+    names
+}
+
 /// One table by name, or nothing when the server has none (views and foreign tables are none).
 pub async fn load_table(
     client: &Client,

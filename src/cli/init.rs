@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::waiting::watched;
+use super::waiting::{INIT, watched};
 use super::{ConfigArg, FAILED, output};
 use crate::check::{Problem, Severity};
 use crate::ids::NodeName;
@@ -46,7 +46,14 @@ pub async fn run(args: &InitArgs) -> ExitCode {
         rejoin: args.rejoin.clone(),
     };
     let result = match args.config.load() {
-        Ok(config) => watched(&config, crate::init::init(&config, &options, &mut progress)).await,
+        Ok(config) => {
+            watched(
+                &config,
+                INIT,
+                crate::init::init(&config, &options, &mut progress),
+            )
+            .await
+        }
         Err(error) => Err(InitError::Config(error)),
     };
     if args.json {

@@ -55,7 +55,7 @@ pub async fn run(args: &VerifyArgs) -> ExitCode {
     let teller = Teller {
         is_asked: !args.json && std::io::stderr().is_terminal(),
     };
-    match watched(&config, verify(&config, &options, &teller)).await {
+    match watched(&config, "verify", verify(&config, &options, &teller)).await {
         Ok(report) => {
             print(&report, args.json);
             ExitCode::from(report.exit_code())

@@ -21,22 +21,31 @@ const REPEAT_AFTER: Duration = Duration::from_secs(60);
 /// A server without an answer is for the command itself to notice.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// Runs a command of `init`'s sessions and tells, on standard error, whom it waits for.
-pub(super) async fn watched<T>(config: &Config, command: impl Future<Output = T>) -> T {
+/// The purpose that most commands' sessions have in their names.
+pub(super) const INIT: &str = "init";
+
+/// Runs a command and tells, on standard error, whom its sessions wait for, which have `purpose` in
+/// their names.
+pub(super) async fn watched<T>(
+    config: &Config,
+    purpose: &str,
+    command: impl Future<Output = T>,
+) -> T {
     tokio::select! {
         result = command => result,
-        never = watch(config) => match never {},
+        never = watch(config, purpose) => match never {},
     }
 }
 
-async fn watch(config: &Config) -> std::convert::Infallible {
-    join_all(config.nodes.iter().map(|node| watch_node(config, node))).await;
+async fn watch(config: &Config, purpose: &str) -> std::convert::Infallible {
+    let nodes = config.nodes.iter();
+    join_all(nodes.map(|node| watch_node(config, purpose, node))).await;
     // A cluster has nodes, and none of them is ever done with.
     std::future::pending().await
 }
 
-async fn watch_node(config: &Config, node: &Node) -> std::convert::Infallible {
-    let ours = format!("mmrepl {} init", config.cluster);
+async fn watch_node(config: &Config, purpose: &str, node: &Node) -> std::convert::Infallible {
+    let ours = format!("mmrepl {} {purpose}", config.cluster);
     let mut client: Option<Client> = None;
     let mut seen: Option<Seen> = None;
     loop {

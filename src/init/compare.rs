@@ -10,7 +10,7 @@ use super::InitError;
 use super::session::Session;
 use crate::catalog::position_columns::with_positions;
 use crate::catalog::row_text::{hash_of, text_of};
-use crate::catalog::table::Table;
+use crate::catalog::table::{Table, shared_columns};
 use crate::ids::NodeName;
 use crate::wire::{RowExt, Unread};
 
@@ -45,23 +45,14 @@ pub(super) type Tables<'a> = HashMap<(&'a str, &'a str), &'a Table>;
 
 /// The columns that all nodes' versions of a table have in common.
 pub(super) fn shared(id: (&str, &str), nodes: &[Tables<'_>]) -> Shared {
-    let everywhere = |name: &str| {
-        nodes
-            .iter()
-            .filter_map(|tables| tables.get(&id))
-            .all(|table| table.column(name).is_some_and(|column| !column.generated))
-    };
-    let first = nodes.iter().find_map(|tables| tables.get(&id));
-    let columns = first
+    let versions: Vec<&Table> = nodes
         .iter()
-        .flat_map(|table| &table.columns)
-        .map(|column| column.name.clone());
-    let mut columns: Vec<String> = columns.filter(|name| everywhere(name)).collect();
-    columns.sort();
+        .filter_map(|tables| tables.get(&id).copied())
+        .collect();
     Shared {
         schema: id.0.to_owned(),
         name: id.1.to_owned(),
-        columns,
+        columns: shared_columns(&versions),
     }
 }
 

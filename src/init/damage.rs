@@ -132,30 +132,30 @@ fn left_gaps(state: &NodeState) -> Vec<Damage> {
         let takes_part = state.tables.iter().any(|table| table.table.id() == id);
         takes_part && open.iter().all(|(table, _)| table.table.id() != id)
     };
-    let mut kinds: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
-    for gap in state.noted.gaps.iter().filter(is_over) {
-        for around in gap.sentences() {
-            kinds.entry(around).or_default().push(gap.readable());
-        }
-    }
-    let told = |((before, after), tables): ((String, String), Vec<String>)| {
-        let what = format!("{before}{}{after}", shortened(&tables));
-        Damage::new(DamageKind::Gap, false, what)
-    };
-    kinds.into_iter().map(told).collect()
+    let gaps = state.noted.gaps.iter().filter(is_over);
+    tell_gaps(gaps.flat_map(|gap| {
+        let around = gap.sentences().into_iter();
+        around.map(|around| (around, gap.readable()))
+    }))
 }
 
 /// What [`super::fingerprints::found`] has found and nobody has noted yet: tables, what happened.
 pub(super) fn behind(found: &[(String, String)]) -> Vec<Damage> {
-    let mut kinds: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for (table, happened) in found {
-        kinds.entry(happened).or_default().push(table.clone());
+    let found = found.iter();
+    tell_gaps(found.map(|(table, happened)| (gaps::Gap::unsure(happened), table.clone())))
+}
+
+/// One damage for all tables of which the same is told: the text around their names.
+fn tell_gaps(told: impl Iterator<Item = ((String, String), String)>) -> Vec<Damage> {
+    let mut kinds: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+    for (around, table) in told {
+        kinds.entry(around).or_default().push(table);
     }
-    let told = |(happened, tables): (&str, Vec<String>)| {
-        let what = format!("rows may differ in {}: {happened}", shortened(&tables));
+    let damage = |((before, after), tables): ((String, String), Vec<String>)| {
+        let what = format!("{before}{}{after}", shortened(&tables));
         Damage::new(DamageKind::Gap, false, what)
     };
-    kinds.into_iter().map(told).collect()
+    kinds.into_iter().map(damage).collect()
 }
 
 /// The table's part in the publication.

@@ -47,6 +47,11 @@ impl Gap {
         readable(&self.schema, &self.name)
     }
 
+    /// What people are told of tables that something happened to, as the text around their names.
+    pub(super) fn unsure(happened: &str) -> (String, String) {
+        ("rows may differ in ".to_owned(), format!(": {happened}"))
+    }
+
     /// What people are told, each as the text before and after the names of tables.
     pub(super) fn sentences(&self) -> Vec<(String, String)> {
         let (left_out, happened, since) = (&self.left_out, &self.happened, &self.since);
@@ -56,10 +61,7 @@ impl Gap {
                 " were not sent to the other nodes for a while (noticed {since}), so their rows may differ"
             ),
         );
-        let unsure = (
-            "rows may differ in ".to_owned(),
-            format!(": {happened} (noticed {since})"),
-        );
+        let unsure = Self::unsure(&format!("{happened} (noticed {since})"));
         let said = [(left_out, not_sent), (happened, unsure)];
         let said = said.into_iter().filter(|(what, _)| !what.is_empty());
         said.map(|(_, around)| around).collect()

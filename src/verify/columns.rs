@@ -57,19 +57,6 @@ pub(super) struct Compared<'a> {
     pub(super) manner: Manner,
 }
 
-/// The columns that every node's table has and that are written, by name.
-pub(super) fn shared(tables: &[&Table]) -> Vec<String> {
-    let everywhere = |name: &str| {
-        let mut columns = tables.iter().map(|table| table.column(name));
-        columns.all(|column| column.is_some_and(|column| !column.generated))
-    };
-    let first = tables.iter().take(1).flat_map(|table| &table.columns);
-    let names = first.map(|column| column.name.clone());
-    let mut names: Vec<String> = names.filter(|name| everywhere(name)).collect();
-    names.sort();
-    names
-}
-
 impl Compared<'_> {
     /// The hash of a row's compared columns, as SQL.
     pub(super) fn row_hash(&self) -> String {

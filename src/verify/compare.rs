@@ -6,7 +6,7 @@ use std::time::Instant;
 use futures_util::future::try_join_all;
 use tokio_postgres::Client;
 
-use super::columns::{Compared, Manner, shared};
+use super::columns::{Compared, Manner};
 use super::error::{AskError, VerifyError};
 use super::fence::Post;
 use super::judge::judge;
@@ -18,7 +18,7 @@ use super::{show, sql};
 use crate::catalog::CatalogError;
 use crate::catalog::names::readable;
 use crate::catalog::position_columns::with_positions;
-use crate::catalog::table::Table;
+use crate::catalog::table::{Table, shared_columns};
 use crate::config::Config;
 use crate::wire::RowExt;
 
@@ -89,7 +89,7 @@ impl Work<'_> {
             .iter()
             .filter_map(|peer| peer.table(id))
             .collect();
-        let columns = shared(&tables);
+        let columns = shared_columns(&tables);
         let mut positions: Vec<HashSet<String>> = Vec::new();
         for (peer, table) in self.peers.iter().zip(&tables) {
             let found = with_positions(&peer.client, table).await;

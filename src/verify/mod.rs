@@ -28,8 +28,7 @@ mod scan;
 mod show;
 mod sql;
 
-use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
 
@@ -64,52 +63,41 @@ pub async fn verify(
         exact: options.exact,
         recode: peers.iter().any(|peer| peer.encoding != peers[0].encoding),
     };
-    let queue = Mutex::new(ids.iter().cloned().collect::<VecDeque<_>>());
-    let done = Mutex::new(Vec::new());
+    let work = compare::Work {
+        config,
+        options,
+        manner,
+        peers: &peers,
+    };
+    let next = AtomicUsize::new(0);
     let worker = async || {
-        let mut sessions = None;
-        while let Some((id, left)) = next(&queue) {
-            let work = compare::Work {
-                config,
-                options,
-                manner,
-                peers: &peers,
+        let (mut sessions, mut done) = (None, Vec::new());
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(id) = ids.get(at) else {
+                return Ok::<_, VerifyError>(done);
             };
-            let report = work.table(&id, &mut sessions).await?;
-            progress.table(&report, left);
-            let mut done = done
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let report = work.table(id, &mut sessions).await?;
+            progress.table(&report, ids.len() - at - 1);
             done.push(report);
         }
-        Ok::<_, VerifyError>(())
     };
     let workers = (0..options.jobs.clamp(1, ids.len())).map(|_| worker());
-    for result in join_all(workers).await {
-        result?;
+    let mut tables = Vec::new();
+    for done in join_all(workers).await {
+        tables.extend(done?);
     }
     let foreign_keys = if options.foreign_keys {
         foreign_keys::look(&peers, &ids).await?
     } else {
         Vec::new()
     };
-    let tables = done
-        .into_inner()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let report = Report {
         equal: false,
         tables,
         foreign_keys,
     };
     Ok(report.conclude())
-}
-
-fn next(queue: &Mutex<VecDeque<TableId>>) -> Option<(TableId, usize)> {
-    let mut queue = queue
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    let id = queue.pop_front()?;
-    Some((id, queue.len()))
 }
 
 /// The tables that any node has and that are asked for, by name.

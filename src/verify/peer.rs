@@ -4,10 +4,10 @@ use tokio_postgres::Client;
 
 use super::error::{AskError, VerifyError};
 use super::fence::Post;
-use crate::catalog::CatalogError;
+use crate::catalog::server::read_server;
 use crate::catalog::table::{Table, load_tables};
 use crate::config::{Config, Node};
-use crate::wire::{RowExt, control};
+use crate::wire::control;
 
 /// Schema and name of a table.
 pub(super) type TableId = (String, String);
@@ -29,7 +29,7 @@ pub(super) async fn meet<'a>(config: &Config, node: &'a Node) -> Result<Peer<'a>
         source,
     };
     let tables = load_tables(&client, &config.tables).await.map_err(asked)?;
-    let encoding = encoding(&client).await.map_err(asked)?;
+    let encoding = read_server(&client).await.map_err(asked)?.encoding;
     Ok(Peer {
         node,
         client,
@@ -46,12 +46,6 @@ pub(super) async fn connect(config: &Config, node: &Node) -> Result<Client, Veri
         node: node.name.clone(),
         source,
     })
-}
-
-async fn encoding(client: &Client) -> Result<String, CatalogError> {
-    let row = client.query_one("show server_encoding", &[]).await;
-    let row = row.map_err(CatalogError::query("read the encoding"))?;
-    Ok(row.read(0)?)
 }
 
 impl Peer<'_> {

@@ -7,7 +7,7 @@ use crate::catalog::table::Key;
 
 /// For sessions that read whole tables; nobody is made to wait behind them.
 pub(super) const SETTINGS: &str = "set work_mem = '64MB'; set jit = off; \
-     set default_transaction_read_only = on; set application_name = 'mmrepl verify'";
+     set default_transaction_read_only = on";
 
 /// A part of a table: one relation and a range of its pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
