@@ -7,6 +7,7 @@ pub mod dropped;
 pub mod foreign;
 pub mod gap;
 pub mod indexed;
+pub mod init_session;
 pub mod key_text;
 pub mod link_control;
 pub mod lock_waits;

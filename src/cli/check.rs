@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::waiting::{INIT, watched};
+use super::waiting::watched;
 use super::{ConfigArg, FAILED, output};
 use crate::check::{Problem, Severity, has_errors, script};
 use crate::ids::NodeName;
@@ -36,7 +36,7 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
         output::error(&error);
         return ExitCode::from(FAILED);
     }
-    let problems = watched(&config, INIT, crate::init::preflight(&config)).await;
+    let problems = watched(&config, "check", crate::init::preflight(&config)).await;
     if let Some(node) = node {
         print_script(node, &problems, args.json);
     } else if args.json {

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::waiting::{INIT, watched};
+use super::waiting::watched;
 use super::{ConfigArg, FAILED, output};
 use crate::config::Config;
 use crate::ids::NodeName;
@@ -75,7 +75,7 @@ async fn dropped(args: &DropArgs) -> Result<DropReport, String> {
         lost: args.lost,
         records,
     };
-    let report = watched(&config, INIT, drop_nodes(&config, &options)).await;
+    let report = watched(&config, "drop", drop_nodes(&config, &options)).await;
     report.map_err(|error| error.to_string())
 }
 

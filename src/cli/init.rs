@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::waiting::{INIT, watched};
+use super::waiting::watched;
 use super::{ConfigArg, FAILED, output};
 use crate::check::{Problem, Severity};
 use crate::ids::NodeName;
@@ -49,7 +49,7 @@ pub async fn run(args: &InitArgs) -> ExitCode {
         Ok(config) => {
             watched(
                 &config,
-                INIT,
+                "init",
                 crate::init::init(&config, &options, &mut progress),
             )
             .await

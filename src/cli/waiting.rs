@@ -21,9 +21,6 @@ const REPEAT_AFTER: Duration = Duration::from_secs(60);
 /// A server without an answer is for the command itself to notice.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// The purpose that most commands' sessions have in their names.
-pub(super) const INIT: &str = "init";
-
 /// Runs a command and tells, on standard error, whom its sessions wait for, which have `purpose` in
 /// their names.
 pub(super) async fn watched<T>(

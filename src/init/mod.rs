@@ -63,6 +63,7 @@ pub use step::{Progress, Step};
 
 use std::collections::BTreeSet;
 
+use crate::catalog::init_session;
 use crate::check::{self, Problem};
 use crate::config::Config;
 use crate::damage::Damage;
@@ -79,7 +80,8 @@ pub async fn init(
     for node in options.copy_from.iter().chain(&options.rejoin) {
         config.node(node).map_err(InitError::Config)?;
     }
-    let (mut sessions, mut facts, problems) = examine(config).await;
+    let name = init_session::name(&config.cluster);
+    let (mut sessions, mut facts, problems) = examine(config, &name).await;
     for problem in &problems {
         progress.problem(problem);
     }
@@ -146,10 +148,13 @@ async fn add_columns(
 
 /// Connects to every node and runs the preflight; sessions of nodes that cannot be reached are
 /// missing.
-async fn examine(config: &Config) -> (Vec<Session>, Vec<check::facts::NodeFacts>, Vec<Problem>) {
+async fn examine(
+    config: &Config,
+    session_name: &str,
+) -> (Vec<Session>, Vec<check::facts::NodeFacts>, Vec<Problem>) {
     let (mut sessions, mut facts, mut problems) = (Vec::new(), Vec::new(), Vec::new());
     for node in &config.nodes {
-        match Session::open(config, node).await {
+        match Session::open_as(session_name, node).await {
             Ok(session) => {
                 match check::facts::gather(config, node, &session.client).await {
                     Ok(found) => facts.push(found),
@@ -170,7 +175,8 @@ async fn examine(config: &Config) -> (Vec<Session>, Vec<check::facts::NodeFacts>
 /// The preflight alone, for `mmrepl check`, with what is damaged on servers that were set up,
 /// and the verdict on every link between them.
 pub async fn preflight(config: &Config) -> Vec<Problem> {
-    let (sessions, facts, mut problems) = examine(config).await;
+    let name = format!("mmrepl {} check", config.cluster);
+    let (sessions, facts, mut problems) = examine(config, &name).await;
     for facts in &facts {
         let session = session::of(&sessions, &facts.name);
         match observe::observe(config, session, &facts.server, &facts.tables).await {

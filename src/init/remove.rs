@@ -117,11 +117,12 @@ async fn open_all(
     options: &DropOptions,
 ) -> (Vec<Session>, BTreeMap<NodeName, Left>) {
     let (mut sessions, mut closed) = (Vec::new(), BTreeMap::new());
+    let name = format!("mmrepl {} drop", config.cluster);
     for node in &config.nodes {
         if options.lost && options.only.as_ref() == Some(&node.name) {
             continue;
         }
-        match Session::open(config, node).await {
+        match Session::open_as(&name, node).await {
             Ok(session) => sessions.push(session),
             Err(source) => {
                 let error = InitError::Server {

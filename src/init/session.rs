@@ -3,6 +3,7 @@
 use tokio_postgres::Client;
 
 use super::InitError;
+use crate::catalog::init_session;
 use crate::catalog::search_path::{describe, may_be_by_search_path, of_event_triggers};
 use crate::config::{Config, Node};
 use crate::error::Retryable;
@@ -26,7 +27,7 @@ pub(super) struct Session {
 impl Session {
     /// Connects.
     pub(super) async fn open(config: &Config, node: &Node) -> Result<Self, WireError> {
-        Self::open_as(&format!("mmrepl {} init", config.cluster), node).await
+        Self::open_as(&init_session::name(&config.cluster), node).await
     }
 
     /// The same under another name.

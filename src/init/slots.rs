@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::plan::LinkWork;
 use super::session::Session;
+use crate::catalog::init_session;
 use crate::catalog::position::{KNOWN_NOW, RESET_POSITION, Witness};
 use crate::catalog::server::Server;
 use crate::catalog::slots::slot_state;
@@ -58,7 +59,7 @@ pub(super) async fn make(
     }
     let what = format!("make the replication slot of {}", first.link);
     let failed = || InitError::wire(session.name(), what.clone());
-    let name = format!("mmrepl {} init", config.cluster);
+    let name = init_session::name(&config.cluster);
     let mut connection = ReplicationConnection::connect(&session.node.dsn, &name)
         .await
         .map_err(failed())?;

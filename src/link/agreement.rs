@@ -6,8 +6,8 @@ use tokio::time::sleep;
 use tokio_postgres::Client;
 
 use super::LinkContext;
-use super::connect::not_set_up;
 use super::error::LinkError;
+use super::sessions::not_set_up;
 use crate::catalog::rules::{read_rules, write_rules};
 use crate::config::agreement::{difference, moved_places, rules_text};
 

@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 
 use super::LinkContext;
-use super::connect::open_control;
 use super::error::LinkError;
+use super::sessions::open_control;
 use crate::catalog::slots::{peek, slot_state};
 use crate::catalog::{CatalogError, wal};
 use crate::commit_time::CommitTime;

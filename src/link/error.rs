@@ -84,6 +84,9 @@ pub enum LinkError {
         /// What is missing.
         what: String,
     },
+    /// `init` is at work: what it has begun looks broken until it has ended.
+    #[error("`mmrepl init` is at work on {0}: the link goes on by itself once it has ended")]
+    InitAtWork(NodeName),
     /// What `init` has made there cannot be read.
     #[error("{node}: {source}")]
     Schema {
@@ -181,7 +184,7 @@ impl Retryable for LinkError {
             | Self::NotSetUp { .. }
             | Self::OtherDaemon(_)
             | Self::Fault(_) => RetryClass::Definite,
-            Self::Running(_) => RetryClass::Transient,
+            Self::Running(_) | Self::InitAtWork(_) => RetryClass::Transient,
             Self::History(error) => error.retry_class(),
             Self::ClockSkew { .. } | Self::FromTheFuture { .. } | Self::RulesDiffer(_) => {
                 RetryClass::Operator

@@ -15,10 +15,11 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_postgres::Client;
 
-use super::connect::{Wanted, not_set_up, open_stream};
 use super::error::LinkError;
+use super::open_stream::{Wanted, open_stream};
 use super::reader::FEEDBACK_EVERY;
 use super::rerun::{Keys, Rerun};
+use super::sessions::not_set_up;
 use super::{LinkContext, mixed, piece_limits};
 use crate::apply::{Applier, ApplyError};
 use crate::assemble::{Assembled, Assembler, OriginFilter, Piece};

@@ -13,9 +13,9 @@ use bytes::Bytes;
 use tokio_postgres::Client;
 
 use super::LinkContext;
-use super::connect::{Wanted, open_stream};
 use super::error::LinkError;
 use super::missed::{Missed, report};
+use super::open_stream::{Wanted, open_stream};
 use crate::fault::caught;
 use crate::ids::NodeName;
 use crate::lsn::Lsn;

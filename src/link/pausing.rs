@@ -3,8 +3,8 @@
 use tokio_postgres::Client;
 
 use super::LinkContext;
-use super::connect::not_set_up;
 use super::error::LinkError;
+use super::sessions::not_set_up;
 use crate::catalog::link_control::read_paused;
 
 /// Where somebody has paused the link, the caller learns it and gives the attempt up.

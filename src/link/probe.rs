@@ -10,8 +10,8 @@ use tokio_postgres::Client;
 
 use super::LinkContext;
 use super::clock::{Offsets, Reading, Watched};
-use super::connect::open_control;
 use super::error::LinkError;
+use super::sessions::open_control;
 use crate::catalog::CatalogError;
 use crate::catalog::link_control::read_paused;
 use crate::catalog::slots::slot_state;

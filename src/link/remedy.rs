@@ -3,8 +3,8 @@
 use tokio_postgres::Client;
 
 use super::LinkContext;
-use super::connect::open_control;
 use super::error::LinkError;
+use super::sessions::open_control;
 use crate::assemble::TxHeader;
 use crate::catalog::names::ident;
 use crate::catalog::search_path::{describe, may_be_by_search_path, of_table};

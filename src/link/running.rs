@@ -18,7 +18,7 @@ use tokio_postgres::Client;
 use super::applying::Applying;
 use super::error::LinkError;
 use super::queue::{Charge, Waiting};
-use super::{LinkContext, connect};
+use super::{LinkContext, connect, sessions};
 use crate::apply::{Applier, ApplyError, Sent};
 use crate::assemble::{Piece, RunningEnd, TxEnd, TxHeader};
 use crate::conflict::Seen;
@@ -128,7 +128,7 @@ impl Applying {
         let (piece, charge) = part.split();
         if !self.running.is_open() {
             self.running.open().await?;
-            self.limit_lock_waits(connect::LOCK_TIMEOUT_BESIDE_RUNNING)
+            self.limit_lock_waits(sessions::LOCK_TIMEOUT_BESIDE_RUNNING)
                 .await?;
         }
         while self.running.parts.len() >= PARTS_MAX {
@@ -179,7 +179,7 @@ impl Applying {
         self.running.closed();
         self.lessons.patience.committed();
         self.note(Some(committed));
-        self.limit_lock_waits(connect::LOCK_TIMEOUT).await
+        self.limit_lock_waits(sessions::LOCK_TIMEOUT).await
     }
 
     /// An apply transaction is visible only once the target's clock has passed the commit time.
@@ -204,7 +204,7 @@ impl Applying {
         let rolled_back = session.abort_running().await;
         rolled_back.map_err(|error| self.running_failed(error))?;
         self.running.closed();
-        self.limit_lock_waits(connect::LOCK_TIMEOUT).await
+        self.limit_lock_waits(sessions::LOCK_TIMEOUT).await
     }
 
     /// What an error of the second session means for the link.

@@ -3,8 +3,8 @@
 use tokio_postgres::Client;
 
 use super::LinkContext;
-use super::connect::{RUNNING, application_name, end_backends, open_session};
 use super::error::LinkError;
+use super::sessions::{RUNNING, application_name, end_backends, open_session};
 use crate::apply::Origins;
 use crate::error::Retryable;
 use crate::ids::WORKERS_MAX;

@@ -53,6 +53,8 @@ pub struct Evidence {
     pub target: Result<Option<TargetFacts>, String>,
     /// What would keep the link from going on even with its daemon, where both servers answered.
     pub finding: Option<Finding>,
+    /// `init` is at work, so that the history says nothing.
+    pub init_at_work: bool,
 }
 
 /// The status of `link` by `evidence`, which was gathered at `now`.
@@ -98,6 +100,9 @@ fn judge(link: &LinkName, evidence: &Evidence) -> (LinkState, Vec<String>) {
     if active {
         findings.push(SLOT_IN_USE.to_owned());
     }
+    if evidence.init_at_work {
+        findings.push(format!("`mmrepl init` is at work on {}", link.to));
+    }
     let broken = broken(evidence);
     let is_broken = broken.is_some();
     findings.extend(broken);
@@ -126,7 +131,8 @@ fn settled(evidence: &Evidence, facts: &SourceFacts) -> bool {
 
 /// What would keep the link from going on even with its daemon.
 fn broken(evidence: &Evidence) -> Option<String> {
-    let finding = evidence.finding.as_ref()?;
+    let finding = evidence.finding.as_ref();
+    let finding = finding.filter(|_| !evidence.init_at_work)?;
     let hint = finding.hint();
     Some(format!("{}; {}{hint}", finding.cause, finding.advice))
 }
@@ -248,6 +254,7 @@ mod tests {
             hangs: false,
             checkpoint: None,
             finding: None,
+            init_at_work: false,
             source: Ok(SourceFacts {
                 current: Lsn::new(500),
                 sent: Lsn::new(450),

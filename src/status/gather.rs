@@ -12,6 +12,7 @@ use super::cluster::{Evidence, SourceFacts, TargetFacts, from_evidence};
 use super::model::{ClusterStatus, LinkStatus, SlotStatus};
 use crate::admin::client::{ClientError, Peer, ask};
 use crate::catalog::CatalogError;
+use crate::catalog::init_session;
 use crate::catalog::link_control::read_paused;
 use crate::catalog::position::{Position, read_positions};
 use crate::catalog::slots::slot_state;
@@ -166,7 +167,7 @@ async fn look_around(
     let (servers, pairs) = tokio::join!(join_all(servers), pairs);
     let servers: BTreeMap<NodeName, Result<ServerFacts, String>> = servers.into_iter().collect();
     let now = CommitTime::now();
-    let judge = |(link, pair): (&LinkName, Option<Pair>)| {
+    let judge = |(link, pair): (&LinkName, Option<(Pair, bool)>)| {
         let daemon = silent.get(&link.from).cloned().unwrap_or_else(|| Silence {
             words: format!(
                 "the daemon of {} runs with another configuration, without this link: start it again",
@@ -175,21 +176,26 @@ async fn look_around(
             hangs: false,
         });
         let mut evidence = evidence(link, daemon, &servers, &local);
-        evidence.finding = pair.and_then(|pair| judge_pair(&pair).err().map(|finding| *finding));
+        if let Some((pair, init_at_work)) = pair {
+            evidence.finding = judge_pair(&pair).err().map(|finding| *finding);
+            evidence.init_at_work = init_at_work;
+        }
         from_evidence(link, &evidence, now)
     };
     untold.iter().zip(pairs).map(judge).collect()
 }
 
 /// The witnesses of both servers about the link, where both answer, with what the daemons of this
-/// machine remember.
-async fn ask_pair(config: &Config, link: &LinkName, local: &Stores) -> Option<Pair> {
+/// machine remember, and whether `init` was at work when they were asked.
+async fn ask_pair(config: &Config, link: &LinkName, local: &Stores) -> Option<(Pair, bool)> {
     let name = format!("mmrepl {} status", config.cluster);
     let (from, to) = (config.node(&link.from).ok()?, config.node(&link.to).ok()?);
     let questions = async {
         let (source, target) = tokio::join!(control(&from.dsn, &name), control(&to.dsn, &name));
         let (source, target) = (source.ok()?, target.ok()?);
         // Who cannot be asked, and why, is told by the other questions.
+        let init_is_there = || init_session::is_there(&target, &config.cluster);
+        let before = init_is_there().await.ok()?;
         let pair = read_pair(&config.cluster, link, (&source, &target)).await;
         let mut pair = pair.ok()?;
         let back = LinkName {
@@ -209,7 +215,8 @@ async fn ask_pair(config: &Config, link: &LinkName, local: &Stores) -> Option<Pa
                 Err(error) => tracing::debug!(%link, %error, "a kept position tells nothing"),
             }
         }
-        Some(pair)
+        let init_at_work = before || init_is_there().await.ok()?;
+        Some((pair, init_at_work))
     };
     tokio::time::timeout(SERVER_TIMEOUT, questions).await.ok()?
 }
@@ -256,6 +263,7 @@ fn evidence(
         source,
         target,
         finding: None,
+        init_at_work: false,
     }
 }
 

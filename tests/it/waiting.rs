@@ -3,9 +3,11 @@
 use std::process::Stdio;
 
 use mmrepl::local::ServerOptions;
+use mmrepl::local::signal::{self, Signal};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 
+use super::damage;
 use crate::support::{Cluster, ClusterOptions, LIMIT, pg};
 
 /// A command that runs.
@@ -39,6 +41,10 @@ impl Running {
         });
         let line = found.await.ok().flatten();
         line.unwrap_or_else(|| panic!("no {parts:?} in {before}"))
+    }
+
+    fn signal(&self, wanted: Signal) {
+        signal::send(wanted, &[self.child.id().unwrap()]);
     }
 
     /// Its standard output, once it has ended well.
@@ -107,3 +113,42 @@ async fn named(majors: &[u32]) {
     drop.ends().await;
 }
 crate::on_usual_majors!(commands_say_whom_they_wait_for, super::named);
+
+/// Between the slots that `init` makes and the positions that it writes last, a link's history
+/// looks broken: nobody is told so while `init` is there.
+async fn awaited(majors: &[u32]) {
+    let mut cluster = damage::running(majors, "create table t (id int primary key, v text)").await;
+    cluster.allow_error("publication");
+    cluster.allow_error("its replication slot is gone from east");
+    let anew = "drop publication mmrepl; create table elsewhere (n int);
+                insert into elsewhere values (1); drop table elsewhere;
+                create publication mmrepl for table t with (publish_via_partition_root = true)";
+    let east = cluster.east();
+    east.sql(anew).await;
+    let link = ("east", "west");
+    cluster
+        .wait_reason(link, &["blocked"], "does not exist")
+        .await;
+    let locker = cluster.west().client().await;
+    let hold = "begin; select from mmrepl.apply_position for update";
+    pg::execute(&locker, hold).await;
+    let mut init = Running::start(&cluster, &["init"]);
+    init.says(&["mmrepl.apply_position held by"]).await;
+    // Its sessions stay as they are, whatever becomes of its wait.
+    init.signal(Signal::Stop);
+    let at_work = "`mmrepl init` is at work on west";
+    cluster.wait_reason(link, &["retrying"], at_work).await;
+    drop(cluster.take_daemon("east"));
+    cluster.wait_reason(link, &["stopped"], at_work).await;
+    cluster.start_daemon("east");
+    cluster.wait_reason(link, &["retrying"], at_work).await;
+    pg::execute(&locker, "rollback").await;
+    init.signal(Signal::Cont);
+    // The server has given the wait up meanwhile, or not.
+    drop(init.child.wait().await);
+    cluster.mmrepl_ok(&["init"]).await;
+    cluster.wait_streaming().await;
+    damage::all_well(&cluster).await;
+    damage::replicates(&cluster, "t", "id, v").await;
+}
+crate::on_usual_majors!(a_link_waits_for_an_init_at_work, super::awaited);
