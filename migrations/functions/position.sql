@@ -3,6 +3,8 @@
 -- `witness_xid`, `witness_time`: the source's last transaction by then, and when it committed there.
 drop function if exists mmrepl.advance_position(text, pg_lsn, pg_lsn, pg_lsn, timestamptz, jsonb);
 drop function if exists mmrepl.finish(text, pg_lsn, pg_lsn, pg_lsn, timestamptz, jsonb, text, text);
+drop function if exists mmrepl.finish(
+    text, pg_lsn, pg_lsn, pg_lsn, timestamptz, jsonb, text, text, xid, timestamptz);
 
 -- Moves the position of the link from `source` on. Raises MR002 where it does not stand at
 -- `previous` (null: anywhere before `end_lsn`): a transaction that was sent behind another must not
@@ -27,15 +29,20 @@ begin
     end if;
 end $$;
 
--- The last act of an apply transaction: makes sure that the server's clock has passed `commit_time` (MR001), moves the
+-- The last act of an apply transaction: makes sure that the statements for single rows wrote `taken` rows (MR005; each
+-- row that they write adds one to the setting mmrepl.taken), that the server's clock has passed `commit_time` (MR001), moves the
 -- position, leaves `marker` in the WAL, stamps the transaction with the source's commit time. A marker must not carry the
 -- session's origin, or this node's own stream would leave it out.
 create or replace function mmrepl.finish(
     source text, previous pg_lsn, commit_lsn pg_lsn, end_lsn pg_lsn, commit_time timestamptz,
-    seen jsonb, origin text, marker text, witness_xid xid, witness_time timestamptz
+    seen jsonb, origin text, marker text, witness_xid xid, witness_time timestamptz,
+    taken bigint
 ) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
+    if taken <> current_setting('mmrepl.taken')::bigint then
+        perform mmrepl.expect_rows(current_setting('mmrepl.taken')::bigint, taken);
+    end if;
     if commit_time >= clock_timestamp() then
         perform mmrepl.require_clock(commit_time);
     end if;

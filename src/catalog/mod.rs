@@ -15,6 +15,7 @@ pub mod names;
 pub mod parameter;
 pub mod position;
 pub mod position_columns;
+pub mod read_ahead;
 pub mod rewrites;
 pub mod row_text;
 pub mod rules;

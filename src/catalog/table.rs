@@ -171,6 +171,13 @@ pub async fn load_tables(
     load_where(client, |table| filter.matches(&table.schema, &table.name)).await
 }
 
+/// The tables that the server publishes to the cluster.
+pub async fn load_published(client: &Client) -> Result<Vec<Table>, CatalogError> {
+    let mut tables = table_query::published_tables(client).await?;
+    complete(client, &mut tables).await?;
+    Ok(tables)
+}
+
 /// Every permanent table, but for partitions.
 pub async fn load_all(client: &Client) -> Result<Vec<Table>, CatalogError> {
     load_where(client, |_| true).await

@@ -8,7 +8,11 @@ use super::CatalogError;
 use super::key_text::{KeyForm, KeyType};
 use super::table::{Column, Key, KeyColumn, Table};
 use super::unique::Uniques;
+use crate::ids::PUBLICATION;
 use crate::wire::{RowExt, Unread, each};
+
+/// So many published tables are read at once at most: about half a second.
+const PUBLISHED_MAX: u32 = 5_000;
 
 /// Permanent tables only: unlogged and temporary ones are never published (manual, CREATE
 /// PUBLICATION).
@@ -52,7 +56,8 @@ order by a.attrelid, a.attnum";
 /// do: so equal values and periods are one row; what else is kept out is in `unique`.
 /// The form of a key column follows its type under all domains; see `key_text`. `hashes`: what the
 /// type hashes by (support function 2) where that agrees with the index's own equality, and where
-/// elements, bounds and columns of the type have such a function too.
+/// elements, bounds and columns of the type have such a function too. What follows from the type is
+/// looked up once for each kind of column (`kinds`), not for each table.
 const KEYS: &str = "
 with usable as (
     select distinct on (i.indrelid)
@@ -61,9 +66,10 @@ with usable as (
            ic.relname::text as index_name, i.indnkeyatts, i.indkey, i.indclass, i.indcollation
     from pg_catalog.pg_index i
     join pg_catalog.pg_class ic on ic.oid = i.indexrelid
-    join pg_catalog.pg_am am on am.oid = ic.relam
     where i.indrelid = any($1) and i.indisunique and i.indisvalid and i.indisready
-      and (am.amname = 'btree' or i.indisexclusion) and i.indpred is null and i.indexprs is null
+      and (i.indisexclusion
+           or ic.relam = (select oid from pg_catalog.pg_am where amname = 'btree'))
+      and i.indpred is null and i.indexprs is null
       and not exists (
           select from pg_catalog.generate_series(0, i.indnkeyatts - 1) g(k)
           join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[g.k]
@@ -84,60 +90,74 @@ with usable as (
     join pg_catalog.pg_amop eq on eq.amopfamily = ho.opcfamily and eq.amopstrategy = 1
          and eq.amoplefttype = ho.opcintype and eq.amoprighttype = ho.opcintype
     where ho.opcdefault
-)
-select u.indrelid, u.index_name, u.indisprimary, u.deferrable, a.attname::text,
-       pg_catalog.format_type(a.atttypid, a.atttypmod),
+), parts as materialized (
+    select u.indrelid, u.index_name, u.indisprimary, u.deferrable, u.temporal, g.k, a.attname,
+           a.atttypid, a.atttypmod, u.indclass[g.k] as class, u.indcollation[g.k] as coll
+    from usable u
+    cross join lateral pg_catalog.generate_series(0, u.indnkeyatts - 1) g(k)
+    join pg_catalog.pg_attribute a on a.attrelid = u.indrelid and a.attnum = u.indkey[g.k]
+), kinds as materialized (
+    select distinct atttypid, atttypmod, class, coll, temporal from parts
+), forms as materialized (
+    select u.*,
+       pg_catalog.format_type(u.atttypid, u.atttypmod) as type,
        case when u.temporal then 'OPERATOR(pg_catalog.=)'
-            else pg_catalog.format('OPERATOR(%I.%s)', opn.nspname, op.oprname) end,
-       base.typname::text, basens.nspname = 'pg_catalog', base.typtype::text,
+            else pg_catalog.format('OPERATOR(%I.%s)', opn.nspname, op.oprname) end as equality,
+       base.typname::text as name, basens.nspname = 'pg_catalog' as builtin,
+       base.typtype::text as kind,
        case when elem.typnamespace = 'pg_catalog'::pg_catalog.regnamespace
                  and elem.typtype = 'b' and elem.typelem = 0 then elem.typname::text
-            when elem.oid is not null then '' end,
+            when elem.oid is not null then '' end as element,
        case when not coll.collisdeterministic
-            then pg_catalog.format('%I.%I', colln.nspname, coll.collname) end,
-       hash.function
-from usable u
-cross join lateral pg_catalog.generate_series(0, u.indnkeyatts - 1) g(k)
-join pg_catalog.pg_attribute a on a.attrelid = u.indrelid and a.attnum = u.indkey[g.k]
-join pg_catalog.pg_opclass oc on oc.oid = u.indclass[g.k]
-left join pg_catalog.pg_amop ao on ao.amopfamily = oc.opcfamily and ao.amopstrategy = 3
-     and ao.amoplefttype = oc.opcintype and ao.amoprighttype = oc.opcintype and not u.temporal
-left join pg_catalog.pg_operator op on op.oid = ao.amopopr
-left join pg_catalog.pg_namespace opn on opn.oid = op.oprnamespace
-left join pg_catalog.pg_collation coll on coll.oid = u.indcollation[g.k]
-left join pg_catalog.pg_namespace colln on colln.oid = coll.collnamespace
-cross join lateral (
-    with recursive under (oid, base) as (
-        select a.atttypid, t.typbasetype from pg_catalog.pg_type t where t.oid = a.atttypid
-        union all
-        select t.oid, t.typbasetype from under join pg_catalog.pg_type t on t.oid = under.base
-        where under.base <> 0)
-    select under.oid from under where under.base = 0) b
-join pg_catalog.pg_type base on base.oid = b.oid
-join pg_catalog.pg_namespace basens on basens.oid = base.typnamespace
-left join pg_catalog.pg_range r on r.rngtypid = base.oid or r.rngmultitypid = base.oid
-left join pg_catalog.pg_type elem on elem.oid = coalesce(r.rngsubtype, nullif(base.typelem, 0))
-left join hashes hash
-     on (hash.equality = op.oid or u.temporal)
-     and hash.type = case when base.typtype = 'c' then 'pg_catalog.record'::pg_catalog.regtype
-                          when base.typtype = 'r' then 'pg_catalog.anyrange'::pg_catalog.regtype
-                          when base.typtype = 'm'
-                          then 'pg_catalog.anymultirange'::pg_catalog.regtype
-                          when base.typelem <> 0 and base.typlen = -1
-                          then 'pg_catalog.anyarray'::pg_catalog.regtype
-                          else base.oid end
-     and not exists (
-         select from (
-             select elem.oid where elem.oid is not null
-             union all
-             select f.atttypid from pg_catalog.pg_attribute f
-             where f.attrelid = base.typrelid and f.attnum > 0 and not f.attisdropped) part (oid)
-         join pg_catalog.pg_type p on p.oid = part.oid
-         join pg_catalog.pg_type pb
-              on pb.oid = case when p.typtype = 'd' then p.typbasetype else p.oid end
-         where pb.typtype <> 'e' and pb.oid <> 'pg_catalog.varchar'::pg_catalog.regtype
-           and not exists (select from hashes h where h.type = pb.oid))
-order by u.indrelid, g.k";
+            then pg_catalog.format('%I.%I', colln.nspname, coll.collname) end as collation_name,
+       hash.function as hash
+    from kinds u
+    join pg_catalog.pg_opclass oc on oc.oid = u.class
+    left join pg_catalog.pg_amop ao on ao.amopfamily = oc.opcfamily and ao.amopstrategy = 3
+         and ao.amoplefttype = oc.opcintype and ao.amoprighttype = oc.opcintype and not u.temporal
+    left join pg_catalog.pg_operator op on op.oid = ao.amopopr
+    left join pg_catalog.pg_namespace opn on opn.oid = op.oprnamespace
+    left join pg_catalog.pg_collation coll on coll.oid = u.coll
+    left join pg_catalog.pg_namespace colln on colln.oid = coll.collnamespace
+    cross join lateral (
+        with recursive under (oid, base) as (
+            select u.atttypid, t.typbasetype from pg_catalog.pg_type t where t.oid = u.atttypid
+            union all
+            select t.oid, t.typbasetype from under join pg_catalog.pg_type t on t.oid = under.base
+            where under.base <> 0)
+        select under.oid from under where under.base = 0) b
+    join pg_catalog.pg_type base on base.oid = b.oid
+    join pg_catalog.pg_namespace basens on basens.oid = base.typnamespace
+    left join pg_catalog.pg_range r on r.rngtypid = base.oid or r.rngmultitypid = base.oid
+    left join pg_catalog.pg_type elem on elem.oid = coalesce(r.rngsubtype, nullif(base.typelem, 0))
+    left join hashes hash
+         on (hash.equality = op.oid or u.temporal)
+         and hash.type = case when base.typtype = 'c' then 'pg_catalog.record'::pg_catalog.regtype
+                              when base.typtype = 'r' then 'pg_catalog.anyrange'::pg_catalog.regtype
+                              when base.typtype = 'm'
+                              then 'pg_catalog.anymultirange'::pg_catalog.regtype
+                              when base.typelem <> 0 and base.typlen = -1
+                              then 'pg_catalog.anyarray'::pg_catalog.regtype
+                              else base.oid end
+         and not exists (
+             select from (
+                 select elem.oid where elem.oid is not null
+                 union all
+                 select f.atttypid from pg_catalog.pg_attribute f
+                 where f.attrelid = base.typrelid and f.attnum > 0
+                   and not f.attisdropped) part (oid)
+             join pg_catalog.pg_type p on p.oid = part.oid
+             join pg_catalog.pg_type pb
+                  on pb.oid = case when p.typtype = 'd' then p.typbasetype else p.oid end
+             where pb.typtype <> 'e' and pb.oid <> 'pg_catalog.varchar'::pg_catalog.regtype
+               and not exists (select from hashes h where h.type = pb.oid))
+)
+select p.indrelid, p.index_name, p.indisprimary, p.deferrable, p.attname::text,
+       f.type, f.equality, f.name, f.builtin, f.kind, f.element, f.collation_name, f.hash
+from parts p
+join forms f on f.atttypid = p.atttypid and f.atttypmod = p.atttypmod and f.class = p.class
+    and f.coll = p.coll and f.temporal = p.temporal
+order by p.indrelid, p.k";
 
 /// Every permanent table of the database that is not a partition.
 pub(super) async fn all_tables(client: &Client) -> Result<Vec<Table>, CatalogError> {
@@ -146,6 +166,21 @@ pub(super) async fn all_tables(client: &Client) -> Result<Vec<Table>, CatalogErr
         .query(&sql, &[])
         .await
         .map_err(CatalogError::query("list tables"))?;
+    Ok(each(&rows, table)?)
+}
+
+/// The tables in the cluster's publication, but for those beyond a number that nobody wants to wait
+/// for.
+pub(super) async fn published_tables(client: &Client) -> Result<Vec<Table>, CatalogError> {
+    let sql = format!(
+        "{TABLES} and c.oid in (
+            select r.prrelid from pg_catalog.pg_publication_rel r
+            join pg_catalog.pg_publication p on p.oid = r.prpubid
+            where p.pubname = $1)
+         order by c.oid limit {PUBLISHED_MAX}"
+    );
+    let rows = client.query(&sql, &[&PUBLICATION]).await;
+    let rows = rows.map_err(CatalogError::query("list published tables"))?;
     Ok(each(&rows, table)?)
 }
 

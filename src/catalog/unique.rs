@@ -96,8 +96,7 @@ select i.indrelid, ic.relname::text,
        pg_catalog.pg_get_indexdef(i.indexrelid, g.k + 1, true),
        pg_catalog.format('OPERATOR(%I.%s)', opn.nspname, op.oprname),
        case when coll.oid is not null
-            then pg_catalog.format('%I.%I', colln.nspname, coll.collname) end,
-       i.indisexclusion
+            then pg_catalog.format('%I.%I', colln.nspname, coll.collname) end
 from pg_catalog.pg_index i
 join pg_catalog.pg_class ic on ic.oid = i.indexrelid
 cross join lateral pg_catalog.generate_series(0, i.indnkeyatts - 1) g(k)
@@ -112,6 +111,11 @@ join pg_catalog.pg_namespace opn on opn.oid = op.oprnamespace
 left join pg_catalog.pg_collation coll on coll.oid = i.indcollation[g.k]
 left join pg_catalog.pg_namespace colln on colln.oid = coll.collnamespace
 where i.indrelid = any($1) and (i.indisunique or i.indisexclusion) and i.indisready
+  and (i.indisexclusion or not exists (
+      select from rows from (
+          pg_catalog.unnest($2::pg_catalog.oid[]), pg_catalog.unnest($3::pg_catalog.text[])
+      ) key (relation, index)
+      where key.relation = i.indrelid and key.index = ic.relname))
 order by i.indrelid, ic.relname, g.k";
 
 const COLUMNS: &str = "
@@ -127,24 +131,23 @@ left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attn
 where a.attrelid = any($1) and a.attnum > 0 and not a.attisdropped
 order by a.attrelid, a.attnum";
 
-/// The unique indexes of each table; `keys` names the index that is a table's key. One without
-/// overlaps keeps out more than equal keys, and is among them all the same.
+/// The unique indexes of each table; `keys` names the index that is a table's key, whose text
+/// nobody needs to print. One without overlaps keeps out more than equal keys, and is among them
+/// all the same.
 pub(super) async fn uniques(
     client: &Client,
     oids: &[u32],
     keys: &HashMap<u32, String>,
 ) -> Result<HashMap<u32, Uniques>, CatalogError> {
+    let (keyed, names): (Vec<u32>, Vec<&str>) =
+        keys.iter().map(|(oid, name)| (*oid, name.as_str())).unzip();
     let rows = client
-        .query(INDEXES, &[&oids])
+        .query(INDEXES, &[&oids, &keyed, &names])
         .await
         .map_err(CatalogError::query("read unique indexes"))?;
     let mut uniques: HashMap<u32, Uniques> = HashMap::new();
     for row in &rows {
         let (oid, index): (u32, &str) = (row.read(0)?, row.read(1)?);
-        let is_key = keys.get(&oid).is_some_and(|key| key == index);
-        if is_key && !row.read::<bool>(7)? {
-            continue;
-        }
         // Nothing where the index has been dropped since the query began.
         let Some(expression) = row.read(4)? else {
             continue;

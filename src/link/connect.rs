@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use super::agreement::check_rules;
@@ -14,7 +13,7 @@ use super::missed::{self, Others};
 use super::open_stream::{Wanted, open_stream};
 use super::other_daemon;
 use super::pausing;
-use super::probe::read_clock;
+use super::probe::check_clocks;
 use super::reading::ReadingThread;
 use super::sessions::{
     LOCK_TIMEOUT_BESIDE_RUNNING, OLD_SCHEMA, RUNNING, application_name, catalog_at, not_set_up,
@@ -25,10 +24,12 @@ use super::{LinkContext, Remembered, with_remembered};
 use crate::apply::{Applier, Committed, Fetcher, Origins, Skip, Skips, Tables};
 use crate::catalog::init_session;
 use crate::catalog::position::read_seen;
+use crate::catalog::read_ahead::ReadAhead;
 use crate::catalog::secret::read_secret;
 use crate::catalog::server::{Server, read_server};
 use crate::catalog::skips::read_skips;
 use crate::catalog::slots::origins;
+use crate::catalog::table::{Table, load_published};
 use crate::catalog::wal;
 use crate::checkpoint::Checkpoint;
 use crate::commit_time::CommitTime;
@@ -129,6 +130,7 @@ async fn connect_both(
     let slot = slot_name(&context.cluster, &context.target.name);
     other_daemon::check(context, &source_control, &slot).await?;
     check_ends(context, &source_control, &target_control).await?;
+    let ahead = ReadAhead::start(read_ahead(context.clone()));
     let source_server = server(source, &source_control).await?;
     let target_server = server(target, &target_control).await?;
     let origins = read_origins(context, &target_control).await?;
@@ -148,7 +150,7 @@ async fn connect_both(
     let session = (session, position);
     let target_control = Arc::new(target_control);
     let applier = applier(context, session, Arc::clone(&target_control), origins)?;
-    let mut applier = applier.with_workers(workers);
+    let mut applier = applier.with_workers(workers).reading_ahead(ahead);
     let last = pair.forward.position.as_ref();
     applier.skip(skips, last.and_then(|last| last.commit_time));
     let looked =
@@ -184,6 +186,12 @@ async fn connect_both(
         target_watch,
         identity,
     })
+}
+
+/// The target's tables; nothing where they cannot be read just now.
+async fn read_ahead(context: LinkContext) -> Option<Vec<Table>> {
+    let client = open_control(&context, &context.target).await.ok()?;
+    load_published(&client).await.ok()
 }
 
 /// Both servers must be set up, agree on the rules, and have clocks that are near enough.
@@ -242,28 +250,6 @@ async fn check_schema(node: &Node, client: &Client) -> Result<(), LinkError> {
         }),
         Err(source) => Err(LinkError::Schema { node, source }),
     }
-}
-
-/// A target whose clock is too far behind would have to wait for every change.
-async fn check_clocks(
-    context: &LinkContext,
-    source: &Client,
-    target: &Client,
-) -> Result<(), LinkError> {
-    let epoch = Instant::now();
-    let there = read_clock(&context.target, target, epoch).await?;
-    let here = read_clock(&context.source, source, epoch).await?;
-    let behind = here.ahead_of(&there);
-    let surely = Duration::from_micros((behind.micros - behind.doubt_micros).max(0).unsigned_abs());
-    if surely > context.max_clock_skew {
-        let measured = Duration::from_micros(behind.micros.unsigned_abs());
-        return Err(LinkError::clock_skew(
-            &context.link,
-            (measured, context.max_clock_skew),
-            None,
-        ));
-    }
-    Ok(())
 }
 
 async fn server(node: &Node, client: &Client) -> Result<Server, LinkError> {

@@ -215,3 +215,25 @@ pub(super) async fn read_clock(
         doubt,
     })
 }
+
+/// A target whose clock is too far behind would have to wait for every change.
+pub(super) async fn check_clocks(
+    context: &LinkContext,
+    source: &Client,
+    target: &Client,
+) -> Result<(), LinkError> {
+    let epoch = Instant::now();
+    let there = read_clock(&context.target, target, epoch).await?;
+    let here = read_clock(&context.source, source, epoch).await?;
+    let behind = here.ahead_of(&there);
+    let surely = Duration::from_micros((behind.micros - behind.doubt_micros).max(0).unsigned_abs());
+    if surely > context.max_clock_skew {
+        let measured = Duration::from_micros(behind.micros.unsigned_abs());
+        return Err(LinkError::clock_skew(
+            &context.link,
+            (measured, context.max_clock_skew),
+            None,
+        ));
+    }
+    Ok(())
+}

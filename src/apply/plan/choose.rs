@@ -76,12 +76,22 @@ fn came_and_went(row: &RowChange) -> bool {
         && sql::many_rows::can_batch(&target.map)
 }
 
-/// Sorts the entries of a segment. What came and went is left out only where a statement that finds
-/// anything can fail (`may_leave_out`).
+/// What happens where a statement does not do what was expected of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::apply) enum Approach {
+    /// The group fails as a whole. What came and went is left out, and few rows are copied.
+    Ahead,
+    /// The group fails as a whole, and with it a transaction that is still running on the source.
+    Running,
+    /// Somebody looks at the answers.
+    StepByStep,
+}
+
+/// Sorts the entries of a segment.
 pub(in crate::apply) fn plan<'a>(
     entries: &'a [Entry],
     copies: &mut Copies,
-    may_leave_out: bool,
+    way: Approach,
 ) -> Plan<'a> {
     let mut plan = Plan::default();
     let mut places: HashMap<(*const Target, Kind), usize> = HashMap::new();
@@ -94,7 +104,7 @@ pub(in crate::apply) fn plan<'a>(
                 continue;
             }
             Entry::WholeRow(row) => (&row.target, Kind::Insert),
-            Entry::Row(row) if may_leave_out && came_and_went(row) => {
+            Entry::Row(row) if way == Approach::Ahead && came_and_went(row) => {
                 plan.gone.push(row);
                 continue;
             }
@@ -119,7 +129,7 @@ pub(in crate::apply) fn plan<'a>(
     }
     sets.sort_by(|a, b| a.kind.cmp(&b.kind));
     for set in sets {
-        plan.add(set, copies);
+        plan.add(set, copies, way);
     }
     plan
 }
@@ -145,6 +155,17 @@ fn can_batch(row: &RowChange, kind: &Kind) -> bool {
 }
 
 impl<'a> Plan<'a> {
+    /// How many rows have a statement of their own that takes them by key.
+    pub(in crate::apply) fn single_rows(&self) -> u64 {
+        let of_sets = self.first.iter().chain(&self.last).flat_map(|set| {
+            let alone = set.kind != Kind::Copy && !set.pays();
+            alone.then(|| set.rows()).into_iter().flatten()
+        });
+        let singles = self.singles.iter();
+        let singles = singles.filter(|(entry, kind)| kind.is_some() && entry.row().is_some());
+        (of_sets.count() + singles.count()) as u64
+    }
+
     /// The tables with a key that its statements insert into, each once.
     pub(in crate::apply) fn inserted_into(&self) -> Vec<&'a Arc<Target>> {
         let singles = self.singles.iter().filter_map(|(entry, kind)| {
@@ -158,15 +179,16 @@ impl<'a> Plan<'a> {
 
     /// The tables that it may copy rows into in binary form, each once.
     pub(in crate::apply) fn copied_into_as_binary(&self) -> Vec<&'a Arc<Target>> {
-        let copies = self.last.iter().filter(|set| set.kind == Kind::Copy);
+        let copies = self.last.iter();
+        let copies = copies.filter(|set| set.kind == Kind::Copy && set.is_long());
         let mut targets = each_once(copies.map(|set| set.target));
         targets.retain(|target| target.copies_binary());
         targets
     }
 
-    fn add(&mut self, mut set: RowSet<'a>, copies: &mut Copies) {
+    fn add(&mut self, mut set: RowSet<'a>, copies: &mut Copies, way: Approach) {
         let list = if set.kind == Kind::Insert {
-            if set.can_be_copied(copies) {
+            if set.can_be_copied(copies, way) {
                 let rows_max = copied_at_once(set.entries.len());
                 set.split(&Kind::Copy, (rows_max, usize::MAX), &mut self.last);
                 return;
@@ -286,14 +308,23 @@ impl<'a> RowSet<'a> {
         self.entries.iter().map(|entry| bytes_of(entry)).sum()
     }
 
-    fn can_be_copied(&self, copies: &mut Copies) -> bool {
-        let rows = self.entries.len();
+    /// Whether its rows are so many that reading them in binary form saves more than it costs to
+    /// make sure of the columns' types.
+    pub(in crate::apply) fn is_long(&self) -> bool {
+        self.entries.len() >= COPY_ROWS_MIN
+    }
+
+    fn can_be_copied(&self, copies: &mut Copies, way: Approach) -> bool {
+        let (rows, table) = (self.entries.len(), self.target.map.table.oid);
         let rows_min = if self.is_keyed() {
             COPY_ROWS_MIN
         } else {
             APPENDED_ROWS_MIN
         };
-        rows >= rows_min && copies.may(self.target.map.table.oid, rows)
+        if rows < rows_min {
+            return way == Approach::Ahead && copies.may_few(table, rows);
+        }
+        copies.may(table, rows)
     }
 
     /// Whether there are enough rows for one statement to pay.

@@ -14,6 +14,13 @@ pub(in crate::apply) const COPY_ROWS_MIN: usize = 50;
 /// Fewer rows than this are not worth a copy into a table without a key, where no other statement
 /// takes many rows.
 pub(in crate::apply) const APPENDED_ROWS_MIN: usize = 10;
+/// In a group that fails as a whole where a row is there already, as few are copied: a copy is not
+/// planned, so it costs less than a statement for many rows, and the first one for a table far less
+/// than to prepare that.
+const AHEAD_ROWS_MIN: usize = 2;
+/// So many times a single row is copied into a table that no statement was prepared for. Most of a
+/// schema's tables are seldom written.
+const SINGLES_MAX: u8 = 4;
 /// As many rows go in one copy …
 const FEW_ROWS: usize = 100;
 /// … unless there are as many as this: then all of them do. The server makes up to 1000 rows ready
@@ -30,6 +37,8 @@ const PAUSE_ROWS_MAX: u64 = 2_000_000;
 #[derive(Debug, Default)]
 pub struct Copies {
     by_table: HashMap<u32, Pause>,
+    /// How many single rows were copied into each table.
+    singles: HashMap<u32, u8>,
     /// Of transactions that commit up to here no row is copied.
     none_until: Lsn,
     /// That holds for the one in hand.
@@ -69,6 +78,25 @@ impl Copies {
         }
         pause.left = pause.left.saturating_sub(rows as u64);
         false
+    }
+
+    /// Whether so few rows may be copied into a table, in a group that fails as a whole.
+    pub(in crate::apply) fn may_few(&mut self, table: u32, rows: usize) -> bool {
+        if self.is_off
+            || self
+                .by_table
+                .get(&table)
+                .is_some_and(|pause| pause.left > 0)
+        {
+            return false;
+        }
+        if rows >= AHEAD_ROWS_MIN {
+            return true;
+        }
+        let singles = self.singles.entry(table).or_default();
+        let may = *singles < SINGLES_MAX;
+        *singles += u8::from(may);
+        may
     }
 
     /// A copy into the table failed.

@@ -18,19 +18,20 @@ use std::sync::Arc;
 
 use crate::apply::error::ApplyError;
 use crate::apply::plan::change::{Entry, RowChange};
-use crate::apply::plan::choose::{Plan, plan};
+use crate::apply::plan::choose::{Approach, Plan, plan};
 use crate::apply::plan::group::Segment;
 use crate::apply::plan::touched::Touched;
 use crate::apply::send::position::witness;
 use crate::apply::send::transaction::{Applier, ClockCheck, Committed, Counts, newest, push_all};
 use crate::apply::settle::emptied::push_no_newer_truncates;
 use crate::apply::sql::kind::Kind;
-use crate::apply::target::statement::{Statement, Target};
+use crate::apply::sql::strict::ALL_COUNTED;
+use crate::apply::target::statement::Target;
 use crate::apply::write::floors::Floors;
 use crate::apply::write::push::Pusher;
 use crate::apply::write::refuse::push_refusal;
 use crate::apply::write::source_times::push_source_times;
-use crate::apply::write::tombstones::push_tombstones;
+use crate::apply::write::tombstones::{oids, push_no_tombstones, push_tombstones};
 use crate::assemble::{Piece, TxEnd};
 use crate::error::{RetryClass, Retryable};
 use crate::failpoint::failpoint;
@@ -59,8 +60,8 @@ pub struct Sent {
 enum Telling {
     /// Rows cannot be copied into the table.
     NoCopy(Arc<Target>),
-    /// The table has tombstones.
-    Tombstones(u32),
+    /// One of the tables has tombstones.
+    Tombstones(Vec<u32>),
 }
 
 /// What pieces write, ready to be sent.
@@ -108,14 +109,17 @@ impl Sending<'_> {
         push_no_newer_truncates(batch, entries)?;
         let rows = entries.iter().filter_map(Entry::row);
         push_tombstones(batch, rows.filter(|row| row.leaves_version()))?;
-        for target in plan.inserted_into() {
-            let oid = target.map.table.oid;
-            if self.with_tombstones.contains(&oid) {
-                push_refusal(batch, self.floors, &inserts(entries, oid))?;
-            } else {
-                self.telling.push((batch.len(), Telling::Tombstones(oid)));
-                push_no_tombstones(batch, target)?;
-            }
+        let tables = oids(plan.inserted_into());
+        let (with, without): (Vec<u32>, Vec<u32>) = tables
+            .into_iter()
+            .partition(|oid| self.with_tombstones.contains(oid));
+        for oid in with {
+            push_refusal(batch, self.floors, &inserts(entries, oid))?;
+        }
+        if !without.is_empty() {
+            push_no_tombstones(batch, &without)?;
+            let place = batch.len() - 1;
+            self.telling.push((place, Telling::Tombstones(without)));
         }
         Ok(())
     }
@@ -137,7 +141,8 @@ impl Applier {
         (pieces, ready): (&[Piece], Ready),
         (worker, beside): (usize, bool),
     ) -> Result<Option<Sent>, ApplyError> {
-        let planned = rows_only(&ready.segments).and_then(|rows| self.plans(&rows, true));
+        let planned =
+            rows_only(&ready.segments).and_then(|rows| self.plans(&rows, Approach::Ahead));
         if let Some(planned) = planned {
             self.prepare_turn(worker, beside);
             self.change_to(worker);
@@ -153,10 +158,9 @@ impl Applier {
     pub(in crate::apply) fn plans<'a>(
         &mut self,
         segments: &[&'a [Entry]],
-        may_leave_out: bool,
+        way: Approach,
     ) -> Option<Vec<Planned<'a>>> {
-        let plan =
-            |entries: &&'a [Entry]| (plan(entries, &mut self.copies, may_leave_out), *entries);
+        let plan = |entries: &&'a [Entry]| (plan(entries, &mut self.copies, way), *entries);
         let planned: Vec<Planned<'_>> = segments.iter().map(plan).collect();
         let can_be_sent = planned.iter().all(|(plan, _)| can_be_sent(plan));
         can_be_sent.then_some(planned)
@@ -172,7 +176,12 @@ impl Applier {
         let last = pieces
             .last()
             .and_then(|piece| Some((piece.end?, piece.seen.at_end())));
+        let single_rows = planned.iter().map(|(plan, _)| plan.single_rows());
+        let single_rows: u64 = single_rows.sum();
+        self.counted += single_rows;
         let ending = last.map(|(end, seen)| self.ending(end, seen));
+        let so_far = || (ALL_COUNTED, vec![self.counted.to_string()]);
+        let so_far = (last.is_none() && single_rows > 0).then(so_far);
         let counts = Counts::of(pieces);
         // What is inserted here meanwhile is newer than what is left out if the clock has passed.
         let soon_written = counts.rows < CHECKED_EARLY_FROM
@@ -205,7 +214,7 @@ impl Applier {
             &mut batch,
             turn.as_ref().and_then(|turn| turn.wait.as_ref()),
         )?;
-        push_all(&mut batch, ending.iter().flatten())?;
+        push_all(&mut batch, so_far.iter().chain(ending.iter().flatten()))?;
         let pending = batch.submit().await;
         let pending = pending.map_err(|source| ApplyError::target(source, None))?;
         self.opened();
@@ -260,8 +269,9 @@ impl Applier {
                     source: failed.error,
                 }
             }
-            Some(Telling::Tombstones(table)) => {
-                self.with_tombstones.insert(*table);
+            // Which of them, the next look at each will show.
+            Some(Telling::Tombstones(tables)) => {
+                self.with_tombstones.extend(tables);
                 ApplyError::target(failed.error, None)
             }
             _ => ApplyError::target(failed.error, None),
@@ -287,11 +297,4 @@ fn inserts(entries: &[Entry], table: u32) -> Vec<&RowChange> {
     let rows = entries.iter().filter_map(Entry::row);
     rows.filter(|row| row.target.map.table.oid == table && row.is_insert())
         .collect()
-}
-
-fn push_no_tombstones(batch: &mut Batch<'_>, target: &Target) -> Result<(), ApplyError> {
-    let sql = target.finding_none(target.sql(Statement::AnyTombstone));
-    batch
-        .push(&sql, &[])
-        .map_err(|source| ApplyError::target(source, Some(target.map.label())))
 }

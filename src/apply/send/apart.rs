@@ -23,6 +23,8 @@ impl Applier {
         if !self.keeps_times(pieces) {
             return Ok(false);
         }
+        let changes = pieces.iter().flat_map(|piece| &piece.changes);
+        self.tables.meet_all(&self.catalog, changes).await?;
         let mut last = None;
         for change in pieces.iter().flat_map(|piece| &piece.changes) {
             if matches!(change, Change::Truncate { .. }) {

@@ -9,7 +9,7 @@ use crate::lsn::Lsn;
 use crate::wire::{Outcome, WireError};
 
 /// The last act of an apply transaction.
-const FINISH: &str = "select mmrepl.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+const FINISH: &str = "select mmrepl.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 /// What ends a transaction that an earlier stream has left out.
 const FINISH_MISSED: &str = "select mmrepl.finish_missed($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
@@ -65,11 +65,12 @@ impl Applier {
             commit_lsn: end.commit_lsn,
             time: self.newest,
         };
-        let (finish, previous) = match self.position.missed_before {
-            None => (FINISH, self.position.sent),
-            Some(position) => (FINISH_MISSED, position),
+        let (finish, previous, taken) = match self.position.missed_before {
+            None => (FINISH, self.position.sent, Some(self.counted.to_string())),
+            // Its rows were looked at.
+            Some(position) => (FINISH_MISSED, position, None),
         };
-        let parameters = vec![
+        let mut parameters = vec![
             self.source.to_string(),
             previous.to_string(),
             end.commit_lsn.to_string(),
@@ -81,6 +82,7 @@ impl Applier {
             self.witness.xid.to_string(),
             self.witness.time.to_string(),
         ];
+        parameters.extend(taken);
         std::iter::once((finish, parameters))
             .chain(COMMIT)
             .collect()

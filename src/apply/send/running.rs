@@ -19,22 +19,27 @@
 
 use crate::apply::error::ApplyError;
 use crate::apply::plan::change::Entry;
+use crate::apply::plan::choose::Approach;
 use crate::apply::send::ahead;
 use crate::apply::send::ahead::Sent;
 use crate::apply::send::transaction::{Applier, Committed};
 use crate::apply::shape::op::RowOp;
-use crate::apply::target::statement::Statement;
+use crate::apply::sql::tombstones::WITH_TOMBSTONES;
 use crate::assemble::{Piece, TxEnd, TxHeader};
 use crate::catalog::CatalogError;
 use crate::catalog::position::Witness;
 use crate::commit_time::CommitTime;
 use crate::conflict::{Rule, Seen};
 use crate::lsn::Lsn;
+use crate::wire::{RowExt, each};
 
 /// Microseconds by which a commit time lies ahead of the target's clock; below zero once it has
 /// passed.
 const CLOCK: &str = "select ceil(extract(epoch from \
                      $1::timestamptz - pg_catalog.clock_timestamp()) * 1000000)::bigint::text";
+
+/// What the look is for.
+const LOOK: &str = "look for tombstones";
 
 impl Applier {
     /// Sends the next part of a running transaction without waiting for an answer.
@@ -52,30 +57,30 @@ impl Applier {
             self.look_for_tombstones(entries).await?;
         }
         // What is left out is locked by nobody until the commit.
-        let planned = self.plans(&segments, false);
+        let planned = self.plans(&segments, Approach::Running);
         let planned = planned.ok_or(ApplyError::Untaken)?;
         self.send_plans(pieces, &planned).await
     }
 
     /// Learns which of the tables that are inserted into have tombstones.
     async fn look_for_tombstones(&mut self, entries: &[Entry]) -> Result<(), ApplyError> {
+        let mut asked = Vec::new();
         for row in entries.iter().filter_map(Entry::row) {
             let oid = row.target.map.table.oid;
             if matches!(row.op, RowOp::Delete(_)) {
                 // It may leave one, should a third node have joined.
                 self.with_tombstones.insert(oid);
             } else if row.is_insert() && self.looked_for_tombstones.insert(oid) {
-                let question = row.target.sql(Statement::AnyTombstone);
-                let found = self.catalog.query_opt(&**question, &[]).await;
-                let found = found.map_err(|error| ApplyError::Catalog {
-                    table: row.target.map.label(),
-                    source: Box::new(CatalogError::query("look for tombstones")(error)),
-                })?;
-                if found.is_some() {
-                    self.with_tombstones.insert(oid);
-                }
+                asked.push(oid);
             }
         }
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let found = self.catalog.query(WITH_TOMBSTONES, &[&asked]).await;
+        let found = found.map_err(|error| no_answer(CatalogError::query(LOOK)(error)))?;
+        let found: Vec<u32> = each(&found, |row| row.read(0)).map_err(|e| no_answer(e.into()))?;
+        self.with_tombstones.extend(found);
         Ok(())
     }
 
@@ -124,6 +129,13 @@ impl Applier {
         self.highest_seen = None;
         self.looked_for_tombstones.clear();
         self.with_tombstones.clear();
+    }
+}
+
+fn no_answer(source: CatalogError) -> ApplyError {
+    ApplyError::Catalog {
+        table: "mmrepl.tombstone".to_owned(),
+        source: Box::new(source),
     }
 }
 

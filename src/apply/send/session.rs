@@ -1,6 +1,7 @@
 //! The session that writes what other nodes wrote.
 
 use crate::apply::send::give_way::give_way;
+use crate::apply::sql::strict::COUNT_FROM_NOTHING;
 use crate::config::conninfo::ConnInfo;
 use crate::wire::settings::APPLYING;
 use crate::wire::{Session, WireError};
@@ -16,5 +17,6 @@ pub async fn apply_session(
     settings.push(("lock_timeout", lock_timeout));
     let mut session = Session::connect(info, application_name, &settings).await?;
     give_way(&mut session).await?;
+    session.simple(COUNT_FROM_NOTHING).await?;
     Ok(session)
 }

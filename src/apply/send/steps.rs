@@ -2,12 +2,13 @@
 
 use crate::apply::error::ApplyError;
 use crate::apply::plan::change::{Entry, RowChange, WholeRowChange};
-use crate::apply::plan::choose::{Plan, plan};
+use crate::apply::plan::choose::{Approach, Plan, plan};
 use crate::apply::send::transaction::{Applier, ClockCheck};
 use crate::apply::settle::ordered::Own;
-use crate::apply::target::statement::Statement;
 use crate::apply::write::push::{Pushed, Pusher, push_whole_row};
-use crate::apply::write::tombstones::push_tombstones;
+use crate::apply::write::tombstones::{
+    have_tombstones, oids, push_tombstones, push_which_have_tombstones,
+};
 use crate::error::{RetryClass, Retryable};
 use crate::wire::{BatchError, Outcome};
 
@@ -27,7 +28,7 @@ impl Applier {
         entries: &[Entry],
     ) -> Result<(), ApplyError> {
         let entries = &*self.not_emptied(entries).await?;
-        let plan = plan(entries, &mut self.copies, false);
+        let plan = plan(entries, &mut self.copies, Approach::StepByStep);
         let Attempted {
             pushed,
             outcomes,
@@ -72,23 +73,18 @@ impl Applier {
         };
         prefix += statements.guards(plan, entries)?;
         let pushed = statements.plan(plan)?;
-        let inserted_into = plan.inserted_into();
-        for target in &inserted_into {
-            batch
-                .push(target.sql(Statement::AnyTombstone), &[])
-                .map_err(|source| ApplyError::target(source, Some(target.map.label())))?;
+        let inserted_into = oids(plan.inserted_into());
+        if !inserted_into.is_empty() {
+            push_which_have_tombstones(&mut batch, &inserted_into)?;
         }
         let outcomes = batch.run().await;
         let mut outcomes = outcomes.map_err(|failed| self.refused(failed, prefix, &pushed))?;
         self.opened();
-        let answers = outcomes.split_off(prefix + pushed.len());
-        let tables = inserted_into.iter().map(|target| target.map.table.oid);
-        let (without, with): (Vec<_>, Vec<_>) = tables
-            .zip(answers)
-            .partition(|(_, answer)| answer.rows.is_empty());
-        let oids = |tables: Vec<(u32, Outcome)>| tables.into_iter().map(|(oid, _)| oid);
-        self.with_tombstones.extend(oids(with));
-        let without_tombstones: Vec<u32> = oids(without).collect();
+        let answer = outcomes.split_off(prefix + pushed.len()).pop();
+        let with = have_tombstones(answer.as_ref())?;
+        let mut without_tombstones = inserted_into;
+        without_tombstones.retain(|oid| !with.contains(oid));
+        self.with_tombstones.extend(with);
         self.with_tombstones
             .retain(|oid| !without_tombstones.contains(oid));
         Ok(Attempted {

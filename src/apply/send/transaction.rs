@@ -19,6 +19,7 @@ use crate::apply::target::tables::{Remark, Tables};
 use crate::apply::write::floors::Floors;
 use crate::assemble::{Change, Piece, TxEnd};
 use crate::catalog::position::Witness;
+use crate::catalog::read_ahead::ReadAhead;
 use crate::commit_time::CommitTime;
 use crate::conflict::{RECORDED_PER_MINUTE, Seen, delete_clock};
 use crate::failpoint::failpoint;
@@ -145,6 +146,9 @@ pub struct Applier {
     pub(in crate::apply) workers: Workers,
     /// What a person lets go by.
     pub(in crate::apply) skips: Skips,
+    /// Rows that statements for single rows were given in the open transaction, where they count
+    /// what they write.
+    pub(in crate::apply) counted: u64,
     is_open: bool,
 }
 
@@ -181,6 +185,7 @@ impl Applier {
             delete_clock: None,
             workers: Workers::default(),
             skips: Skips::default(),
+            counted: 0,
             is_open: false,
         }
     }
@@ -196,6 +201,13 @@ impl Applier {
     /// does not know has refused a row.
     pub fn forget_tables(&mut self) {
         self.tables.forget();
+    }
+
+    /// The target's tables are being read meanwhile.
+    #[must_use]
+    pub fn reading_ahead(mut self, ahead: ReadAhead) -> Self {
+        self.tables.read_ahead(ahead);
+        self
     }
 
     /// What an earlier applier of the link learned about copying into the target's tables.
@@ -397,6 +409,7 @@ impl Applier {
     /// The transaction is committed, or its commit was sent ahead.
     pub(in crate::apply) fn closed(&mut self) {
         self.is_open = false;
+        self.counted = 0;
         self.locked.clear();
     }
 
@@ -460,7 +473,7 @@ impl Applier {
         self.counts = Counts::default();
         let reset = reset(&self.origins.session_origin());
         let done = self.session.simple(&reset).await;
-        self.is_open = false;
+        (self.is_open, self.counted) = (false, 0);
         done.map_err(|source| ApplyError::target(source, None))?;
         self.reset_workers().await
     }

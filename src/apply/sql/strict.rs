@@ -6,22 +6,34 @@
 /// How many rows a statement is to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::apply) enum Expected {
-    /// One.
+    /// One. The rows of all such statements of a transaction are counted together, in a setting,
+    /// and looked at in the end (`mmrepl.finish`): a query around the statement would have to be
+    /// planned and begun for each.
     One,
     /// As many as its first parameter, an array, has elements.
     AsGiven,
 }
 
-/// `statement`, failing where it does not write every row that it is given.
+/// Sets the count before a session's first transaction; each begins with it.
+pub(in crate::apply) const COUNT_FROM_NOTHING: &str = "set mmrepl.taken = '0'";
+
+/// Fails where single rows were not all written by now. Parameter: how many they are.
+pub(in crate::apply) const ALL_COUNTED: &str = "select mmrepl.expect_rows(\
+pg_catalog.current_setting('mmrepl.taken')::pg_catalog.int8, $1)";
+
+/// Adds one to the count, until the transaction ends.
+const COUNTED: &str = "pg_catalog.set_config('mmrepl.taken', \
+(pg_catalog.current_setting('mmrepl.taken')::pg_catalog.int8 + 1)::pg_catalog.text, true)";
+
+/// `statement`, failing or counting where it does not write every row that it is given.
 pub(in crate::apply) fn taking_all(statement: &str, expected: Expected) -> String {
-    let expected = match expected {
-        Expected::One => "1",
-        Expected::AsGiven => "cardinality($1)",
-    };
-    format!(
-        "with taken as ({statement} returning 1) \
-         select mmrepl.expect_rows((select count(*) from taken), {expected})"
-    )
+    match expected {
+        Expected::One => format!("{statement} returning {COUNTED}"),
+        Expected::AsGiven => format!(
+            "with taken as ({statement} returning 1) \
+             select mmrepl.expect_rows(count(*), cardinality($1)) from taken"
+        ),
+    }
 }
 
 /// `question`, failing where it finds anything.

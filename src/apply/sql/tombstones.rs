@@ -23,13 +23,13 @@ pub(in crate::apply) fn tombstones(map: &TableMap, guard: &Guard) -> String {
     )
 }
 
-/// A row where the table has any tombstone at all.
-pub(in crate::apply) fn any_tombstone(map: &TableMap) -> String {
-    format!(
-        "select 1 from mmrepl.tombstone x where x.relation = {} limit 1",
-        map.table.oid
-    )
-}
+/// Those of the given tables that have any tombstone. Each is looked up in the index by itself,
+/// whatever the server believes of how many there are: in the index's order the first one is the
+/// cheapest to find.
+pub(in crate::apply) const WITH_TOMBSTONES: &str = "\
+select w.relation from pg_catalog.unnest($1::pg_catalog.oid[]) w (relation) \
+cross join lateral (select from mmrepl.tombstone x where x.relation = w.relation \
+order by x.key limit 1) found";
 
 /// Leaves a tombstone for a key that has no row. Parameters: the key, and the delete's version
 /// where rows carry theirs.

@@ -35,8 +35,6 @@ pub enum Statement {
     LockRow,
     /// The versions of the tombstones that cover a key.
     Tombstones,
-    /// Whether there is any tombstone.
-    AnyTombstone,
     /// Leave a tombstone where no row is.
     LeaveTombstone,
     /// Leave a tombstone where no row is and something older than the delete can still come.
@@ -194,7 +192,6 @@ impl Target {
                 sql::merging::lock_tombstones(map, guard)
             }
             Statement::Tombstones => sql::tombstones::tombstones(map, guard),
-            Statement::AnyTombstone => sql::tombstones::any_tombstone(map),
             Statement::LeaveTombstone => sql::tombstones::leave_tombstone(map, versions),
             Statement::LeaveNeededTombstone => {
                 sql::tombstones::leave_needed_tombstone(map, versions)

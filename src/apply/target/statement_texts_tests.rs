@@ -40,7 +40,6 @@ const ALL: [Statement; STATEMENTS] = [
     Statement::SeeRow,
     Statement::LockRow,
     Statement::Tombstones,
-    Statement::AnyTombstone,
     Statement::LeaveTombstone,
     Statement::LeaveNeededTombstone,
     Statement::LeaveTombstoneBeside,

@@ -12,6 +12,7 @@ use crate::apply::target::statement::Target;
 use crate::assemble::Change;
 use crate::catalog::CatalogError;
 use crate::catalog::names::{ident, literal};
+use crate::catalog::read_ahead::ReadAhead;
 use crate::catalog::table::{Table, load_named, load_table};
 use crate::conflict::Rules;
 use crate::ids::{NodeName, RelationId};
@@ -34,6 +35,7 @@ pub struct Tables {
     source: NodeName,
     rules: Rules,
     known: HashMap<RelationId, Arc<Target>>,
+    ahead: ReadAhead,
     /// What an operator should know of them, and has not been told.
     remarks: Vec<Remark>,
 }
@@ -50,8 +52,14 @@ impl Tables {
             rules,
             third: third.map(|(id, node)| (id, node.to_string())).collect(),
             known: HashMap::new(),
+            ahead: ReadAhead::nothing(),
             remarks: Vec::new(),
         }
+    }
+
+    /// All tables are being read meanwhile.
+    pub(in crate::apply) fn read_ahead(&mut self, ahead: ReadAhead) {
+        self.ahead = ahead;
     }
 
     /// What an operator should know, once.
@@ -79,6 +87,7 @@ impl Tables {
     /// Reads every table from the catalog again when it is next needed.
     pub(in crate::apply) fn forget(&mut self) {
         self.known.clear();
+        self.ahead.forget();
     }
 
     /// The target of `relation`, read from the catalog the first time and after a change of shape.
@@ -93,6 +102,9 @@ impl Tables {
         if let Some(known) = self.known(relation) {
             return Ok(Arc::clone(known));
         }
+        if let Some(known) = self.meet_ahead(relation).await {
+            return Ok(known);
+        }
         let table = load_table(catalog, &relation.schema, &relation.name).await;
         let table = table.map_err(|error| failed(relation, error))?;
         self.meet(relation, table)
@@ -105,7 +117,13 @@ impl Tables {
         catalog: &tokio_postgres::Client,
         changes: impl Iterator<Item = &'c Change>,
     ) -> Result<(), ApplyError> {
-        let unknown = self.unknown(changes);
+        let mut unknown = self.unknown(changes);
+        let relations: Vec<&Arc<Relation>> = unknown.values().copied().collect();
+        for relation in relations {
+            if self.meet_ahead(relation).await.is_some() {
+                unknown.remove(&(&*relation.schema, &*relation.name));
+            }
+        }
         let Some(first) = unknown.values().next().filter(|_| unknown.len() > 1) else {
             return Ok(());
         };
@@ -119,6 +137,12 @@ impl Tables {
             }
         }
         Ok(())
+    }
+
+    /// The target of `relation` by what was read ahead.
+    async fn meet_ahead(&mut self, relation: &Arc<Relation>) -> Option<Arc<Target>> {
+        let table = self.ahead.take(relation).await?;
+        self.meet(relation, Some(table)).ok()
     }
 
     /// By schema and name. Neighbours are mostly of one table.

@@ -173,7 +173,8 @@ impl Pusher<'_, '_> {
 
     fn copy(&mut self, set: &RowSet<'_>) -> Result<(), WireError> {
         let target = set.target;
-        match copy_binary(set) {
+        let binary = set.is_long().then(|| copy_binary(set)).flatten();
+        match binary {
             Some(data) => {
                 let sql = target.sql(Statement::CopyBinary);
                 self.batch.push_copy(sql, &data)
