@@ -11,6 +11,7 @@ pub mod init_session;
 pub mod key_text;
 pub mod link_control;
 pub mod lock_waits;
+pub mod mark;
 pub mod names;
 pub mod parameter;
 pub mod position;

@@ -1,76 +1,100 @@
 //! All published tables of a server, read at once while a link gets ready: its first changes touch
 //! one table after the other, and to ask about each costs more than to write its rows.
 //!
-//! A description that was read before it is needed may be out of date. So it counts for a short
-//! while only, and only where it says of the table what the stream says; whoever finds it wrong
-//! reads the table itself.
+//! A description that was read before it is needed may be out of date. So it counts only where its
+//! table was not altered since, where it says of the table what the stream says, and for a short
+//! while; whoever finds none reads the table itself.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::sync::Mutex;
+use tokio::time::{sleep, timeout};
+use tokio_postgres::Client;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::mark::{Mark, marks};
 use super::table::Table;
 use crate::relation::{Relation, ReplicaIdentity};
 
-/// For so long a description may be used.
-const FRESH: Duration = Duration::from_secs(60);
+/// For so long descriptions are kept.
+const KEPT: Duration = Duration::from_secs(60);
 /// Who holds a lock on one table keeps nobody from the others for longer.
 const WAITED_FOR: Duration = Duration::from_secs(2);
 /// Built-in types have OIDs below this on every server (`FirstNormalObjectId`).
 const BUILT_IN_BELOW: u32 = 16_384;
 
+/// Tables by schema and name, each with the mark that it had before it was read.
+type Described = HashMap<(String, String), (Table, Mark)>;
+
 /// What is being read, or was.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ReadAhead {
-    reading: Option<AbortOnDropHandle<Option<Vec<Table>>>>,
-    tables: HashMap<(String, String), Table>,
-    since: Instant,
+    /// Locked while it is read.
+    tables: Arc<Mutex<Described>>,
+    reading: Option<AbortOnDropHandle<()>>,
 }
 
 impl ReadAhead {
     /// Begins to read, on a connection that nobody else waits for.
-    pub fn start(read: impl Future<Output = Option<Vec<Table>>> + Send + 'static) -> Self {
-        Self {
-            reading: Some(AbortOnDropHandle::new(tokio::spawn(read))),
-            ..Self::nothing()
-        }
+    pub fn start(read: impl Future<Output = Option<Vec<(Table, Mark)>>> + Send + 'static) -> Self {
+        Self::keeping(KEPT, read)
     }
 
-    /// Nothing was read.
-    pub fn nothing() -> Self {
-        Self {
-            reading: None,
-            tables: HashMap::new(),
-            since: Instant::now(),
-        }
+    fn keeping(
+        time: Duration,
+        read: impl Future<Output = Option<Vec<(Table, Mark)>>> + Send + 'static,
+    ) -> Self {
+        let tables = Arc::new(Mutex::new(Described::new()));
+        let begun = Arc::clone(&tables).try_lock_owned();
+        let mut begun = begun.expect("nobody else has it yet");
+        let kept = Arc::clone(&tables);
+        let reading = tokio::spawn(async move {
+            for (table, mark) in read.await.into_iter().flatten() {
+                begun.insert((table.schema.clone(), table.name.clone()), (table, mark));
+            }
+            drop(begun);
+            sleep(time).await;
+            *kept.lock().await = Described::new();
+        });
+        let reading = Some(AbortOnDropHandle::new(reading));
+        Self { tables, reading }
     }
 
     /// What is known counts no longer.
     pub fn forget(&mut self) {
-        *self = Self::nothing();
+        drop(self.reading.take());
+        self.tables = Arc::default();
     }
 
-    /// The target's table of `relation`, once; nothing where it has to be read anew. Waits until
-    /// all is read. An error shows again when the table itself is read.
-    pub async fn take(&mut self, relation: &Relation) -> Option<Table> {
-        if let Some(reading) = self.reading.take()
-            && let Ok(Ok(Some(tables))) = timeout(WAITED_FOR, reading).await
-        {
-            let by_name = |table: Table| ((table.schema.clone(), table.name.clone()), table);
-            self.tables = tables.into_iter().map(by_name).collect();
+    /// The target's tables of `relations` that are what was read, each once; the others have to be
+    /// read anew. Waits until all is read. An error shows again when the table itself is read.
+    pub async fn take(&mut self, client: &Client, relations: &[&Relation]) -> Vec<Table> {
+        let mut found = self.agreeing(relations).await;
+        if found.is_empty() {
+            return Vec::new();
         }
-        if self.tables.is_empty() {
-            return None;
-        }
-        if self.since.elapsed() > FRESH {
+        let oids: Vec<u32> = found.iter().map(|(table, _)| table.oid).collect();
+        let Ok(now) = marks(client, &oids).await else {
+            return Vec::new();
+        };
+        found.retain(|(table, mark)| now.get(&table.oid) == Some(mark));
+        found.into_iter().map(|(table, _)| table).collect()
+    }
+
+    /// What was read of these tables, where the stream says nothing else.
+    async fn agreeing(&mut self, relations: &[&Relation]) -> Vec<(Table, Mark)> {
+        let Ok(mut tables) = timeout(WAITED_FOR, self.tables.lock()).await else {
             self.forget();
-            return None;
-        }
-        let name = (relation.schema.clone(), relation.name.clone());
-        let table = self.tables.remove(&name)?;
-        agrees(&table, relation).then_some(table)
+            return Vec::new();
+        };
+        let taken = relations.iter().filter_map(|relation| {
+            let name = (relation.schema.clone(), relation.name.clone());
+            let known = tables.remove(&name)?;
+            agrees(&known.0, relation).then_some(known)
+        });
+        taken.collect()
     }
 }
 
@@ -173,21 +197,19 @@ mod tests {
     #[tokio::test]
     async fn a_description_is_used_once_and_for_a_while() {
         let sent = relation(&[("a", 25)]);
-        let read = || {
-            let name = ("s".to_owned(), "t".to_owned());
-            ReadAhead {
-                tables: HashMap::from([(name, table(&[("a", 25)]))]),
-                ..ReadAhead::nothing()
-            }
-        };
-        let mut ahead = read();
-        assert!(ahead.take(&sent).await.is_some());
-        assert!(ahead.take(&sent).await.is_none());
-        let mut old = read();
-        old.since -= FRESH * 2;
-        assert!(old.take(&sent).await.is_none());
-        let mut forgotten = read();
+        let read = || std::future::ready(Some(vec![(table(&[("a", 25)]), Mark::none())]));
+        let mut ahead = ReadAhead::start(read());
+        assert_eq!(ahead.agreeing(&[&sent]).await.len(), 1);
+        assert!(ahead.agreeing(&[&sent]).await.is_empty());
+        let mut forgotten = ReadAhead::start(read());
         forgotten.forget();
-        assert!(forgotten.take(&sent).await.is_none());
+        assert!(forgotten.agreeing(&[&sent]).await.is_empty());
+        let mut old = ReadAhead::keeping(Duration::ZERO, read());
+        while Arc::strong_count(&old.tables) > 1 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert!(old.agreeing(&[&sent]).await.is_empty());
+        let mut slow = ReadAhead::start(std::future::pending());
+        assert!(slow.agreeing(&[&sent]).await.is_empty());
     }
 }

@@ -6,6 +6,7 @@ use tokio_postgres::Client;
 
 use super::indexed::{IndexedColumn, indexed};
 use super::key_text::KeyForm;
+use super::mark::{Mark, marks_of_published};
 use super::unique::{Uniques, uniques};
 use super::{CatalogError, names, table_query};
 use crate::config::TableFilter;
@@ -171,11 +172,15 @@ pub async fn load_tables(
     load_where(client, |table| filter.matches(&table.schema, &table.name)).await
 }
 
-/// The tables that the server publishes to the cluster.
-pub async fn load_published(client: &Client) -> Result<Vec<Table>, CatalogError> {
-    let mut tables = table_query::published_tables(client).await?;
+/// The tables that the server publishes to the cluster, each with the mark that it had before it
+/// was read: what is altered meanwhile has another one by now.
+pub async fn load_published(client: &Client) -> Result<Vec<(Table, Mark)>, CatalogError> {
+    let mut marks = marks_of_published(client).await?;
+    let oids: Vec<u32> = marks.keys().copied().collect();
+    let mut tables = table_query::tables_of(client, &oids).await?;
     complete(client, &mut tables).await?;
-    Ok(tables)
+    let marked = |table: Table| marks.remove(&table.oid).map(|mark| (table, mark));
+    Ok(tables.into_iter().filter_map(marked).collect())
 }
 
 /// Every permanent table, but for partitions.

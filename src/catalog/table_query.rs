@@ -8,11 +8,7 @@ use super::CatalogError;
 use super::key_text::{KeyForm, KeyType};
 use super::table::{Column, Key, KeyColumn, Table};
 use super::unique::Uniques;
-use crate::ids::PUBLICATION;
 use crate::wire::{RowExt, Unread, each};
-
-/// So many published tables are read at once at most: about half a second.
-const PUBLISHED_MAX: u32 = 5_000;
 
 /// Permanent tables only: unlogged and temporary ones are never published (manual, CREATE
 /// PUBLICATION).
@@ -169,18 +165,12 @@ pub(super) async fn all_tables(client: &Client) -> Result<Vec<Table>, CatalogErr
     Ok(each(&rows, table)?)
 }
 
-/// The tables in the cluster's publication, but for those beyond a number that nobody wants to wait
-/// for.
-pub(super) async fn published_tables(client: &Client) -> Result<Vec<Table>, CatalogError> {
-    let sql = format!(
-        "{TABLES} and c.oid in (
-            select r.prrelid from pg_catalog.pg_publication_rel r
-            join pg_catalog.pg_publication p on p.oid = r.prpubid
-            where p.pubname = $1)
-         order by c.oid limit {PUBLISHED_MAX}"
-    );
-    let rows = client.query(&sql, &[&PUBLICATION]).await;
-    let rows = rows.map_err(CatalogError::query("list published tables"))?;
+/// Those of the tables that there are, in no order.
+pub(super) async fn tables_of(client: &Client, oids: &[u32]) -> Result<Vec<Table>, CatalogError> {
+    let rows = client
+        .query(&format!("{TABLES} and c.oid = any($1)"), &[&oids])
+        .await;
+    let rows = rows.map_err(CatalogError::query("look up tables"))?;
     Ok(each(&rows, table)?)
 }
 

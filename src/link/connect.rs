@@ -1,7 +1,6 @@
 //! Getting a link ready: connect both servers, take the origin and the slot, check history.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio_postgres::Client;
 
@@ -23,6 +22,7 @@ use super::workers::{end_left_behind, open_workers};
 use super::{LinkContext, Remembered, with_remembered};
 use crate::apply::{Applier, Committed, Fetcher, Origins, Skip, Skips, Tables};
 use crate::catalog::init_session;
+use crate::catalog::mark::Mark;
 use crate::catalog::position::read_seen;
 use crate::catalog::read_ahead::ReadAhead;
 use crate::catalog::secret::read_secret;
@@ -189,7 +189,7 @@ async fn connect_both(
 }
 
 /// The target's tables; nothing where they cannot be read just now.
-async fn read_ahead(context: LinkContext) -> Option<Vec<Table>> {
+async fn read_ahead(context: LinkContext) -> Option<Vec<(Table, Mark)>> {
     let client = open_control(&context, &context.target).await.ok()?;
     load_published(&client).await.ok()
 }

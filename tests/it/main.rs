@@ -58,6 +58,7 @@ mod own_functions;
 mod pgbench;
 mod put_back;
 mod rare_shapes;
+mod read_ahead;
 mod replica_role;
 mod replication;
 mod rewrites;

@@ -33,6 +33,8 @@ pub(in crate::apply) struct RowSet<'a> {
     pub(in crate::apply) kind: Kind,
     /// The rows.
     pub(in crate::apply) entries: Vec<&'a Entry>,
+    /// They are copied though they are few.
+    pub(in crate::apply) is_of_few: bool,
 }
 
 /// How the entries of a segment are written, in this order.
@@ -188,6 +190,7 @@ impl<'a> Plan<'a> {
 
     fn add(&mut self, mut set: RowSet<'a>, copies: &mut Copies, way: Approach) {
         let list = if set.kind == Kind::Insert {
+            set.is_of_few = set.entries.len() < set.copied_from();
             if set.can_be_copied(copies, way) {
                 let rows_max = copied_at_once(set.entries.len());
                 set.split(&Kind::Copy, (rows_max, usize::MAX), &mut self.last);
@@ -246,6 +249,7 @@ impl<'a> RowSet<'a> {
             target,
             kind,
             entries: Vec::new(),
+            is_of_few: false,
         }
     }
 
@@ -284,8 +288,10 @@ impl<'a> RowSet<'a> {
         while !entries.is_empty() {
             let rest = entries.split_off(take(&entries, limits));
             list.push(Self {
+                target: self.target,
+                kind: kind.clone(),
                 entries,
-                ..Self::new(self.target, kind.clone())
+                is_of_few: self.is_of_few,
             });
             entries = rest;
         }
@@ -314,14 +320,18 @@ impl<'a> RowSet<'a> {
         self.entries.len() >= COPY_ROWS_MIN
     }
 
-    fn can_be_copied(&self, copies: &mut Copies, way: Approach) -> bool {
-        let (rows, table) = (self.entries.len(), self.target.map.table.oid);
-        let rows_min = if self.is_keyed() {
+    /// From so many rows on a copy pays whatever the approach.
+    fn copied_from(&self) -> usize {
+        if self.is_keyed() {
             COPY_ROWS_MIN
         } else {
             APPENDED_ROWS_MIN
-        };
-        if rows < rows_min {
+        }
+    }
+
+    fn can_be_copied(&self, copies: &mut Copies, way: Approach) -> bool {
+        let (rows, table) = (self.entries.len(), self.target.map.table.oid);
+        if self.is_of_few {
             return way == Approach::Ahead && copies.may_few(table, rows);
         }
         copies.may(table, rows)

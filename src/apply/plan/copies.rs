@@ -36,7 +36,10 @@ const PAUSE_ROWS_MAX: u64 = 2_000_000;
 /// Which tables rows are copied into. Outlives a link's connections.
 #[derive(Debug, Default)]
 pub struct Copies {
-    by_table: HashMap<u32, Pause>,
+    many: HashMap<u32, Pause>,
+    /// One row that is there already fails a copy of few rows as it does one of many. It is no
+    /// reason to write many rows otherwise.
+    few: HashMap<u32, Pause>,
     /// How many single rows were copied into each table.
     singles: HashMap<u32, u8>,
     /// Of transactions that commit up to here no row is copied.
@@ -53,6 +56,20 @@ struct Pause {
     length: u64,
 }
 
+impl Pause {
+    /// Whether it is over; where not, these rows are inserted otherwise.
+    fn is_over(&mut self, rows: usize) -> bool {
+        let is_over = self.left == 0;
+        self.left = self.left.saturating_sub(rows as u64);
+        is_over
+    }
+
+    fn begin(&mut self) {
+        self.length = (self.length * 2).clamp(PAUSE_ROWS_MIN, PAUSE_ROWS_MAX);
+        self.left = self.length;
+    }
+}
+
 impl Copies {
     /// A large transaction that commits at `end` has to be begun again because of a copy: once is
     /// enough.
@@ -67,27 +84,15 @@ impl Copies {
 
     /// Whether `rows` may be copied into a table. Where not, they count as inserted otherwise.
     pub(in crate::apply) fn may(&mut self, table: u32, rows: usize) -> bool {
-        if self.is_off {
-            return false;
-        }
-        let Some(pause) = self.by_table.get_mut(&table) else {
-            return true;
-        };
-        if pause.left == 0 {
-            return true;
-        }
-        pause.left = pause.left.saturating_sub(rows as u64);
-        false
+        let pause = self.many.get_mut(&table);
+        !self.is_off && pause.is_none_or(|pause| pause.is_over(rows))
     }
 
     /// Whether so few rows may be copied into a table, in a group that fails as a whole.
     pub(in crate::apply) fn may_few(&mut self, table: u32, rows: usize) -> bool {
-        if self.is_off
-            || self
-                .by_table
-                .get(&table)
-                .is_some_and(|pause| pause.left > 0)
-        {
+        let is_paused = self.many.get(&table).is_some_and(|pause| pause.left > 0);
+        let of_few = self.few.get_mut(&table);
+        if self.is_off || is_paused || !of_few.is_none_or(|pause| pause.is_over(rows)) {
             return false;
         }
         if rows >= AHEAD_ROWS_MIN {
@@ -101,9 +106,12 @@ impl Copies {
 
     /// A copy into the table failed.
     pub(in crate::apply) fn failed(&mut self, table: u32) {
-        let pause = self.by_table.entry(table).or_default();
-        pause.length = (pause.length * 2).clamp(PAUSE_ROWS_MIN, PAUSE_ROWS_MAX);
-        pause.left = pause.length;
+        self.many.entry(table).or_default().begin();
+    }
+
+    /// A copy of few rows into the table failed.
+    pub(in crate::apply) fn failed_with_few(&mut self, table: u32) {
+        self.few.entry(table).or_default().begin();
     }
 }
 
@@ -136,6 +144,19 @@ mod tests {
         let most = usize::try_from(PAUSE_ROWS_MAX).unwrap();
         assert!(!copies.may(1, most));
         assert!(copies.may(1, 1));
+    }
+
+    #[test]
+    fn few_rows_that_failed_do_not_keep_many_from_being_copied() {
+        let mut copies = Copies::default();
+        assert!(copies.may_few(1, 3));
+        copies.failed_with_few(1);
+        assert!(copies.may(1, 100));
+        let rows = usize::try_from(PAUSE_ROWS_MIN).unwrap();
+        assert!(!copies.may_few(1, rows));
+        assert!(copies.may_few(1, 3), "the pause is over");
+        copies.failed(1);
+        assert!(!copies.may_few(1, 3), "what fails many fails few");
     }
 
     #[test]

@@ -58,8 +58,8 @@ pub struct Sent {
 /// What the failure of a statement tells.
 #[derive(Debug, Clone)]
 enum Telling {
-    /// Rows cannot be copied into the table.
-    NoCopy(Arc<Target>),
+    /// Rows cannot be copied into the table, or few of them cannot.
+    NoCopy(Arc<Target>, bool),
     /// One of the tables has tombstones.
     Tombstones(Vec<u32>),
 }
@@ -104,7 +104,9 @@ impl Sending<'_> {
         let pushed = statements.plan(plan)?;
         let copies = pushed.iter().zip(first..);
         self.telling.extend(copies.filter_map(|(statement, place)| {
-            Some((place, Telling::NoCopy(Arc::clone(statement.copied_into()?))))
+            let set = statement.copied()?;
+            let failing = Telling::NoCopy(Arc::clone(set.target), set.is_of_few);
+            Some((place, failing))
         }));
         push_no_newer_truncates(batch, entries)?;
         let rows = entries.iter().filter_map(Entry::row);
@@ -262,8 +264,13 @@ impl Applier {
             .iter()
             .find(|(place, _)| Some(*place) == failed.index);
         match told.map(|(_, told)| told) {
-            Some(Telling::NoCopy(target)) if failed.retry_class() != RetryClass::Transient => {
-                self.copies.failed(target.map.table.oid);
+            Some(Telling::NoCopy(target, few)) if failed.retry_class() != RetryClass::Transient => {
+                let oid = target.map.table.oid;
+                if *few {
+                    self.copies.failed_with_few(oid);
+                } else {
+                    self.copies.failed(oid);
+                }
                 ApplyError::CopyRefused {
                     table: target.map.label(),
                     source: failed.error,

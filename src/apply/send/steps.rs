@@ -98,11 +98,11 @@ impl Applier {
     fn refused(&mut self, failed: BatchError, prefix: usize, pushed: &[Pushed<'_>]) -> ApplyError {
         let place = failed.index.and_then(|index| index.checked_sub(prefix));
         let statement = place.and_then(|index| pushed.get(index));
-        let copied_into = statement.and_then(Pushed::copied_into);
+        let copied = statement.and_then(Pushed::copied);
         let label = statement.map(Pushed::label);
-        match copied_into {
-            Some(target) if failed.error.retry_class() != RetryClass::Transient => {
-                self.copies.failed(target.map.table.oid);
+        match copied {
+            Some(set) if failed.error.retry_class() != RetryClass::Transient => {
+                self.copies.failed(set.target.map.table.oid);
                 ApplyError::CopyRefused {
                     table: label.unwrap_or_default(),
                     source: failed.error,

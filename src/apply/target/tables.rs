@@ -52,7 +52,7 @@ impl Tables {
             rules,
             third: third.map(|(id, node)| (id, node.to_string())).collect(),
             known: HashMap::new(),
-            ahead: ReadAhead::nothing(),
+            ahead: ReadAhead::default(),
             remarks: Vec::new(),
         }
     }
@@ -102,7 +102,8 @@ impl Tables {
         if let Some(known) = self.known(relation) {
             return Ok(Arc::clone(known));
         }
-        if let Some(known) = self.meet_ahead(relation).await {
+        let one = HashMap::from([((&*relation.schema, &*relation.name), relation)]);
+        if let Some(known) = self.meet_ahead(catalog, &one).await.pop() {
             return Ok(known);
         }
         let table = load_table(catalog, &relation.schema, &relation.name).await;
@@ -118,12 +119,8 @@ impl Tables {
         changes: impl Iterator<Item = &'c Change>,
     ) -> Result<(), ApplyError> {
         let mut unknown = self.unknown(changes);
-        let relations: Vec<&Arc<Relation>> = unknown.values().copied().collect();
-        for relation in relations {
-            if self.meet_ahead(relation).await.is_some() {
-                unknown.remove(&(&*relation.schema, &*relation.name));
-            }
-        }
+        self.meet_ahead(catalog, &unknown).await;
+        unknown.retain(|_, relation| self.known(relation).is_none());
         let Some(first) = unknown.values().next().filter(|_| unknown.len() > 1) else {
             return Ok(());
         };
@@ -139,10 +136,19 @@ impl Tables {
         Ok(())
     }
 
-    /// The target of `relation` by what was read ahead.
-    async fn meet_ahead(&mut self, relation: &Arc<Relation>) -> Option<Arc<Target>> {
-        let table = self.ahead.take(relation).await?;
-        self.meet(relation, Some(table)).ok()
+    /// Those of the targets that were read ahead.
+    async fn meet_ahead(
+        &mut self,
+        catalog: &tokio_postgres::Client,
+        unknown: &HashMap<(&str, &str), &Arc<Relation>>,
+    ) -> Vec<Arc<Target>> {
+        let relations: Vec<&Relation> = unknown.values().map(|relation| &***relation).collect();
+        let tables = self.ahead.take(catalog, &relations).await;
+        let meet = |table: Table| {
+            let relation = Arc::clone(unknown.get(&table.id())?);
+            self.meet(&relation, Some(table)).ok()
+        };
+        tables.into_iter().filter_map(meet).collect()
     }
 
     /// By schema and name. Neighbours are mostly of one table.

@@ -56,10 +56,10 @@ impl<'a> Pushed<'a> {
         }
     }
 
-    /// The table that rows are copied into.
-    pub(in crate::apply) fn copied_into(&self) -> Option<&'a Arc<Target>> {
+    /// The rows that are copied.
+    pub(in crate::apply) fn copied(&self) -> Option<&'a RowSet<'a>> {
         match self {
-            Self::Set(set) if set.kind == Kind::Copy => Some(set.target),
+            Self::Set(set) if set.kind == Kind::Copy => Some(set),
             _ => None,
         }
     }
