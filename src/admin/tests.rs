@@ -14,7 +14,6 @@ use tokio::task::JoinHandle;
 use super::client::{ClientError, Peer, ask, get_status, post_control};
 use super::*;
 use crate::config::Node;
-use crate::config::conninfo::ConnInfo;
 use crate::status::model::LinkState;
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
@@ -311,7 +310,8 @@ async fn ready_means_ready_in_both_directions() {
     let west = start(None, Arc::new(NobodyElse), "west").await;
     let peer = Node {
         name: "west".parse().unwrap(),
-        dsn: ConnInfo::parse("host=127.0.0.1 dbname=west user=u", &|_| None).unwrap(),
+        dsn: crate::config::conninfo::parse("host=127.0.0.1 dbname=west user=u", &|_| None)
+            .unwrap(),
         admin: west.addr,
         admin_token_file: None,
     };
@@ -365,7 +365,8 @@ async fn many_slow_callers_keep_nobody_out() {
     let west = start(None, Arc::new(NobodyElse), "west").await;
     let peer = Node {
         name: "west".parse().unwrap(),
-        dsn: ConnInfo::parse("host=127.0.0.1 dbname=west user=u", &|_| None).unwrap(),
+        dsn: crate::config::conninfo::parse("host=127.0.0.1 dbname=west user=u", &|_| None)
+            .unwrap(),
         admin: west.addr,
         admin_token_file: None,
     };

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::Assembled;
 use super::change::Change;
 use super::error::AssembleError;
 use crate::commit_time::CommitTime;
@@ -91,7 +90,7 @@ pub struct SeenRuns {
     /// From this change on.
     runs: Vec<(usize, Arc<Seen>)>,
     /// When the transaction committed; set with [`Piece::end`].
-    at_end: Arc<Seen>,
+    pub(super) at_end: Arc<Seen>,
 }
 
 impl SeenRuns {
@@ -111,7 +110,7 @@ impl SeenRuns {
         &self.at_end
     }
 
-    fn push(&mut self, index: usize, seen: &Arc<Seen>) {
+    pub(super) fn push(&mut self, index: usize, seen: &Arc<Seen>) {
         let same = |(_, last): &(usize, Arc<Seen>)| Arc::ptr_eq(last, seen);
         if !self.runs.last().is_some_and(same) {
             self.runs.push((index, Arc::clone(seen)));
@@ -140,7 +139,7 @@ impl TxHeader {
 }
 
 impl Piece {
-    fn empty(header: TxHeader, first: bool) -> Self {
+    pub(super) fn empty(header: TxHeader, first: bool) -> Self {
         Self {
             header,
             first,
@@ -150,79 +149,5 @@ impl Piece {
             seen: SeenRuns::default(),
             end: None,
         }
-    }
-}
-
-/// Fills one piece after another of one transaction.
-#[derive(Debug)]
-pub(super) struct Builder {
-    piece: Piece,
-}
-
-impl Builder {
-    pub(super) fn new(header: TxHeader) -> Self {
-        Self {
-            piece: Piece::empty(header, true),
-        }
-    }
-
-    pub(super) fn header(&self) -> TxHeader {
-        self.piece.header
-    }
-
-    /// See [`TxHeader::passed_on`]. A part that has left keeps its time.
-    pub(super) fn passed_on(&mut self, seen: &Seen) {
-        if !self.began() {
-            self.piece.header = self.piece.header.passed_on(seen);
-        }
-    }
-
-    /// Whether a piece of this transaction has left.
-    pub(super) fn began(&self) -> bool {
-        !self.piece.first
-    }
-
-    /// Forgets the changes so far.
-    pub(super) fn clear(&mut self) {
-        self.piece = Piece::empty(self.piece.header, self.piece.first);
-    }
-
-    /// Adds a change. Gives the piece so far when the change does not fit into it any more, so
-    /// that the last piece always has a change and a transaction that just fits is one piece.
-    pub(super) fn push(
-        &mut self,
-        change: Change,
-        seen: &Arc<Seen>,
-        limits: PieceLimits,
-    ) -> Option<Piece> {
-        let (bytes, memory) = (change.wire_bytes(), change.memory_bytes());
-        let held = self.piece.changes.len();
-        let fits = held < limits.rows && self.piece.memory_bytes + memory <= limits.bytes;
-        let full = (held > 0 && !fits).then(|| {
-            let next = Piece::empty(self.piece.header, false);
-            std::mem::replace(&mut self.piece, next)
-        });
-        self.piece.seen.push(self.piece.changes.len(), seen);
-        self.piece.changes.push(change);
-        self.piece.bytes += bytes;
-        self.piece.memory_bytes += memory;
-        full
-    }
-
-    /// The piece so far, where it has a change; more may follow.
-    pub(super) fn flush(&mut self) -> Option<Piece> {
-        let next = Piece::empty(self.piece.header, false);
-        let has_any = !self.piece.changes.is_empty();
-        has_any.then(|| std::mem::replace(&mut self.piece, next))
-    }
-
-    /// The last piece, or `Skipped` for a transaction without changes.
-    pub(super) fn finish(mut self, end: TxEnd, seen: &Arc<Seen>) -> Assembled {
-        if self.piece.changes.is_empty() {
-            return Assembled::Skipped { end };
-        }
-        self.piece.seen.at_end = Arc::clone(seen);
-        self.piece.end = Some(end);
-        Assembled::Piece(self.piece)
     }
 }

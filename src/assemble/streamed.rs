@@ -8,10 +8,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Assembled;
+use super::assembled::Assembled;
+use super::builder::Builder;
 use super::change::Change;
 use super::error::AssembleError;
-use super::piece::{Builder, Piece, PieceLimits, TxEnd, TxHeader};
+use super::piece::{Piece, PieceLimits, TxEnd, TxHeader};
 use crate::conflict::Seen;
 use crate::pgoutput::Message;
 use crate::relation::{Relation, RelationCache};

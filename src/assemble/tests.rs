@@ -10,6 +10,7 @@ use super::*;
 use crate::commit_time::CommitTime;
 use crate::error::{RetryClass, Retryable};
 use crate::ids::RelationId;
+use crate::lsn::Lsn;
 use crate::pgoutput::{OldImage, PreparedTx, Tuple, Value};
 use crate::relation::{Relation, RelationColumn, ReplicaIdentity};
 

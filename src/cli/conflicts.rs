@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use super::{ConfigArg, FAILED, output};
+use super::output;
+use super::shared::{ConfigArg, FAILED};
 use crate::config::{Config, Node};
 use crate::history::{
     Conflict, ConflictId, Filter, HistoryError, Resolved, StatsLine, Take, history, one, render,

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{ConfigArg, output};
+use super::output;
+use super::shared::ConfigArg;
 use crate::admin::client::{Peer, post_control};
 use crate::catalog::link_control::set_paused;
 use crate::config::{Config, Node};
@@ -185,7 +186,7 @@ mod tests {
             node("east"),
             node("west")
         );
-        let config = Config::parse(&text, &|_| None).unwrap();
+        let config = crate::config::parse(&text, &|_| None).unwrap();
         let error = set(&config, &args(false).link, true).await.unwrap_err();
         assert!(
             error.starts_with("east->west is unchanged: the daemon of east"),

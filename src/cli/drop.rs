@@ -4,8 +4,9 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::output;
+use super::shared::{ConfigArg, FAILED};
 use super::waiting::watched;
-use super::{ConfigArg, FAILED, output};
 use crate::config::Config;
 use crate::ids::NodeName;
 use crate::init::{DropOptions, DropReport, Dropped, Records, drop_nodes};

@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
+use super::output;
+use super::shared::{ConfigArg, FAILED};
 use super::waiting::watched;
-use super::{ConfigArg, FAILED, output};
 use crate::check::{Problem, Severity};
 use crate::ids::NodeName;
 use crate::init::{InitError, InitOptions, Progress, Step};

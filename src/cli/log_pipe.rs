@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::LogFormat;
+use super::log_format::LogFormat;
 use crate::commit_time::CommitTime;
 use crate::text;
 

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
+use super::log_format::LogFormat;
 use super::log_pipe::LogPipe;
 
 /// The environment variable that filters log lines, in the syntax of `tracing-subscriber`.
@@ -15,16 +16,6 @@ const DEFAULT_FILTER: &str = "info";
 /// Always in force. `tokio_postgres` logs statements with their parameters, which are row values,
 /// at `debug`; what sled has to say of a damaged store is said by `checkpoint`, in context.
 const CAPS: [&str; 2] = ["tokio_postgres=warn", "sled=off"];
-
-/// How log lines are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
-    /// For people
-    #[default]
-    Text,
-    /// One JSON object per line
-    Json,
-}
 
 /// Starts logging; once per process.
 pub(super) fn start(format: LogFormat) -> Result<(), String> {

@@ -8,32 +8,25 @@ pub mod demo;
 mod documented_tests;
 pub mod drop;
 pub mod init;
+mod log_format;
 mod log_pipe;
 mod logs;
 mod output;
 pub mod rewritten;
 pub mod run;
+mod shared;
 pub mod skip;
 pub mod status;
 pub mod verify;
 mod waiting;
 
-use std::fmt::Display;
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use tokio::runtime::Builder;
 
-use crate::config::{Config, ConfigError};
-pub use logs::LogFormat;
-
-/// The exit code of a command that could not do what it was asked.
-pub const FAILED: u8 = 2;
-
-/// How long blocking work may go on once a command is done.
-const SHUTDOWN_LIMIT: Duration = Duration::from_millis(200);
+pub use log_format::LogFormat;
+pub use shared::{ConfigArg, FAILED};
+use shared::{on_threads, refuse};
 
 /// Active-active replication for stock PostgreSQL 14 to 19.
 #[derive(Debug, Parser)]
@@ -92,22 +85,6 @@ pub enum Command {
     Demo(demo::DemoArgs),
 }
 
-/// The file that describes the cluster.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct ConfigArg {
-    /// The cluster's configuration [default: /etc/mmrepl/cluster.toml]
-    #[arg(long, global = true, env = crate::config::PATH_VARIABLE, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-}
-
-impl ConfigArg {
-    /// Reads and checks the file.
-    pub fn load(&self) -> Result<Config, ConfigError> {
-        let env = |name: &str| std::env::var(name).ok();
-        Config::load(&crate::config::search_path(self.config.as_deref(), &env))
-    }
-}
-
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     if std::env::args_os().any(|argument| argument == "--json") {
@@ -152,29 +129,6 @@ fn run(command: Command) -> ExitCode {
         Command::Drop(args) => on_threads(1, drop::run(&args)),
         Command::Demo(args) => on_threads(1, demo::run(&args)),
     }
-}
-
-/// Runs a command on so many threads.
-fn on_threads(threads: usize, command: impl Future<Output = ExitCode>) -> ExitCode {
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(threads)
-        .enable_all()
-        .build();
-    match runtime {
-        Ok(runtime) => {
-            let code = runtime.block_on(command);
-            // A name look-up that hangs does not keep the process.
-            runtime.shutdown_timeout(SHUTDOWN_LIMIT);
-            code
-        }
-        Err(error) => refuse(&error),
-    }
-}
-
-/// Says why nothing was done.
-fn refuse(error: &dyn Display) -> ExitCode {
-    output::error(error);
-    ExitCode::from(FAILED)
 }
 
 #[cfg(test)]

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
-use super::{ConfigArg, FAILED, output};
+use super::output;
+use super::shared::{ConfigArg, FAILED};
 use crate::catalog::position::read_position;
 use crate::catalog::rewrites::{
     age_forged, applied_since, has_forged_rows, renew_forged, renew_since,

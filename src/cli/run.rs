@@ -11,7 +11,8 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{ConfigArg, log_pipe, on_threads, refuse};
+use super::log_pipe;
+use super::shared::{ConfigArg, on_threads, refuse};
 use crate::config::Config;
 use crate::fault::log_panics;
 use crate::ids::NodeName;

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use super::{ConfigArg, FAILED, output};
+use super::output;
+use super::shared::{ConfigArg, FAILED};
 use crate::catalog::position::read_position;
 use crate::catalog::skips::{ask_to_skip, skipped};
 use crate::ids::LinkName;

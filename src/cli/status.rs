@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{ConfigArg, output};
+use super::output;
+use super::shared::ConfigArg;
 use crate::status::cluster::Verdict;
 use crate::status::gather::{gather, sentence};
 use crate::status::model::ClusterStatus;

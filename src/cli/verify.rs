@@ -3,8 +3,9 @@
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
+use super::output;
+use super::shared::{ConfigArg, refuse};
 use super::waiting::watched;
-use super::{ConfigArg, output, refuse};
 use crate::verify::report::{Report, TableReport};
 use crate::verify::{Options, Progress, verify};
 

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use super::Config;
-use crate::conflict::{Custom, Merge, Rule, Rules};
 use crate::ids::NodeName;
 
 /// The rule that decides which of two versions of a row stays (design: which write wins).
@@ -83,7 +81,7 @@ pub struct TableRule {
 
 impl TableRule {
     /// Nothing but the strategy.
-    fn of(strategy: Strategy) -> Self {
+    pub(super) fn of(strategy: Strategy) -> Self {
         Self {
             name: String::new(),
             strategy,
@@ -91,54 +89,6 @@ impl TableRule {
             node_priority: None,
             delta_columns: Vec::new(),
             function: None,
-        }
-    }
-}
-
-impl Config {
-    /// The rule of every table.
-    pub fn rules(&self) -> Rules {
-        let conflict = &self.conflict;
-        let tables = conflict
-            .tables
-            .iter()
-            .map(|table| (table.name.clone(), self.rule(table)));
-        Rules {
-            default: self.rule(&TableRule::of(conflict.strategy)),
-            tables: tables.collect(),
-        }
-    }
-
-    fn rule(&self, table: &TableRule) -> Rule {
-        let in_file = || self.nodes.iter().map(|node| node.name.clone()).collect();
-        let priority = table.node_priority.as_ref();
-        let priority = priority.or(self.conflict.node_priority.as_ref());
-        let merge = |by_column| {
-            let counters = table.delta_columns.clone();
-            Rule::Merge(Merge {
-                by_column,
-                counters,
-            })
-        };
-        match table.strategy {
-            Strategy::VersionColumn => {
-                Rule::VersionColumn(table.version_column.clone().unwrap_or_default())
-            }
-            Strategy::ColumnMerge => merge(true),
-            Strategy::HybridClock if !table.delta_columns.is_empty() => merge(false),
-            Strategy::HybridClock => Rule::HybridClock,
-            Strategy::FirstWriteWins => Rule::FirstWriteWins,
-            Strategy::NodePriority => Rule::NodePriority(priority.cloned().unwrap_or_else(in_file)),
-            Strategy::Manual => Rule::Manual(in_file()),
-            Strategy::Custom => {
-                let (schema, function) = table.function.clone().unwrap_or_default();
-                Rule::Custom(Custom {
-                    nodes: in_file(),
-                    schema,
-                    function,
-                })
-            }
-            Strategy::LastWriteWins => Rule::LastWriteWins,
         }
     }
 }

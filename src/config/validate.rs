@@ -1,9 +1,9 @@
 //! From the file as written to a checked [`Config`]: every problem is collected, then reported.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use super::conninfo::ConnInfo;
+use super::conninfo;
+use super::problems::{Problems, values_seen_twice};
 use super::raw::{RawConfig, RawNode, RawTables};
 use super::table_filter::Pattern;
 use super::validate_conflict::check_conflict;
@@ -12,27 +12,6 @@ use crate::ids::{ClusterName, NodeName, WORKERS_MAX};
 
 /// Stands in for the process environment.
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
-
-/// The problems found so far, each one sentence.
-#[derive(Default)]
-pub(super) struct Problems(Vec<String>);
-
-impl Problems {
-    pub(super) fn add(&mut self, sentence: String) {
-        self.0.push(sentence);
-    }
-
-    /// The value, or nothing and one more problem.
-    pub(super) fn keep<T, E: std::fmt::Display>(
-        &mut self,
-        key: &str,
-        result: Result<T, E>,
-    ) -> Option<T> {
-        result
-            .map_err(|error| self.add(format!("{key}: {error}")))
-            .ok()
-    }
-}
 
 /// Checks everything; on failure every problem is in the error.
 pub(super) fn validate(raw: RawConfig, env: Env<'_>) -> Result<Config, ConfigError> {
@@ -93,15 +72,10 @@ fn check_nodes(raw: &[RawNode], env: Env<'_>, problems: &mut Problems) -> Vec<No
     nodes
 }
 
-pub(super) fn values_seen_twice<'a>(values: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
-    let mut seen = BTreeSet::new();
-    values.filter(|value| !seen.insert(*value)).collect()
-}
-
 fn check_node(raw: &RawNode, env: Env<'_>, problems: &mut Problems) -> Option<Node> {
     let at = |key: &str| format!("node {}: {key}", raw.name);
     let name = problems.keep("node.name", raw.name.parse::<NodeName>());
-    let dsn = problems.keep(&at("dsn"), ConnInfo::parse(&raw.dsn, env));
+    let dsn = problems.keep(&at("dsn"), conninfo::parse(&raw.dsn, env));
     let admin = problems.keep(&at("admin"), parse_admin(&raw.admin));
     let exposed = admin.is_some_and(|address| !address.ip().is_loopback());
     if exposed && raw.admin_token_file.is_none() {
@@ -154,7 +128,7 @@ mod tests {
         [[node]]\nname = \"west\"\ndsn = \"host=127.0.0.1 port=2 dbname=a user=u\"\nadmin = \"127.0.0.1:2\"\n";
 
     fn problems(text: &str) -> Vec<String> {
-        match Config::parse(text, &|_| None) {
+        match crate::config::parse(text, &|_| None) {
             Err(ConfigError::Invalid(list)) => list,
             Err(other) => vec![other.to_string()],
             Ok(_) => Vec::new(),
@@ -163,7 +137,7 @@ mod tests {
 
     #[test]
     fn defaults_are_the_documented_ones() {
-        let config = Config::parse(TWO, &|_| None).unwrap();
+        let config = crate::config::parse(TWO, &|_| None).unwrap();
         assert_eq!(config.conflict.max_clock_skew, Duration::from_secs(10));
         assert_eq!(config.conflict.history, Duration::from_secs(30 * 86_400));
         assert_eq!(config.conflict.tombstones, Duration::from_secs(7 * 86_400));
@@ -219,7 +193,7 @@ mod tests {
 
     #[test]
     fn passwords_stay_out_of_debug_and_errors() {
-        let config = Config::parse(TWO, &|_| None).unwrap();
+        let config = crate::config::parse(TWO, &|_| None).unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
         assert!(
             !problems(&TWO.replace("admin", "amdin"))

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use super::problems::{Problems, values_seen_twice};
 use super::raw::{RawConflict, RawTableRule};
 use super::table_filter::Pattern;
-use super::validate::{Problems, values_seen_twice};
 use super::{ConflictConfig, Node, Strategy, TableRule};
 use crate::ids::NodeName;
 
@@ -174,7 +174,7 @@ mod tests {
         [[node]]\nname = \"west\"\ndsn = \"host=h port=2 dbname=a user=u\"\nadmin = \"127.0.0.1:2\"\n";
 
     fn parse(conflict: &str) -> Result<Config, ConfigError> {
-        Config::parse(&format!("{TWO}[conflict]\n{conflict}"), &|_| None)
+        crate::config::parse(&format!("{TWO}[conflict]\n{conflict}"), &|_| None)
     }
 
     fn problem(conflict: &str) -> String {

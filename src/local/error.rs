@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use super::port;
 use crate::error::{RetryClass, Retryable};
 
 /// Why no server could be run here.
@@ -47,8 +46,13 @@ pub enum LocalError {
         said: String,
     },
     /// Every port tried was taken.
-    #[error("no free port on 127.0.0.1 between {first} and {last}", first = port::FIRST, last = port::LAST)]
-    NoPort,
+    #[error("no free port on 127.0.0.1 between {first} and {last}")]
+    NoPort {
+        /// The first that was tried.
+        first: u16,
+        /// The last.
+        last: u16,
+    },
 }
 
 impl LocalError {

@@ -23,7 +23,10 @@ pub fn free_port() -> Result<u16, LocalError> {
     (0..tries)
         .map(|_| next())
         .find(|port| is_free(*port))
-        .ok_or(LocalError::NoPort)
+        .ok_or(LocalError::NoPort {
+            first: FIRST,
+            last: LAST,
+        })
 }
 
 /// Whether the port can be bound now.

@@ -11,6 +11,7 @@
 
 pub mod decode;
 pub mod encode;
+mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod message;
@@ -22,7 +23,8 @@ pub(crate) mod arbitrary;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{DecodeError, DecodeErrorKind, decode};
+pub use decode::decode;
 pub use encode::{EncodeError, encode};
+pub use error::{DecodeError, DecodeErrorKind};
 pub use message::{LogicalMessage, Message, PreparedTx, RelationMessage, TypeMessage};
 pub use tuple::{OldImage, Tuple, Value};

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::decode::{DecodeError, DecodeErrorKind};
+use super::error::{DecodeError, DecodeErrorKind};
 use crate::commit_time::CommitTime;
 use crate::lsn::Lsn;
 

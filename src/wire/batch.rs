@@ -7,12 +7,9 @@ use bytes::{BufMut, BytesMut};
 use postgres_protocol::IsNull;
 use postgres_protocol::message::frontend;
 
-use super::cache::Prepared;
+use super::cache::{Prepared, STATEMENTS_MAX, StatementCache};
 use super::codec::MESSAGE_MAX_BYTES;
 use super::error::WireError;
-use super::outcome::Outcome;
-use super::session::Ticket;
-use super::session::{Pending, Session};
 use crate::error::{RetryClass, Retryable};
 
 /// Bind counts its parameters in 16 bits (manual 55.7).
@@ -60,6 +57,9 @@ impl Retryable for BatchError {
     }
 }
 
+/// Numbers batches, in the order in which they are sent.
+pub(super) type Ticket = u64;
+
 /// What a batch makes the server do, in order, so that its answers can be told apart.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
@@ -74,40 +74,57 @@ pub(super) struct Plan {
     pub(super) copies: usize,
 }
 
-/// Statements that are being collected to run together. Dropping it sends nothing.
+/// The statements of a batch, put together as bytes. Pure.
 #[derive(Debug)]
-pub struct Batch<'a> {
-    session: &'a mut Session,
+pub(super) struct Statements {
+    pub(super) cache: StatementCache,
+    /// What the batch makes the server do.
+    pub(super) plan: Plan,
+    /// The batch, encoded.
+    pub(super) encoded: BytesMut,
 }
 
-impl<'a> Batch<'a> {
-    pub(super) fn new(session: &'a mut Session) -> Self {
-        Self { session }
+impl Statements {
+    /// None yet.
+    pub(super) fn new() -> Self {
+        Self {
+            cache: StatementCache::new(STATEMENTS_MAX),
+            plan: Plan::default(),
+            encoded: BytesMut::new(),
+        }
     }
 
     /// Adds a statement with its parameters as text. On an error nothing was added.
     ///
     /// The same `sql` is parsed once per session. Parameter types are inferred by the server;
     /// add casts where the text alone is ambiguous.
-    pub fn push(&mut self, sql: &Arc<str>, params: &[Option<&[u8]>]) -> Result<(), WireError> {
+    pub(super) fn push(
+        &mut self,
+        sql: &Arc<str>,
+        params: &[Option<&[u8]>],
+    ) -> Result<(), WireError> {
         check_size(sql, params)?;
         self.add(sql, |name, out| bind(name, &[], params, out))
     }
 
     /// Adds a statement whose parameters are all in their types' binary form, as arrays are that
     /// were put together here.
-    pub fn push_binary(&mut self, sql: &Arc<str>, params: &[Vec<u8>]) -> Result<(), WireError> {
+    pub(super) fn push_binary(
+        &mut self,
+        sql: &Arc<str>,
+        params: &[Vec<u8>],
+    ) -> Result<(), WireError> {
         let params: Vec<Option<&[u8]>> = params.iter().map(|param| Some(&param[..])).collect();
         check_size(sql, &params)?;
         self.add(sql, |name, out| bind(name, &[BINARY], &params, out))
     }
 
     /// Adds a `copy … from stdin` with its data, in the format that `sql` names.
-    pub fn push_copy(&mut self, sql: &Arc<str>, data: &[u8]) -> Result<(), WireError> {
+    pub(super) fn push_copy(&mut self, sql: &Arc<str>, data: &[u8]) -> Result<(), WireError> {
         check_size(sql, &[])?;
         self.add(sql, |name, out| bind(name, &[], &[], out))?;
-        self.session.plan.copies += 1;
-        let out = &mut self.session.encoded;
+        self.plan.copies += 1;
+        let out = &mut self.encoded;
         for chunk in data.chunks(COPY_CHUNK_BYTES) {
             let message = frontend::CopyData::new(chunk);
             message
@@ -124,10 +141,9 @@ impl<'a> Batch<'a> {
         sql: &Arc<str>,
         bind: impl FnOnce(&str, &mut BytesMut) -> Result<(), WireError>,
     ) -> Result<(), WireError> {
-        self.session.check_usable()?;
-        let prepared = self.session.cache.prepare(sql);
-        let (plan, out) = (&mut self.session.plan, &mut self.session.encoded);
-        while let Some(name) = self.session.cache.pop_discarded() {
+        let prepared = self.cache.prepare(sql);
+        let (plan, out) = (&mut self.plan, &mut self.encoded);
+        while let Some(name) = self.cache.pop_discarded() {
             cannot_fail(frontend::close(b'S', &name, out))?;
             plan.closes.push_back(name);
         }
@@ -143,36 +159,6 @@ impl<'a> Batch<'a> {
         cannot_fail(frontend::execute("", 0, out))?;
         plan.statements.push(Arc::clone(sql));
         Ok(())
-    }
-
-    /// How many statements there are.
-    pub fn len(&self) -> usize {
-        self.session.plan.statements.len()
-    }
-
-    /// True when there are none.
-    pub fn is_empty(&self) -> bool {
-        self.session.plan.statements.is_empty()
-    }
-
-    /// How much will be sent, in bytes.
-    pub fn encoded_bytes(&self) -> usize {
-        self.session.encoded.len()
-    }
-
-    /// Runs the statements; outcomes come in the order of pushing. Not cancel-safe: when this
-    /// is dropped half way the session answers `Abandoned` from then on.
-    pub async fn run(self) -> Result<Vec<Outcome>, BatchError> {
-        let pending = self.session.queue()?;
-        self.session.collect(pending).await
-    }
-
-    /// Starts the statements and returns at once, so that the next batch can be prepared
-    /// meanwhile; [`Session::collect`] brings the outcomes, and sends what did not fit.
-    pub async fn submit(self) -> Result<Pending, WireError> {
-        let pending = self.session.queue()?;
-        self.session.connection.send_some().await?;
-        Ok(pending)
     }
 }
 

@@ -6,8 +6,9 @@ use tokio::time::timeout;
 
 use super::connection::Connection;
 use super::error::WireError;
+use super::open::{Encryption, open_tcp, open_unix};
 use super::startup::{Login, log_in};
-use super::stream::{Encryption, Stream, open_tcp, open_unix};
+use super::stream::Stream;
 use crate::config::conninfo::{ConnInfo, Host, SslMode, TargetSession};
 use crate::error::{RetryClass, Retryable};
 
@@ -204,4 +205,24 @@ fn plan(mode: SslMode, host: &Host) -> &'static [Encryption] {
 /// True where the failure was about the protection. A wrong password is not sent again.
 fn other_encryption_may_help(error: &WireError) -> bool {
     matches!(error, WireError::Tls { .. }) || error.sqlstate() == Some(NO_HBA_LINE)
+}
+
+/// Opens the stream to the first host that answers, protected as `sslmode` says. The login is
+/// up to the caller, so it cannot decide about hosts (`target_session_attrs`).
+pub async fn open(info: &ConnInfo) -> Result<Stream, WireError> {
+    connect(info, &OpenOnly).await
+}
+
+struct OpenOnly;
+
+impl Handshake for OpenOnly {
+    type Output = Stream;
+
+    async fn run(&self, stream: Stream, _host: &Host) -> Result<Stream, WireError> {
+        Ok(stream)
+    }
+
+    fn parameter<'a>(_output: &'a Stream, _name: &str) -> Option<&'a str> {
+        None
+    }
 }

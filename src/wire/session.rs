@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::task::Context;
 
 use bytes::BytesMut;
+
 use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 
-use super::batch::{Batch, BatchError, Plan};
-use super::cache::{STATEMENTS_MAX, StatementCache};
+use super::batch::{BatchError, Plan, Statements, Ticket};
 use super::codec::WireFrame;
 use super::connect::{completed, connect_native};
 use super::connection::{Connection, TransactionStatus, misplaced};
@@ -22,18 +22,12 @@ use crate::config::conninfo::ConnInfo;
 /// A batch buffer that grew beyond this is given back after use.
 const KEPT_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// Numbers batches, in the order in which they are sent.
-pub(super) type Ticket = u64;
-
 /// One connection in the extended query protocol, with a cache of prepared statements.
 #[derive(Debug)]
 pub struct Session {
-    pub(super) connection: Connection,
-    pub(super) cache: StatementCache,
+    connection: Connection,
     /// The batch that is being pushed.
-    pub(super) plan: Plan,
-    /// That batch, encoded.
-    pub(super) encoded: BytesMut,
+    statements: Statements,
     in_flight: VecDeque<Plan>,
     last_ticket: Ticket,
     server_version: u32,
@@ -72,9 +66,7 @@ impl Session {
         let complete = after_login(says, applying, true);
         let mut session = Self {
             connection,
-            cache: StatementCache::new(STATEMENTS_MAX),
-            plan: Plan::default(),
-            encoded: BytesMut::new(),
+            statements: Statements::new(),
             in_flight: VecDeque::new(),
             last_ticket: 0,
             server_version,
@@ -100,15 +92,15 @@ impl Session {
 
     /// Starts a new, empty batch. One that was pushed but never sent is forgotten.
     pub fn batch(&mut self) -> Batch<'_> {
-        let unsent = std::mem::take(&mut self.plan);
+        let unsent = std::mem::take(&mut self.statements.plan);
         self.settle(unsent);
-        self.encoded.clear();
-        if self.encoded.capacity() > KEPT_BATCH_BYTES {
-            self.encoded = BytesMut::new();
+        self.statements.encoded.clear();
+        if self.statements.encoded.capacity() > KEPT_BATCH_BYTES {
+            self.statements.encoded = BytesMut::new();
         }
         self.last_ticket += 1;
-        self.plan.ticket = self.last_ticket;
-        Batch::new(self)
+        self.statements.plan.ticket = self.last_ticket;
+        Batch { session: self }
     }
 
     /// The outcomes of a submitted batch. Not cancel-safe, like [`Batch::run`].
@@ -178,7 +170,7 @@ impl Session {
 
     /// How many prepared statements the session keeps.
     pub fn prepared_statements(&self) -> usize {
-        self.cache.len()
+        self.statements.cache.len()
     }
 
     /// Ends the session politely.
@@ -195,17 +187,17 @@ impl Session {
     }
 
     /// Moves the encoded batch, closed by a Sync, to the write buffer.
-    pub(super) fn queue(&mut self) -> Result<Pending, WireError> {
+    fn queue(&mut self) -> Result<Pending, WireError> {
         self.check_usable()?;
-        frontend::sync(&mut self.encoded);
+        frontend::sync(&mut self.statements.encoded);
         let output = self.connection.output();
         if output.is_empty() {
-            std::mem::swap(output, &mut self.encoded);
+            std::mem::swap(output, &mut self.statements.encoded);
         } else {
-            output.extend_from_slice(&self.encoded);
+            output.extend_from_slice(&self.statements.encoded);
         }
-        self.encoded.clear();
-        let plan = std::mem::take(&mut self.plan);
+        self.statements.encoded.clear();
+        let plan = std::mem::take(&mut self.statements.plan);
         let ticket = plan.ticket;
         self.in_flight.push_back(plan);
         Ok(Pending { ticket })
@@ -263,7 +255,7 @@ impl Session {
     fn finish(&mut self, plan: Plan, failure: Option<BatchError>) -> Result<(), BatchError> {
         let failed = failure.as_ref().and_then(|failure| failure.index);
         if let Some(sql) = failed.and_then(|index| plan.statements.get(index)) {
-            self.cache.invalidate(sql);
+            self.statements.cache.invalidate(sql);
         }
         self.settle(plan);
         failure.map_or(Ok(()), Err)
@@ -273,11 +265,71 @@ impl Session {
     /// are still to be closed.
     fn settle(&mut self, plan: Plan) {
         for (sql, name) in plan.parses {
-            self.cache.forget(&sql, &name);
+            self.statements.cache.forget(&sql, &name);
         }
         for name in plan.closes {
-            self.cache.discard(name);
+            self.statements.cache.discard(name);
         }
+    }
+}
+
+/// Statements that are being collected to run together. Dropping it sends nothing.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    session: &'a mut Session,
+}
+
+impl Batch<'_> {
+    /// Adds a statement with its parameters as text. On an error nothing was added.
+    ///
+    /// The same `sql` is parsed once per session. Parameter types are inferred by the server;
+    /// add casts where the text alone is ambiguous.
+    pub fn push(&mut self, sql: &Arc<str>, params: &[Option<&[u8]>]) -> Result<(), WireError> {
+        self.session.check_usable()?;
+        self.session.statements.push(sql, params)
+    }
+
+    /// Adds a statement whose parameters are all in their types' binary form, as arrays are that
+    /// were put together here.
+    pub fn push_binary(&mut self, sql: &Arc<str>, params: &[Vec<u8>]) -> Result<(), WireError> {
+        self.session.check_usable()?;
+        self.session.statements.push_binary(sql, params)
+    }
+
+    /// Adds a `copy … from stdin` with its data, in the format that `sql` names.
+    pub fn push_copy(&mut self, sql: &Arc<str>, data: &[u8]) -> Result<(), WireError> {
+        self.session.check_usable()?;
+        self.session.statements.push_copy(sql, data)
+    }
+
+    /// How many statements there are.
+    pub fn len(&self) -> usize {
+        self.session.statements.plan.statements.len()
+    }
+
+    /// True when there are none.
+    pub fn is_empty(&self) -> bool {
+        self.session.statements.plan.statements.is_empty()
+    }
+
+    /// How much will be sent, in bytes.
+    pub fn encoded_bytes(&self) -> usize {
+        self.session.statements.encoded.len()
+    }
+
+    /// Runs the statements; outcomes come in the order of pushing. Not cancel-safe: when this
+    /// is dropped half way the session answers `Abandoned` from then on.
+    pub async fn run(self) -> Result<Vec<Outcome>, BatchError> {
+        let pending = self.session.queue()?;
+        self.session.collect(pending).await
+    }
+
+    /// Starts the statements and returns at once, so that the next batch can be prepared
+    /// meanwhile; [`Session::collect`] brings the outcomes, and sends what did not fit.
+    pub async fn submit(self) -> Result<Pending, WireError> {
+        let pending = self.session.queue()?;
+        self.session.connection.send_some().await?;
+        Ok(pending)
     }
 }
 

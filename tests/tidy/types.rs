@@ -25,7 +25,6 @@ const ELSEWHERE: &[&str] = &[
     "src/apply/settle/rewrites.rs: impl Applier",
     "src/apply/settle/truncate.rs: impl Applier",
     "src/apply/settle/unique.rs: impl Applier",
-    "src/config/conflict.rs: impl Config",
     "src/conflict/kind.rs: impl Verdict",
     "src/demo/acts.rs: impl Stage",
     "src/demo/view.rs: impl Stage",

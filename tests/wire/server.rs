@@ -169,7 +169,7 @@ async fn set_up(info: &ConnInfo) -> Result<(), WireError> {
 
 /// Parses a connection string in an empty environment.
 pub(crate) fn parse(dsn: &str) -> ConnInfo {
-    ConnInfo::parse(dsn, &|_| None).unwrap()
+    mmrepl::config::conninfo::parse(dsn, &|_| None).unwrap()
 }
 
 fn find_binaries() -> PathBuf {

@@ -7,9 +7,12 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::error::ConnInfoError;
+use super::info::{
+    CertFile, ConnInfo, Host, Keepalives, RootCert, SslMode, TargetSession, TlsOptions,
+};
 use super::keywords::{Settings, Value};
-use super::{CertFile, ConnInfo, Host, Keepalives, RootCert, SslMode, TargetSession, TlsOptions};
 
+use super::info::SOCKET_DIRS;
 const DEFAULT_PORT: u16 = 5432;
 /// libpq waits for ever; a daemon that does so would never try the next host.
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -19,8 +22,6 @@ const DEFAULT_KEEPALIVES: Keepalives = Keepalives {
     interval: Duration::from_secs(10),
     count: 3,
 };
-/// Where a server without a host is looked for: Debian's place, then PostgreSQL's own.
-const SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
 /// Builds the [`ConnInfo`] that the settings describe.
 pub(super) fn resolve(settings: &Settings<'_>) -> Result<ConnInfo, ConnInfoError> {
@@ -49,16 +50,6 @@ pub(super) fn resolve(settings: &Settings<'_>) -> Result<ConnInfo, ConnInfoError
             .map(|millis| Duration::from_millis(u64::from(millis.unsigned_abs()))),
         target_session: target_session(settings)?,
     })
-}
-
-/// The name a socket folder has in the password file: `localhost` for the usual ones.
-pub(super) fn passfile_name(dir: &Path) -> &str {
-    let usual = SOCKET_DIRS.iter().any(|usual| Path::new(usual) == dir);
-    if usual {
-        "localhost"
-    } else {
-        dir.to_str().unwrap_or("localhost")
-    }
 }
 
 fn hosts(settings: &Settings<'_>) -> Result<Vec<Host>, ConnInfoError> {

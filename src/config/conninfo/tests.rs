@@ -2,17 +2,18 @@ use proptest::prelude::*;
 use secrecy::ExposeSecret;
 
 use super::*;
+use std::time::Duration;
 
 fn env(name: &str) -> Option<String> {
     (name == "USER").then(|| "me".to_owned())
 }
 
 fn parse(dsn: &str) -> ConnInfo {
-    ConnInfo::parse(dsn, &env).unwrap()
+    super::parse(dsn, &env).unwrap()
 }
 
 fn refuse(dsn: &str) -> String {
-    ConnInfo::parse(dsn, &env).unwrap_err().to_string()
+    super::parse(dsn, &env).unwrap_err().to_string()
 }
 
 #[test]
@@ -62,7 +63,7 @@ fn the_environment_fills_what_the_string_leaves_out() {
         };
         Some(value.to_owned())
     };
-    let info = ConnInfo::parse("port=7001", &env).unwrap();
+    let info = super::parse("port=7001", &env).unwrap();
     assert_eq!(info.describe(), "db.example:7001/shop");
     assert_eq!(info.user(), "eve");
     assert_eq!(info.tls().mode, SslMode::VerifyFull);
@@ -89,7 +90,7 @@ fn the_environment_fills_what_the_string_leaves_out() {
         Some("hidden")
     );
     // An empty value hides the environment's.
-    assert_eq!(ConnInfo::parse("dbname=''", &env).unwrap().dbname(), "eve");
+    assert_eq!(super::parse("dbname=''", &env).unwrap().dbname(), "eve");
 }
 
 #[test]
@@ -152,7 +153,7 @@ fn the_password_file_is_read_when_a_connection_is_made() {
 proptest! {
     #[test]
     fn any_text_gives_settings_or_an_error(dsn in ".*") {
-        let _ = ConnInfo::parse(&dsn, &env);
+        let _ = super::parse(&dsn, &env);
     }
 
     #[test]
@@ -160,13 +161,13 @@ proptest! {
         keyword in "host|hostaddr|port|sslmode|connect_timeout|keepalives_idle|tcp_user_timeout",
         value in "[-0-9,a@/:.]*",
     ) {
-        let _ = ConnInfo::parse(&format!("{keyword}={}", quote_value(&value)), &env);
+        let _ = super::parse(&format!("{keyword}={}", quote_value(&value)), &env);
     }
 
     #[test]
     fn quoted_values_arrive_unchanged(dbname in "[^\0]+", user in "[^\0]+") {
         let dsn = format!("dbname={} user={}", quote_value(&dbname), quote_value(&user));
-        let info = ConnInfo::parse(&dsn, &env).unwrap();
+        let info = super::parse(&dsn, &env).unwrap();
         prop_assert_eq!((info.dbname(), info.user()), (dbname.as_str(), user.as_str()));
     }
 }

@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::admin::{self, AdminState, Incoming, IncomingLinks, PauseControl};
-use crate::config::conninfo::ConnInfo;
 use crate::local::{LocalServer, ServerOptions};
 use crate::status::cluster::Verdict;
 use crate::status::model::{LinkState, StatusSource};
@@ -63,7 +62,7 @@ fn config(nodes: &[(&str, SocketAddr)]) -> Config {
     };
     let nodes: String = nodes.iter().map(node).collect();
     let text = format!("[cluster]\nname = \"shop\"\n{nodes}");
-    Config::parse(&text, &|_| None).unwrap()
+    crate::config::parse(&text, &|_| None).unwrap()
 }
 
 fn nobody(port: u16) -> SocketAddr {
@@ -191,7 +190,7 @@ fn server(dir: &std::path::Path) -> LocalServer {
 }
 
 async fn connect(server: &LocalServer, database: &str) -> Client {
-    let dsn = ConnInfo::parse(&server.dsn(database), &|_| None).unwrap();
+    let dsn = crate::config::conninfo::parse(&server.dsn(database), &|_| None).unwrap();
     control(&dsn, "mmrepl tests").await.unwrap()
 }
 
@@ -213,7 +212,8 @@ async fn two_databases() -> (tempfile::TempDir, LocalServer, Config) {
     for node in &mut config.nodes {
         let create = format!("create database {}", node.name);
         postgres.batch_execute(&create).await.unwrap();
-        node.dsn = ConnInfo::parse(&server.dsn(node.name.as_str()), &|_| None).unwrap();
+        node.dsn =
+            crate::config::conninfo::parse(&server.dsn(node.name.as_str()), &|_| None).unwrap();
     }
     (dir, server, config)
 }
