@@ -10,8 +10,17 @@ use crate::catalog::position::read_positions;
 use crate::commit_time::CommitTime;
 use crate::wire::RowExt;
 
-/// Tombstones are counted exactly up to here, then estimated by the server's statistics.
+/// Tombstones are counted exactly up to here, then estimated by the server's statistics; of those
+/// in blocks, so many blocks for each hundred.
 const COUNT_MAX: i64 = 100_000;
+
+/// How many keys the block `b` has.
+macro_rules! keys_of_block {
+    () => {
+        "coalesce(pg_catalog.cardinality(b.ints), pg_catalog.cardinality(b.uuids),
+    pg_catalog.cardinality(b.texts))"
+    };
+}
 
 /// The tombstones on this node's server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +51,7 @@ macro_rules! counting_tables {
 
 const KEPT: &str = concat!(
     "
-select case when c.exact > $1::int8
+select b.keys + case when c.exact > $1::int8
             then greatest(c.exact, pg_catalog.pg_stat_get_live_tuples('mmrepl.tombstone'::regclass))
             else c.exact end,
        (extract(epoch from o.at) * 1000000)::int8 - 946684800000000,
@@ -53,10 +62,20 @@ select case when c.exact > $1::int8
        pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::int8
 from (select pg_catalog.count(*) as exact
       from (select from mmrepl.tombstone limit $1::int8 + 1) counted) c,
-     (select pg_catalog.min(left_at) as at from mmrepl.tombstone
-      where relation <> all ",
+     (select case when counted.blocks > $1::int8 / 100
+             then counted.keys / counted.blocks * greatest(counted.blocks,
+                 pg_catalog.pg_stat_get_live_tuples('mmrepl.tombstone_block'::regclass))
+             else counted.keys end as keys
+      from (select pg_catalog.count(*) as blocks,
+                   coalesce(pg_catalog.sum(",
+    keys_of_block!(),
+    "), 0)::int8 as keys
+            from (select * from mmrepl.tombstone_block limit $1::int8 / 100 + 1) b) counted) b,
+     (select pg_catalog.min(left_at) as at from (
+          select pg_catalog.min(left_at) from mmrepl.tombstone where relation <> all ",
     counting_tables!(),
-    ") o"
+    "
+          union all select pg_catalog.min(left_at) from mmrepl.tombstone_block) oldest(left_at)) o"
 );
 
 /// Notices tables that got another file (`apply::rewrites`).
@@ -121,17 +140,41 @@ delete from mmrepl.tombstone where ctid = any (array(
     order by t.left_at limit $3 for update skip locked))"
 );
 
-/// Deletes at most `batch` tombstones; says how many.
+/// The same of at most a tenth as many blocks. Columns: how many keys they had.
+const PRUNE_BLOCKS: &str = concat!(
+    "
+with pruned as (
+    delete from mmrepl.tombstone_block b where b.ctid = any (array(
+        select t.ctid from mmrepl.tombstone_block t
+        where t.left_at < pg_catalog.now() - $1::int8 * interval '1 microsecond'
+          and ((($2::int8 - t.xmin::text::int8) % 4294967296) + 4294967296) % 4294967296
+              between 1 and 2147483647
+          and pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::int8 - $2::int8
+              between 0 and 1000000000
+        order by t.left_at limit $3::int8 / 10 for update skip locked))
+    returning ",
+    keys_of_block!(),
+    " as keys)
+select coalesce(pg_catalog.sum(keys), 0)::int8 from pruned"
+);
+
+/// Deletes at most `batch` tombstones, and some in blocks; says how many.
 pub(super) async fn prune(
     client: &Client,
     retention: Duration,
     before: i64,
     batch: i64,
 ) -> Result<u64, CatalogError> {
-    client
+    let single = client
         .execute(PRUNE, &[&micros(retention), &before, &batch])
         .await
-        .map_err(CatalogError::query("prune tombstones"))
+        .map_err(CatalogError::query("prune tombstones"))?;
+    let of_many = client
+        .query_one(PRUNE_BLOCKS, &[&micros(retention), &before, &batch])
+        .await
+        .map_err(CatalogError::query("prune tombstones of many rows"))?;
+    let of_many: i64 = of_many.read(0)?;
+    Ok(single + u64::try_from(of_many).unwrap_or(0))
 }
 
 /// Forgets one batch of the times of rows that were applied together, of transactions before `$1`:

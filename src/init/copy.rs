@@ -217,6 +217,12 @@ pub(super) async fn forget_deletes(target: &Session, tables: &[&Table]) -> Resul
     let sql = "delete from mmrepl.tombstone where relation = any($1)";
     let done = target.client.execute(sql, &[&oids]).await;
     done.map_err(InitError::server(target.name(), "forget old deletes"))?;
+    let sql = "delete from mmrepl.tombstone_block where relation = any($1)";
+    let done = target.client.execute(sql, &[&oids]).await;
+    done.map_err(InitError::server(
+        target.name(),
+        "forget old deletes of many",
+    ))?;
     let sql = "delete from mmrepl.shadow where relation = any($1)";
     let done = target.client.execute(sql, &[&oids]).await;
     done.map_err(InitError::server(target.name(), "forget rows kept aside"))?;

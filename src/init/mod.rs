@@ -19,6 +19,7 @@
 
 mod apart;
 mod asked;
+mod blocks;
 mod columns;
 mod compare;
 mod copy;

@@ -145,7 +145,7 @@ pub(super) struct Keyed<'a> {
 
 impl Keyed<'_> {
     /// The text of the key of the row `d`.
-    fn text(self) -> String {
+    pub(super) fn text(self) -> String {
         format!("{}::pg_catalog.text", self.texts())
     }
 
@@ -221,6 +221,7 @@ declare
     mmrepl_keys pg_catalog.text[];
     mmrepl_before pg_catalog.text[];
     mmrepl_statement pg_catalog.text;
+    mmrepl_blocks pg_catalog.int8 := 0;
 begin
 ";
 
@@ -294,15 +295,16 @@ fn only_peer(keyed: Keyed<'_>) -> String {
     let replaced = format!(
         "insert into mmrepl.tombstone (relation, key) select distinct $1, k.key \
          from (select {} from mmrepl_old d) k(key) cross join lateral \
-         (select from mmrepl.tombstone t where t.relation OPERATOR(pg_catalog.=) $1 \
-         and t.key OPERATOR(pg_catalog.=) k.key limit 1) found {REPLACE}",
+         (select from mmrepl.tombstones_of($1, k.key) t \
+         where t.key OPERATOR(pg_catalog.<>) '' limit 1) found {REPLACE}",
         keyed.text()
     );
     format!(
         "    if pg_catalog.current_setting('mmrepl.only_peer', true) OPERATOR(pg_catalog.=) 'on' then
         if mmrepl.applies_from_only_peer() then
             if exists (select from mmrepl.tombstone t
-                    where t.relation OPERATOR(pg_catalog.=) tg_relid) then
+                    where t.relation OPERATOR(pg_catalog.=) tg_relid)
+                or mmrepl.has_blocks(tg_relid) then
                 execute {} using tg_relid;
             end if;
             return null;
@@ -314,13 +316,14 @@ fn only_peer(keyed: Keyed<'_>) -> String {
 }
 
 /// After DELETE, per statement, where tombstones have no version and the key is unique at any
-/// moment, not only at the end of a transaction.
+/// moment, not only at the end of a transaction: a row for each key, or what the statements
+/// `blocks` leave of very many rows, which say in `mmrepl_blocks` how many blocks it is.
 ///
 /// Who deletes a row has waited for whoever deleted the one that had its key before. So with a
 /// snapshot taken now an earlier tombstone of the key is visible, and no other can come in between.
 /// A snapshot of the whole transaction may be older, and a parent table gives its children's rows
 /// too: these go the slow way, like the few rows that are not worth another statement.
-pub(super) fn remembered(keyed: Keyed<'_>) -> Own {
+pub(super) fn remembered(keyed: Keyed<'_>, blocks: &str) -> Own {
     let key = keyed.text();
     let body = format!(
         "{DECLARE}{}{}    mmrepl_keys := array(select {key} from mmrepl_old d limit 20);
@@ -335,6 +338,9 @@ pub(super) fn remembered(keyed: Keyed<'_>) -> Own {
             select distinct tg_relid, {key} from mmrepl_old d
             {REPLACE};
     else
+{blocks}        if mmrepl_blocks OPERATOR(pg_catalog.>) 0 then
+            return null;
+        end if;
         execute mmrepl.forgetting((select pg_catalog.count(*) from (
                 select from mmrepl_old limit 100001) counted), {}) using tg_relid;
         execute {} using tg_relid, pg_catalog.clock_timestamp();

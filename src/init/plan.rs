@@ -418,10 +418,17 @@ fn table_statements(state: &TableState, in_row: Option<&InRow>, by_column: bool)
             // Versions of another rule mean nothing to this one.
             let oid = table.oid;
             sql.push(format!(
-                "update mmrepl.tombstone set version = null, image = null where relation = {oid}"
+                "update mmrepl.tombstone set version = null, image = null where relation = {oid} \
+                 and (version is not null or image is not null)"
             ));
         }
+        let spreads = trigger.name == "mmrepl_delete" && !statements.is_empty();
         sql.extend(statements);
+        if spreads && other_rule && in_row.is_some() {
+            // After the trigger, which waits for deletes under way: none makes a block afterwards.
+            let oid = table.oid;
+            sql.push(format!("select mmrepl.spread_blocks({oid})"));
+        }
     }
     for there in state
         .triggers

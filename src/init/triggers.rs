@@ -10,6 +10,7 @@
 //! A worker of a native subscription fires row triggers only. What hangs on a statement has a twin
 //! for it, per row, which fires in role `replica` alone (`enable replica`).
 
+use super::blocks;
 use super::merging::Merging;
 use super::moved::{Condition, Moved};
 use super::own::{self, Found, KeyIndex, Keyed, Leaves, Lift, Own, OwnFunction};
@@ -331,7 +332,7 @@ fn of_deletes(keyed: Keyed<'_>, in_row: Option<&InRow>) -> Wanted {
         settled: in_row.is_settled(),
     });
     let own = if left.is_none() && is_unique_at_once(keyed.key) {
-        own::remembered(keyed)
+        own::remembered(keyed, &blocks::statements(keyed))
     } else {
         own::deleted(keyed, left.as_ref())
     };

@@ -34,11 +34,13 @@ pub const TABLES: &[File] = embed!("tables":
     "011_released"
     "012_fingerprints"
     "013_dropped"
+    "014_tombstone_blocks"
 );
 
 /// What runs again whenever it has changed. The order does not matter.
 pub const FUNCTIONS: &[File] = embed!("functions":
     "apply"
+    "blocks"
     "clock"
     "counters"
     "fingerprints"

@@ -8,7 +8,8 @@ use crate::support::{Cluster, ClusterOptions, LIMIT, wait_until};
 
 const TABLE: &str = "create table t (id int primary key, v text)";
 const SHORT: &str = "\n[conflict]\ntombstones = \"1s\"\n";
-const COUNT: &str = "select count(*) from mmrepl.tombstone";
+const COUNT: &str = "select (select count(*) from mmrepl.tombstone)
+    + (select count(*) from mmrepl.keys_in_blocks())";
 
 async fn pair(majors: &[u32]) -> Cluster {
     Cluster::running_with(ClusterOptions::majors(majors).config(SHORT), TABLE).await

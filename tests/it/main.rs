@@ -9,6 +9,7 @@
 mod altered_tables;
 mod asked_copy;
 mod bad_input;
+mod blocks;
 mod case_table;
 mod cases;
 mod changing_tables;

@@ -15,21 +15,23 @@ use crate::catalog::table::KeyColumn;
 pub(in crate::apply) fn tombstones(map: &TableMap, guard: &Guard) -> String {
     format!(
         "select {}, x.version, \
-         (x.key <> '' and x.xmin = pg_current_xact_id()::xid)::text from mmrepl.tombstone x \
-         where x.relation = {} and x.key in ({}, '')",
+         (x.key <> '' and x.xmin = pg_current_xact_id()::xid)::text \
+         from mmrepl.tombstones_of({}, {}) x",
         guard.written(map, Place::Tombstone("x")),
         map.table.oid,
         key_text(map, 1)
     )
 }
 
-/// Those of the given tables that have any tombstone. Each is looked up in the index by itself,
+/// Those of the given tables that have any tombstone, in a row of its own or in a block. Each is
+/// looked up in the index by itself,
 /// whatever the server believes of how many there are: in the index's order the first one is the
 /// cheapest to find.
 pub(in crate::apply) const WITH_TOMBSTONES: &str = "\
 select w.relation from pg_catalog.unnest($1::pg_catalog.oid[]) w (relation) \
-cross join lateral (select from mmrepl.tombstone x where x.relation = w.relation \
-order by x.key limit 1) found";
+cross join lateral ((select from mmrepl.tombstone x where x.relation = w.relation \
+order by x.key limit 1) union all (select from mmrepl.tombstone_block b \
+where b.relation = w.relation order by b.kind, b.layer limit 1) limit 1) found";
 
 /// Leaves a tombstone for a key that has no row. Parameters: the key, and the delete's version
 /// where rows carry theirs.
@@ -54,8 +56,8 @@ pub(in crate::apply) fn leave_needed_tombstone(map: &TableMap, versions: &Versio
     let (oid, key) = (map.table.oid, key_text(map, 1));
     format!(
         "insert into mmrepl.tombstone (relation, key) select {oid}, {key} \
-         where not mmrepl.applies_from_only_peer() or exists (select from mmrepl.tombstone x \
-         where x.relation = {oid} and x.key = {key}) {NEW_TOMBSTONE}"
+         where not mmrepl.applies_from_only_peer() or exists (select \
+         from mmrepl.tombstones_of({oid}, {key}) x where x.key <> '') {NEW_TOMBSTONE}"
     )
 }
 
@@ -66,7 +68,7 @@ pub(in crate::apply) fn leave_tombstone_beside(map: &TableMap, versions: &Versio
     format!(
         "insert into mmrepl.tombstone (relation, key, version, bulk) \
          select {oid}, {key}, {}, coalesce((select not x.bulk \
-         from mmrepl.tombstone x where x.relation = {oid} and x.key = {key} \
+         from mmrepl.tombstones_of({oid}, {key}) x where x.key <> '' \
          order by x.left_at desc limit 1), false) {NEW_TOMBSTONE}",
         delete_version(map, versions)
     )
@@ -126,8 +128,8 @@ pub(in crate::apply) fn deletes_above(
     format!(
         "select k.n::text, {}, x.version \
          from unnest({}) with ordinality k({names}n), \
-         mmrepl.tombstone x, pg_xact_commit_timestamp_origin(x.xmin) w \
-         where x.relation = {} and x.key in (({text})::text, '') and {which}",
+         mmrepl.tombstones_of({}, ({text})::text) x, pg_xact_commit_timestamp_origin(x.xmin) w \
+         where {which}",
         guard.written(map, Place::Tombstone("x")),
         arrays.trim_end_matches(", "),
         map.table.oid,
