@@ -16,7 +16,7 @@ use crate::fault;
 use crate::history::prune;
 use crate::housekeeping;
 use crate::ids::{LinkName, NodeName};
-use crate::link::{self, Foreign, LinkContext, QUEUE_BYTES_MAX, QUEUE_ROWS_MAX, WINDOW_ROWS};
+use crate::link::{self, Foreign, Home, LinkContext, QUEUE_BYTES_MAX, QUEUE_ROWS_MAX, WINDOW_ROWS};
 use crate::status::monitor::LinkMonitor;
 use crate::status::node::NodeMonitor;
 use crate::wire::control;
@@ -45,9 +45,11 @@ pub async fn run(
     data_dir: &Path,
     stop: CancellationToken,
 ) -> Result<(), DaemonError> {
+    let home = Home::of(config.node(&node)?);
+    let config = config.beside(&node);
     let own = config.node(&node)?.clone();
     let checkpoints = open_checkpoints(data_dir).await?;
-    let contexts = contexts(&config, &own, &checkpoints)?;
+    let contexts = contexts(&config, &own, (&checkpoints, &home))?;
     let monitors: Vec<LinkMonitor> = contexts.iter().map(|link| link.monitor.clone()).collect();
     let about_node = NodeMonitor::new(node.clone());
     let state = admin_state(&config, &own, monitors.clone(), about_node.clone());
@@ -117,7 +119,7 @@ async fn open_checkpoints(data_dir: &Path) -> Result<Checkpoints, DaemonError> {
 fn contexts(
     config: &Config,
     own: &Node,
-    checkpoints: &Checkpoints,
+    (checkpoints, home): (&Checkpoints, &Home),
 ) -> Result<Vec<LinkContext>, ConfigError> {
     let nodes: Vec<NodeName> = config.nodes.iter().map(|node| node.name.clone()).collect();
     let context = |link: LinkName| {
@@ -134,6 +136,7 @@ fn contexts(
             checkpoints: checkpoints.clone(),
             monitor: monitor(link.clone()),
             foreign: Foreign::default(),
+            home: home.clone(),
             link,
         })
     };

@@ -312,6 +312,7 @@ async fn ready_means_ready_in_both_directions() {
         name: "west".parse().unwrap(),
         dsn: crate::config::conninfo::parse("host=127.0.0.1 dbname=west user=u", &|_| None)
             .unwrap(),
+        local_dsn: None,
         admin: west.addr,
         admin_token_file: None,
     };
@@ -367,6 +368,7 @@ async fn many_slow_callers_keep_nobody_out() {
         name: "west".parse().unwrap(),
         dsn: crate::config::conninfo::parse("host=127.0.0.1 dbname=west user=u", &|_| None)
             .unwrap(),
+        local_dsn: None,
         admin: west.addr,
         admin_token_file: None,
     };

@@ -55,6 +55,24 @@ pub struct Room {
 }
 
 impl Server {
+    /// What tells it from another one, in words; nothing where both are one server and database.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        if self.system_id != other.system_id {
+            let (here, there) = (self.system_id, other.system_id);
+            return Some(format!("system identifiers {here} and {there}"));
+        }
+        if self.database != other.database {
+            return Some("two databases".to_owned());
+        }
+        if self.timeline != other.timeline {
+            let (here, there) = (self.timeline.0, other.timeline.0);
+            return Some(format!(
+                "timelines {here} and {there} of one server's history"
+            ));
+        }
+        (self.in_recovery != other.in_recovery).then(|| "one is a standby of the other".to_owned())
+    }
+
     /// The major version: 16.
     pub fn major(&self) -> u32 {
         self.version / 10_000

@@ -34,6 +34,8 @@ pub struct Node {
     pub name: NodeName,
     /// How to reach the database.
     pub dsn: ConnInfo,
+    /// How its own daemon reaches the database instead.
+    pub local_dsn: Option<ConnInfo>,
     /// Where this node's daemon serves HTTP.
     pub admin: SocketAddr,
     /// The file whose first line a caller must send as a bearer token.
@@ -67,6 +69,18 @@ impl Config {
             .iter()
             .flat_map(|node| self.links_from(&node.name))
             .collect()
+    }
+
+    /// The cluster as the daemon of `own` reaches it: its own server by `local_dsn`, where there is
+    /// one.
+    #[must_use]
+    pub fn beside(mut self, own: &NodeName) -> Self {
+        for node in self.nodes.iter_mut().filter(|node| node.name == *own) {
+            if let Some(local) = node.local_dsn.take() {
+                node.dsn = local;
+            }
+        }
+        self
     }
 
     /// The links that start at `from`: those its daemon owns.

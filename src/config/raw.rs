@@ -7,9 +7,10 @@ use crate::conflict::RECORDED_PER_MINUTE;
 
 /// Every key of the file; a test holds `mmrepl.example.toml` against it.
 #[cfg(test)]
-pub(super) const KEYS: [&str; 17] = [
+pub(super) const KEYS: [&str; 18] = [
     "name",
     "dsn",
+    "local_dsn",
     "admin",
     "admin_token_file",
     "include",
@@ -55,6 +56,7 @@ pub(super) struct RawCluster {
 pub(super) struct RawNode {
     pub(super) name: String,
     pub(super) dsn: String,
+    pub(super) local_dsn: Option<String>,
     pub(super) admin: String,
     pub(super) admin_token_file: Option<std::path::PathBuf>,
 }

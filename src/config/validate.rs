@@ -76,6 +76,19 @@ fn check_node(raw: &RawNode, env: Env<'_>, problems: &mut Problems) -> Option<No
     let at = |key: &str| format!("node {}: {key}", raw.name);
     let name = problems.keep("node.name", raw.name.parse::<NodeName>());
     let dsn = problems.keep(&at("dsn"), conninfo::parse(&raw.dsn, env));
+    let local_dsn = raw.local_dsn.as_ref().and_then(|local| {
+        let local = problems.keep(&at("local_dsn"), conninfo::parse(local, env))?;
+        let other = dsn.as_ref().filter(|dsn| dsn.dbname() != local.dbname());
+        if let Some(dsn) = other {
+            problems.add(format!(
+                "{} names the database {}, dsn {}: both must lead to the same one",
+                at("local_dsn"),
+                local.dbname(),
+                dsn.dbname()
+            ));
+        }
+        Some(local)
+    });
     let admin = problems.keep(&at("admin"), parse_admin(&raw.admin));
     let exposed = admin.is_some_and(|address| !address.ip().is_loopback());
     if exposed && raw.admin_token_file.is_none() {
@@ -87,6 +100,7 @@ fn check_node(raw: &RawNode, env: Env<'_>, problems: &mut Problems) -> Option<No
     Some(Node {
         name: name?,
         dsn: dsn?,
+        local_dsn,
         admin: admin?,
         admin_token_file: raw.admin_token_file.clone(),
     })

@@ -169,6 +169,7 @@ async fn examine(
         }
     }
     problems.extend(check::judge(config, &facts));
+    problems.extend(check::local_ways::check(config, &facts).await);
     problems.sort_by_key(|problem| problem.severity);
     (sessions, facts, problems)
 }

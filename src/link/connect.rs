@@ -9,6 +9,7 @@ use super::error::LinkError;
 use super::foreign::{self, Looked};
 use super::history::{agreed_start, began, check_begin, explained, gather_pair};
 use super::missed::{self, Others};
+use super::one_server;
 use super::open_stream::{Wanted, open_stream};
 use super::other_daemon;
 use super::pausing;
@@ -200,6 +201,7 @@ async fn check_ends(
     source: &Client,
     target: &Client,
 ) -> Result<(), LinkError> {
+    one_server::check(context, source).await?;
     check_schema(&context.source, source).await?;
     check_schema(&context.target, target).await?;
     check_clocks(context, source, target).await?;

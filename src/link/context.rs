@@ -1,6 +1,7 @@
 //! What a link needs to know.
 
 use super::foreign::Foreign;
+use super::home::Home;
 use std::time::Duration;
 
 use crate::checkpoint::Checkpoints;
@@ -38,6 +39,8 @@ pub struct LinkContext {
     pub monitor: LinkMonitor,
     /// Whether others write on the source, too.
     pub foreign: Foreign,
+    /// Whether the source is the server that its peers mean.
+    pub home: Home,
 }
 
 impl LinkContext {

@@ -138,6 +138,9 @@ pub enum LinkError {
     /// Another daemon of the source's node runs the link.
     #[error("{0}")]
     OtherDaemon(String),
+    /// The source's daemon reaches another server than its peers do.
+    #[error("{0}")]
+    OtherServer(String),
     /// The checkpoint store failed.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -183,6 +186,7 @@ impl Retryable for LinkError {
             | Self::Assemble { .. }
             | Self::NotSetUp { .. }
             | Self::OtherDaemon(_)
+            | Self::OtherServer(_)
             | Self::Fault(_) => RetryClass::Definite,
             Self::Running(_) | Self::InitAtWork(_) => RetryClass::Transient,
             Self::History(error) => error.retry_class(),

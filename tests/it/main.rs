@@ -45,6 +45,7 @@ mod keyless;
 mod large;
 mod leaving;
 mod lineage;
+mod local_ways;
 mod manual;
 mod mends;
 mod merge;

@@ -89,6 +89,8 @@ pub struct Cluster {
     /// Environment of daemons started from now on.
     daemon_env: Vec<(String, String)>,
     more_config: String,
+    /// How daemons reach their own servers, by node.
+    local_dsns: HashMap<&'static str, String>,
     /// The role of commands and daemons, where it is not the superuser of tests.
     role: Option<String>,
 }
@@ -115,6 +117,7 @@ impl Cluster {
             allowed_errors: Vec::new(),
             daemon_env: options.daemon_env,
             more_config: options.more_config,
+            local_dsns: HashMap::new(),
             role: None,
         };
         if options.proxied {
@@ -200,6 +203,13 @@ impl Cluster {
     /// Replaces the configuration file of commands and daemons.
     pub fn rewrite_config(&mut self, more: &str) {
         more.clone_into(&mut self.more_config);
+        self.write_configs();
+    }
+
+    /// The daemon of a node reaches its own server this way from now on.
+    pub fn set_local_dsn(&mut self, name: &str, dsn: &str) {
+        let name = self.node(name).name;
+        self.local_dsns.insert(name, dsn.to_owned());
         self.write_configs();
     }
 
@@ -365,6 +375,9 @@ impl Cluster {
                 dsn = dsn.replace("user=postgres", &format!("user={role}"));
             }
             let _ = write!(text, "\n[[node]]\nname = \"{name}\"\ndsn = \"{dsn}\"\n");
+            if let Some(local) = self.local_dsns.get(name) {
+                let _ = writeln!(text, "local_dsn = \"{local}\"");
+            }
             let _ = writeln!(text, "admin = \"127.0.0.1:{port}\"");
         }
         text + &self.more_config
