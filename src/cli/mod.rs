@@ -166,6 +166,7 @@ mod tests {
             "mmrepl status --json",
             "mmrepl check --config /tmp/c.toml",
             "mmrepl verify --table t --jobs 4 --exact --foreign-keys --limit 5 --json",
+            "mmrepl verify --repair --dry-run --from east",
             "mmrepl conflicts",
             "mmrepl conflicts --json --since 2h --table orders",
             "mmrepl conflicts show east-17 --json",

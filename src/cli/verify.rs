@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use super::output;
 use super::shared::{ConfigArg, refuse};
 use super::waiting::watched;
+use crate::ids::NodeName;
 use crate::verify::report::{Report, TableReport};
-use crate::verify::{Options, Progress, verify};
+use crate::verify::{Options, Progress, RepairOptions, verify};
 
 /// The command line of `mmrepl verify`.
 #[derive(Clone, Debug, clap::Args)]
@@ -33,9 +34,27 @@ pub struct VerifyArgs {
     /// Read in only so many percent of the time, to leave the servers to others
     #[arg(long, value_name = "PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u8).range(1..=100))]
     pub share: u8,
+    /// Mending.
+    #[command(flatten)]
+    pub mending: RepairArgs,
     /// Print one JSON object for programs
     #[arg(long)]
     pub json: bool,
+}
+
+/// Whether and how differences are mended.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RepairArgs {
+    /// Mend what differs by each table's own rule: the newest write of a row counts. What is
+    /// replaced is kept in the history, and `mmrepl conflicts restore` brings it back
+    #[arg(long)]
+    pub repair: bool,
+    /// Only say what --repair would do
+    #[arg(long, requires = "repair")]
+    pub dry_run: bool,
+    /// Whose rows count where no version decides
+    #[arg(long, value_name = "NODE", requires = "repair")]
+    pub from: Option<NodeName>,
 }
 
 /// Prints what differs. Exit code 0 when all tables are equal, 1 when rows differ or point at
@@ -52,6 +71,10 @@ pub async fn run(args: &VerifyArgs) -> ExitCode {
         limit: args.limit,
         jobs: usize::from(args.jobs),
         share: f64::from(args.share) / 100.0,
+        repair: args.mending.repair.then(|| RepairOptions {
+            dry_run: args.mending.dry_run,
+            from: args.mending.from.clone(),
+        }),
     };
     let teller = Teller {
         is_asked: !args.json && std::io::stderr().is_terminal(),

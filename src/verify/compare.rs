@@ -12,7 +12,8 @@ use super::fence::Post;
 use super::judge::judge;
 use super::options::Options;
 use super::peer::{Peer, TableId, connect};
-use super::report::TableReport;
+use super::repair::Repairer;
+use super::report::{Repair, TableReport};
 use super::scan::{Groups, Side, Suspect, group_count, layout};
 use super::{show, sql};
 use crate::catalog::CatalogError;
@@ -35,6 +36,8 @@ pub(super) struct Work<'a> {
     pub(super) options: &'a Options,
     pub(super) manner: Manner,
     pub(super) peers: &'a [Peer<'a>],
+    /// Mends what differs, where that is asked for.
+    pub(super) repairer: Option<&'a Repairer>,
 }
 
 impl Work<'_> {
@@ -132,7 +135,7 @@ impl Work<'_> {
             report.rows.insert(side.node.clone(), rows);
         }
         let posts: Vec<Post<'_>> = self.peers.iter().map(Peer::post).collect();
-        let mut found: Vec<Suspect> = Vec::new();
+        let mut found: Vec<(Suspect, Option<Repair>)> = Vec::new();
         let batches = batches(&groups);
         let last = batches.len().saturating_sub(1);
         for (at, chosen) in batches.iter().enumerate() {
@@ -142,18 +145,41 @@ impl Work<'_> {
                 if report.pending > 0 {
                     leave_out_waiting(sides, &mut judged.different).await?;
                 }
-                report.different += judged.different.len() as u64;
+                let different = self
+                    .mended((sides, &posts), judged.different, report)
+                    .await?;
+                report.different += different.len() as u64;
                 report.busy += judged.busy;
                 let room = self.options.limit.saturating_sub(found.len());
-                found.extend(judged.different.into_iter().take(room));
+                found.extend(different.into_iter().take(room));
             }
-            if report.different >= DIFFERENT_MAX && at < last {
+            if report.different >= DIFFERENT_MAX && at < last && self.repairer.is_none() {
                 report.at_least = true;
                 break;
             }
         }
-        report.differences = show::differences(sides, &found).await?;
+        report.differences = show::differences(sides, found).await?;
         Ok(())
+    }
+
+    /// Mends what differs, where that is asked for; gives what still does.
+    async fn mended(
+        &self,
+        (sides, posts): (&[Side<'_>], &[Post<'_>]),
+        different: Vec<Suspect>,
+        report: &mut TableReport,
+    ) -> Result<Vec<(Suspect, Option<Repair>)>, VerifyError> {
+        let Some(repairer) = self.repairer.filter(|_| !different.is_empty()) else {
+            return Ok(different
+                .into_iter()
+                .map(|suspect| (suspect, None))
+                .collect());
+        };
+        let outcome = repairer.mend(sides, posts, different).await?;
+        report.repaired += outcome.mended;
+        report.busy += outcome.busy;
+        let left = outcome.left.into_iter();
+        Ok(left.map(|(suspect, told)| (suspect, Some(told))).collect())
     }
 
     /// Rows that wait for a person, or are kept aside: those of the node that knows of most.

@@ -1,5 +1,6 @@
 //! Why nothing can be said.
 
+use crate::apply::ApplyError;
 use crate::catalog::CatalogError;
 use crate::config::ConfigError;
 use crate::ids::{LinkName, NodeName};
@@ -33,6 +34,24 @@ pub enum VerifyError {
         link: LinkName,
         /// How long it was waited for.
         seconds: u64,
+    },
+    /// A node cannot be written to.
+    #[error(
+        "{node}: rows cannot be mended now: {source}; what was mended stays so: run this again"
+    )]
+    Mend {
+        /// The node.
+        node: NodeName,
+        /// Its answer.
+        source: Box<ApplyError>,
+    },
+    /// A node lacks what mended rows are marked with.
+    #[error("{node} has no replication origin {origin}: run `mmrepl init`, then this again")]
+    NotSetUp {
+        /// The node.
+        node: NodeName,
+        /// The origin.
+        origin: String,
     },
     /// Nothing to compare.
     #[error("no table of the cluster matches {0}")]

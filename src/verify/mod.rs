@@ -14,6 +14,8 @@
 //!
 //! What is read from several nodes is never of one moment. So nothing counts as different before it
 //! has stood still across a fence; see `judge`.
+//!
+//! `repair` mends what differs.
 
 mod columns;
 mod compare;
@@ -23,6 +25,7 @@ mod foreign_keys;
 mod judge;
 mod options;
 mod peer;
+mod repair;
 pub mod report;
 mod scan;
 mod show;
@@ -35,8 +38,9 @@ use futures_util::future::join_all;
 use crate::config::Config;
 use columns::Manner;
 pub use error::{AskError, VerifyError};
-pub use options::Options;
+pub use options::{Options, RepairOptions};
 use peer::{Peer, TableId, meet};
+use repair::Repairer;
 use report::{Report, TableReport};
 
 /// Hears how it goes.
@@ -63,7 +67,9 @@ pub async fn verify(
         exact: options.exact,
         recode: peers.iter().any(|peer| peer.encoding != peers[0].encoding),
     };
+    let repairer = Repairer::open(config, options, &peers).await?;
     let work = compare::Work {
+        repairer: repairer.as_ref(),
         config,
         options,
         manner,

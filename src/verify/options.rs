@@ -1,5 +1,7 @@
 //! What a comparison is asked for.
 
+use crate::ids::NodeName;
+
 /// What is compared, and how.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -15,4 +17,15 @@ pub struct Options {
     pub jobs: usize,
     /// Which share of the time is spent reading, above 0 up to 1.
     pub share: f64,
+    /// Mend what differs.
+    pub repair: Option<RepairOptions>,
+}
+
+/// How differences are mended.
+#[derive(Clone, Debug)]
+pub struct RepairOptions {
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// The node whose rows count where no version decides.
+    pub from: Option<NodeName>,
 }

@@ -38,10 +38,14 @@ pub(super) async fn meet<'a>(config: &Config, node: &'a Node) -> Result<Peer<'a>
     })
 }
 
+/// The name of every session of a comparison.
+pub(super) fn session_name(config: &Config) -> String {
+    format!("mmrepl {} verify", config.cluster)
+}
+
 /// A connection for a comparison.
 pub(super) async fn connect(config: &Config, node: &Node) -> Result<Client, VerifyError> {
-    let name = format!("mmrepl {} verify", config.cluster);
-    let client = control(&node.dsn, &name).await;
+    let client = control(&node.dsn, &session_name(config)).await;
     client.map_err(|source| VerifyError::Reach {
         node: node.name.clone(),
         source,

@@ -32,6 +32,8 @@ pub struct TableReport {
     pub at_least: bool,
     /// Rows that were written anew each time they were looked at, so that nobody can tell.
     pub busy: u64,
+    /// How many rows were mended, and are equal now.
+    pub repaired: u64,
     /// Rows that wait for a person, which are no differences.
     pub pending: u64,
     /// Rows that are kept aside, which are no differences.
@@ -53,6 +55,41 @@ pub struct Difference {
     pub kind: DifferenceKind,
     /// The row of each node.
     pub rows: Vec<NodeRow>,
+    /// What mends it, or why nothing does; where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repair: Option<Repair>,
+}
+
+/// What mends rows of one key, or why nothing does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Repair {
+    /// The node whose write counts, where that is decided.
+    pub by: Option<NodeName>,
+    /// What the others do.
+    pub action: Option<Action>,
+    /// The nodes that do.
+    pub on: Vec<NodeName>,
+    /// Why the rows are not mended; nothing where they are, or would be.
+    pub why_not: Option<String>,
+    /// The row is kept aside on some node.
+    #[serde(skip)]
+    pub(super) kept_aside: bool,
+    /// No version decides.
+    #[serde(skip)]
+    pub(super) undecided: bool,
+    /// Nothing changes by itself.
+    #[serde(skip)]
+    pub(super) is_final: bool,
+}
+
+/// What a node does to be mended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// It writes the row that another node has.
+    Write,
+    /// It deletes its row.
+    Delete,
 }
 
 /// What is different about a key.
@@ -126,6 +163,9 @@ impl Report {
         let differ = self.tables.iter().filter(|table| table.different > 0);
         let failed = self.tables.iter().filter(|table| table.error.is_some());
         let (differ, failed) = (differ.count(), failed.count());
+        if self.tables.iter().any(TableReport::is_asked_for) {
+            words.push_str(ASKED_FOR);
+        }
         let rows: i64 = self.tables.iter().map(TableReport::rows_max).sum();
         let count = self.tables.len();
         let _ = match (differ, failed) {
@@ -140,7 +180,21 @@ impl Report {
     }
 }
 
+/// How what nothing decides is decided.
+const ASKED_FOR: &str = "what no version decides, a person does: `mmrepl verify --repair --table \
+     TABLE --from NODE` makes the rows of NODE count there; what they replace is kept in the \
+     history\n";
+
 impl TableReport {
+    /// Whether some of its rows wait for a person who says whose count.
+    fn is_asked_for(&self) -> bool {
+        let repairs = self
+            .differences
+            .iter()
+            .filter_map(|one| one.repair.as_ref());
+        repairs.into_iter().any(|repair| repair.undecided)
+    }
+
     /// The rows of the node that has most.
     fn rows_max(&self) -> i64 {
         self.rows.values().copied().max().unwrap_or_default()
@@ -151,6 +205,9 @@ impl TableReport {
         let table = &self.table;
         if let Some(error) = &self.error {
             let _ = writeln!(words, "{table}: not compared: {error}");
+        }
+        if self.repaired > 0 {
+            let _ = writeln!(words, "{table}: {} row(s) were mended", self.repaired);
         }
         let about = if self.at_least { "at least " } else { "" };
         if self.different > 0 {
@@ -202,7 +259,57 @@ impl Difference {
         for row in &self.rows {
             let _ = writeln!(words, "    {}: {}", row.node, row.words());
         }
+        if let Some(repair) = &self.repair {
+            let _ = writeln!(words, "    {}", text::visible(&repair.words()));
+        }
         words
+    }
+}
+
+impl Repair {
+    /// Nothing decides.
+    pub(super) fn refused(why: String) -> Self {
+        Self {
+            why_not: Some(why),
+            is_final: true,
+            ..Self::default()
+        }
+    }
+
+    /// Something came in between.
+    pub(super) fn later(why: &str) -> Self {
+        Self {
+            why_not: Some(why.to_owned()),
+            ..Self::default()
+        }
+    }
+
+    /// What is done, or would be.
+    pub(super) fn planned(node: NodeName, action: Action, on: Vec<NodeName>) -> Self {
+        Self {
+            by: Some(node),
+            action: Some(action),
+            on,
+            ..Self::default()
+        }
+    }
+
+    /// Settling the row once more comes to the same.
+    pub(super) fn is_final(&self) -> bool {
+        self.is_final
+    }
+
+    fn words(&self) -> String {
+        if let Some(why_not) = &self.why_not {
+            return format!("not mended: {why_not}");
+        }
+        let on: Vec<&str> = self.on.iter().map(NodeName::as_str).collect();
+        let (on, by) = (on.join(", "), self.by.as_ref());
+        let by = by.map_or_else(String::new, ToString::to_string);
+        match self.action {
+            Some(Action::Delete) => format!("deleted on {by}: goes on {on}"),
+            _ => format!("the row of {by} goes to {on}"),
+        }
     }
 }
 

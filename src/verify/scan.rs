@@ -278,7 +278,7 @@ fn read_seen(row: &Row, from: usize) -> Result<Seen, crate::wire::Unread> {
 }
 
 /// A row that may differ.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Suspect {
     /// The texts of its key's columns; empty in a table without a key.
     pub(super) key: Vec<String>,

@@ -2,22 +2,23 @@
 
 use super::error::AskError;
 use super::judge::is_equal;
-use super::report::{Difference, DifferenceKind, NodeRow};
+use super::report::{Difference, DifferenceKind, NodeRow, Repair};
 use super::scan::{Seen, Side, Suspect};
 
 /// Reads both rows and their versions of each suspect that was found to differ.
 pub(super) async fn differences(
     sides: &[Side<'_>],
-    found: &[Suspect],
+    found: Vec<(Suspect, Option<Repair>)>,
 ) -> Result<Vec<Difference>, AskError> {
     if found.is_empty() {
         return Ok(Vec::new());
     }
+    let (found, told): (Vec<Suspect>, Vec<Option<Repair>>) = found.into_iter().unzip();
     let mut looks = Vec::new();
     for side in sides {
-        looks.push(side.look(found, true).await?);
+        looks.push(side.look(&found, true).await?);
     }
-    let difference = |(at, suspect): (usize, &Suspect)| {
+    let difference = |((at, suspect), repair): ((usize, &Suspect), Option<Repair>)| {
         let seen: Vec<Option<Seen>> = looks.iter().map(|look| look[at].clone()).collect();
         Difference {
             key: key(sides, suspect),
@@ -27,9 +28,11 @@ pub(super) async fn differences(
                 .zip(seen)
                 .map(|(side, seen)| row(side, seen))
                 .collect(),
+            repair,
         }
     };
-    let mut differences: Vec<Difference> = found.iter().enumerate().map(difference).collect();
+    let mut differences: Vec<Difference> =
+        found.iter().enumerate().zip(told).map(difference).collect();
     differences.sort_by(|a, b| a.key.cmp(&b.key));
     Ok(differences)
 }

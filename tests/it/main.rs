@@ -61,6 +61,7 @@ mod pgbench;
 mod put_back;
 mod rare_shapes;
 mod read_ahead;
+mod repair;
 mod replica_role;
 mod replication;
 mod rewrites;

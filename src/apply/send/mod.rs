@@ -5,6 +5,8 @@ pub(super) mod apart;
 pub(super) mod give_way;
 pub(super) mod in_order;
 pub(super) mod lanes;
+pub(super) mod mend;
+pub(super) mod mender;
 pub(super) mod position;
 pub(super) mod respelled;
 pub(super) mod returner;

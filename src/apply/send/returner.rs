@@ -37,7 +37,7 @@ use crate::wire::{Outcome, RowExt, Session, Unread, WireError, each};
 const CHUNK: i64 = 200;
 /// The commit time of a row that returns and whose time is not known. The server keeps no time 0,
 /// and this one is older than any write.
-const OLDEST: &str = "2000-01-01 00:00:00.000001+00";
+pub(super) const OLDEST: &str = "2000-01-01 00:00:00.000001+00";
 
 const KEPT: &str = "
 select s.relation, s.key, s.names, s.vals,
@@ -177,7 +177,8 @@ impl Returner {
                 source: Box::new(unread.into()),
             })?;
             let Some(last) = rows.last() else {
-                return Ok(sum);
+                // Others may need it meanwhile: `mender`.
+                return self.leave().await.map(|()| sum);
             };
             after = (last.relation, last.key.clone());
             let (looked_at, mut chunk) = (rows.len() as u64, Vec::new());
@@ -480,6 +481,17 @@ impl Returner {
         run(batch, &kept.target).await.map(drop)
     }
 
+    /// Leaves the origin that the session is on.
+    async fn leave(&mut self) -> Result<(), ApplyError> {
+        if self.on.take().is_none() {
+            return Ok(());
+        }
+        let reset = "select pg_catalog.pg_replication_origin_session_reset()";
+        let done = self.session.simple(reset).await;
+        done.map(drop)
+            .map_err(|source| ApplyError::target(source, None))
+    }
+
     /// Puts the session on the second origin of `node`.
     async fn enter(&mut self, node: &NodeName) -> Result<(), ApplyError> {
         if self.on.as_ref() == Some(node) {
@@ -520,7 +532,7 @@ fn push_look(
 }
 
 /// The table as if a stream sent these columns of it.
-fn as_sent(table: &Table, names: &[String]) -> Relation {
+pub(super) fn as_sent(table: &Table, names: &[String]) -> Relation {
     let in_key = |name: &str| {
         let mut columns = table.key.iter().flat_map(|key| &key.columns);
         columns.any(|column| column.name == name)

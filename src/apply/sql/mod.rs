@@ -6,6 +6,7 @@ pub(super) mod fetch;
 pub(super) mod history;
 pub(super) mod kind;
 pub(super) mod many_rows;
+pub(super) mod mend;
 pub(super) mod merging;
 pub(super) mod names;
 pub(super) mod one_row;
