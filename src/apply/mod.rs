@@ -55,7 +55,7 @@ pub use error::ApplyError;
 pub use plan::copies::Copies;
 pub use plan::touched::Touched;
 pub use send::ahead::{Ready, Sent};
-pub use send::mend::{KeyState, Mend, MendedTable, RowImage, Source};
+pub use send::mend::{BagMend, KeyState, Mend, MendedTable, RowImage, Source};
 pub use send::mender::Mender;
 pub use send::returner::{Returned, Returner};
 pub use send::session::apply_session;

@@ -284,6 +284,7 @@ async fn suspects(
     let suspect = |found: Found| Suspect {
         key: found.key,
         hash: found.row,
+        counts: Vec::new(),
     };
     Ok(found.into_values().filter(differs).map(suspect).collect())
 }

@@ -53,6 +53,14 @@ pub enum VerifyError {
         /// The origin.
         origin: String,
     },
+    /// Two at once would put back twice what is missing.
+    #[error(
+        "another `mmrepl verify --repair` is at work ({node} holds its lock): wait until it has ended"
+    )]
+    AtWork {
+        /// The node.
+        node: NodeName,
+    },
     /// Nothing to compare.
     #[error("no table of the cluster matches {0}")]
     NoTable(String),

@@ -46,11 +46,17 @@ pub(super) async fn judge(
         let suspects: Vec<Suspect> = open.iter().map(|(suspect, _)| suspect.clone()).collect();
         let again = look(sides, &suspects).await?;
         let mut changed = Vec::new();
-        for ((suspect, before), now) in open.into_iter().zip(again) {
+        for ((mut suspect, before), now) in open.into_iter().zip(again) {
             if is_equal(&now) {
                 continue;
             }
             if before == now {
+                if suspect.key.is_empty() {
+                    let counts = now
+                        .iter()
+                        .map(|seen| seen.as_ref().map_or(0, |seen| seen.content));
+                    suspect.counts = counts.collect();
+                }
                 judged.different.push(suspect);
             } else {
                 changed.push((suspect, now));

@@ -90,6 +90,8 @@ pub enum Action {
     Write,
     /// It deletes its row.
     Delete,
+    /// It has the row as often as another node, from then on.
+    Count,
 }
 
 /// What is different about a key.
@@ -308,6 +310,7 @@ impl Repair {
         let by = by.map_or_else(String::new, ToString::to_string);
         match self.action {
             Some(Action::Delete) => format!("deleted on {by}: goes on {on}"),
+            Some(Action::Count) => format!("as often on {on} as on {by}"),
             _ => format!("the row of {by} goes to {on}"),
         }
     }

@@ -284,6 +284,8 @@ pub(super) struct Suspect {
     pub(super) key: Vec<String>,
     /// The hash of the row, for a table without a key.
     pub(super) hash: i64,
+    /// In a table without a key how often each node has the row, once that is judged.
+    pub(super) counts: Vec<i64>,
 }
 
 /// A row as a node has it now.

@@ -174,7 +174,12 @@ fn shown_columns(compared: &Compared<'_>, key: &Key) -> String {
              at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'),
          (select n.name
           from pg_catalog.pg_xact_commit_timestamp_origin(t.xmin) o
-          join mmrepl.node n on n.origin_id = o.roident or n.here and o.roident = 0)",
+          left join pg_catalog.pg_replication_origin r on r.roident = o.roident
+          join mmrepl.node n on n.origin_id = o.roident or n.here and o.roident = 0
+              or pg_catalog.split_part(r.roname, '-', 2) <> ''
+                 and pg_catalog.right(pg_catalog.split_part(r.roname, '-', 1),
+                                      pg_catalog.length(n.name) + 1) = '_' || n.name
+          order by pg_catalog.length(n.name) desc limit 1)",
         compared.texts()
     )
 }

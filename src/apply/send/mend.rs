@@ -11,7 +11,8 @@ use crate::apply::settle::unique::push_forget;
 use crate::apply::shape::mapping::KeyValues;
 use crate::apply::shape::op::{Put, RowOp};
 use crate::apply::sql;
-use crate::apply::target::statement::{Sql, Statement, Target};
+use crate::apply::target::statement::{Sql, Statement, Target, Whole};
+use crate::apply::write::push::written;
 use crate::commit_time::CommitTime;
 use crate::conflict::{Held, Local, Made, Rank, Tie, Version};
 use crate::ids::NodeName;
@@ -22,6 +23,8 @@ use crate::wire::{Batch, WireError};
 const KIND: &str = "repair";
 /// The rule in the history where a person has said whose row counts.
 pub(super) const ASKED: &str = "from";
+/// The rule in the history where rows of a table without a key are put back.
+const BAG: &str = "bag";
 
 /// A table whose rows are written with the values that another node has.
 #[derive(Debug)]
@@ -71,6 +74,15 @@ pub struct Mend {
     pub rank: Option<Rank>,
 }
 
+/// A row of a table without a key, which a node has too rarely or too often.
+#[derive(Clone, Debug)]
+pub struct BagMend {
+    /// The row.
+    pub row: Tuple,
+    /// How many of it come, or where negative go.
+    pub more: i64,
+}
+
 /// The write that rows are mended to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Source {
@@ -108,6 +120,11 @@ impl MendedTable {
     /// What decides between equal versions.
     pub fn tie(&self) -> Tie {
         self.target.versions().tie()
+    }
+
+    /// Whether rows are told apart by their keys.
+    pub fn has_key(&self) -> bool {
+        self.target.map.key.is_some()
     }
 
     /// Whether rows merge.
@@ -228,6 +245,45 @@ pub(super) fn push_record(
     debug_assert_eq!(parameters.len(), sql::history::RECORD_PARAMETERS);
     parameters.extend(change.key.iter().map(|value| Some(value.as_ref())));
     batch.push(&table.records[usize::from(source.asked)], &parameters)
+}
+
+/// Pushes the statements that record and write a row of a table without a key, so often.
+pub(super) fn push_bag(
+    batch: &mut Batch<'_>,
+    target: &Target,
+    (source, here): (&Source, &NodeName),
+    mend: &BagMend,
+) -> Result<(), WireError> {
+    let record = sql::mend::record_bag(&target.map).into();
+    let (names, values) = incoming_arrays(target, &mend.row);
+    let row = [Some(names.as_slice()), Some(values.as_slice())];
+    let (comes, goes) = if mend.more > 0 {
+        (row, [None; 2])
+    } else {
+        ([None; 2], row)
+    };
+    let rule = if source.asked { ASKED } else { BAG };
+    let time = source.time();
+    let mut parameters = vec![
+        Some(source.node.as_str().as_bytes()),
+        Some(here.as_str().as_bytes()),
+        Some(KIND.as_bytes()),
+        Some(rule.as_bytes()),
+    ];
+    parameters.extend(comes);
+    parameters.push(Some(time.as_bytes()));
+    parameters.extend(goes);
+    let sql = if mend.more > 0 {
+        Arc::clone(target.sql(Statement::Insert))
+    } else {
+        target.whole(Whole::Delete, &mend.row)
+    };
+    let row = written(target, &mend.row);
+    for _ in 0..mend.more.unsigned_abs() {
+        batch.push(&record, &parameters)?;
+        batch.push(&sql, &row)?;
+    }
+    Ok(())
 }
 
 /// Pushes what keeps the mended row aside; the row that is there goes.

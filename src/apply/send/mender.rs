@@ -8,15 +8,17 @@
 //! What was judged is looked at again under the rows' locks: a row that anybody has written since
 //! is left alone.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
 
+use crate::apply::encode::params::array_literal;
 use crate::apply::error::ApplyError;
 use crate::apply::send::mend::{
-    ASKED, KeyState, Mend, MendedTable, RowImage, Source, act, change, parameters, push_aside,
-    push_locks, push_record, value,
+    ASKED, BagMend, KeyState, Mend, MendedTable, RowImage, Source, act, change, parameters,
+    push_aside, push_bag, push_locks, push_record, value,
 };
 use crate::apply::send::returner::as_sent;
 use crate::apply::settle::ordered::{Act, push, supersede};
@@ -26,10 +28,10 @@ use crate::apply::shape::mapping::{KeyValues, TableMap};
 use crate::apply::shape::origins::Origins;
 use crate::apply::shape::versions::Versions;
 use crate::apply::sql;
-use crate::apply::sql::mend::BEFORE_VALUES;
+use crate::apply::sql::mend::{BEFORE_BAG, BEFORE_VALUES};
 use crate::apply::target::statement::{Sql, Statement, Target};
 use crate::catalog::table::Table;
-use crate::conflict::Rules;
+use crate::conflict::{Rules, Version};
 use crate::error::Retryable;
 use crate::ids::{NodeName, return_origin_name};
 use crate::pgoutput::Tuple;
@@ -133,6 +135,67 @@ impl Mender {
             tombstones: self.origins.held(&outcomes[1])?,
             aside: !outcomes[2].rows.is_empty(),
         })
+    }
+
+    /// Rows of a table without a key by the hash of all their values, which `row_hash` is: each
+    /// once, with when and where it was written.
+    pub async fn bag(
+        &mut self,
+        table: &MendedTable,
+        (row_hash, hashes): (&str, &[i64]),
+    ) -> Result<HashMap<i64, (Tuple, Option<Version>)>, ApplyError> {
+        let target = &table.target;
+        let to_table = |source| failed(target, source);
+        let list = array_literal(
+            hashes
+                .iter()
+                .map(i64::to_string)
+                .collect::<Vec<_>>()
+                .iter()
+                .map(|hash| Some(hash.as_bytes())),
+        );
+        let sql = sql::mend::bag(&target.map, target.guard(), row_hash).into();
+        let mut batch = self.session.batch();
+        batch.push(&sql, &[Some(&list)]).map_err(to_table)?;
+        let outcomes = run(batch, target).await?;
+        let row = |at: usize| -> Result<_, WireError> {
+            let hash: i64 = outcomes[0].get(at, 0, "the hash of a row")?;
+            let text = |column| outcomes[0].text(at, column).map(str::as_bytes);
+            let version = self.origins.version(text(1), text(2))?;
+            let values = &outcomes[0].rows[at][BEFORE_BAG..];
+            let values = values.iter().map(|text| value(text.as_deref()));
+            Ok((hash, (Tuple(values.collect()), version)))
+        };
+        let rows = (0..outcomes[0].rows.len()).map(row);
+        rows.collect::<Result<_, _>>().map_err(to_table)
+    }
+
+    /// Puts rows of a table without a key back, or removes them, in one transaction.
+    pub async fn mend_bag(
+        &mut self,
+        table: &MendedTable,
+        source: &Source,
+        mend: &BagMend,
+    ) -> Result<(), ApplyError> {
+        self.enter(source.writer()).await?;
+        let target = &table.target;
+        let to_table = |source| failed(target, source);
+        let mut batch = self.session.batch();
+        batch.push(&BEGIN.into(), &[]).map_err(to_table)?;
+        let nodes = (source, self.origins.target());
+        push_bag(&mut batch, target, nodes, mend).map_err(to_table)?;
+        let written = run(batch, target).await;
+        self.or_roll_back(written).await?;
+        self.commit(table, source).await
+    }
+
+    /// Keeps every other repair away until the session ends; false where one is at work.
+    pub async fn be_the_only_one(&mut self) -> Result<bool, ApplyError> {
+        let sql = "select pg_catalog.pg_try_advisory_lock(
+                pg_catalog.hashtextextended('mmrepl.repair', 0))::pg_catalog.text";
+        let outcome = self.session.simple(sql).await;
+        let is_free = outcome.and_then(|outcomes| outcomes[0].flag(0, 0, "whether a lock is free"));
+        is_free.map_err(|source| ApplyError::target(source, None))
     }
 
     /// Keeps rows from being deleted until [`Mender::release`]; tells of each which version it is.

@@ -1,9 +1,12 @@
 //! The SQL that looks at rows to mend them (`send::mender`). Pure.
 
+use postgres_protocol::escape::escape_literal as literal;
+
 use crate::apply::shape::guard::{Guard, Place, forged};
 use crate::apply::shape::keys::{key_matches, key_text, rows_of};
 use crate::apply::shape::mapping::TableMap;
 use crate::apply::shape::versions::Versions;
+use crate::apply::sql::history::COLUMNS;
 use crate::apply::sql::names::printed;
 
 /// What tells a version of the row `x` from every other.
@@ -47,5 +50,36 @@ pub(in crate::apply) fn aside(map: &TableMap) -> String {
         "select 1 from mmrepl.shadow s where s.relation = {} and s.key = {}",
         map.table.oid,
         key_text(map, 1)
+    )
+}
+
+/// The columns of [`bag`] before the row's own: the hash, micros, origin.
+pub(in crate::apply) const BEFORE_BAG: usize = 3;
+
+/// Rows of a table without a key by the hash of all their values, each once, as the newest of
+/// equal rows is. Parameters: the hashes.
+pub(in crate::apply) fn bag(map: &TableMap, guard: &Guard, row_hash: &str) -> String {
+    let values: Vec<String> = map.columns.iter().map(|c| printed("x", &c.name)).collect();
+    format!(
+        "select distinct on (v.h) v.h::text, {}, {} \
+         from {} x cross join lateral (select ({row_hash}) as h) v \
+         where v.h = any ($1::int8[]) \
+         order by v.h, pg_xact_commit_timestamp(x.xmin) desc nulls last",
+        guard.written(map, Place::Row("x")),
+        values.join(", "),
+        rows_of(map),
+    )
+}
+
+/// Records a row of a table without a key that is put back or goes. Parameters: `$1` source, `$2`
+/// target, `$3` kind, `$4` rule, `$5` and `$6` names and values of the row that is put back, `$7`
+/// its time, `$8` and `$9` those of the row that goes.
+pub(in crate::apply) fn record_bag(map: &TableMap) -> String {
+    let (schema, table) = (literal(&map.table.schema), literal(&map.table.name));
+    format!(
+        "insert into mmrepl.conflict ({COLUMNS}) \
+         select $1, $2, {schema}, {table}, null, null, $3, $4, 'applied', \
+         $5::text[], $6::text[], $7::timestamptz, 0::oid, \
+         $8::text[], $9::text[], null, null, null"
     )
 }

@@ -23,9 +23,11 @@ pub(super) struct Round<'a, 's> {
     aim: &'a Aim,
     sides: &'a [Side<'s>],
     menders: &'a mut [Mender],
-    /// By the node that has a row and the node that gets it.
-    tables: Vec<Vec<Arc<MendedTable>>>,
+    tables: &'a Tables,
 }
+
+/// The table, by the node that has a row and the node that gets it.
+pub(super) type Tables = Vec<Vec<Arc<MendedTable>>>;
 
 /// Rows that are written on one node in one transaction: they have one version.
 type Group = (usize, usize, Source);
@@ -49,24 +51,14 @@ impl<'a, 's> Round<'a, 's> {
     pub(super) fn new(
         aim: &'a Aim,
         sides: &'a [Side<'s>],
-        menders: &'a mut [Mender],
-    ) -> Result<Self, ApplyError> {
-        let into = |from: &Side<'_>| {
-            let tables = menders.iter().zip(sides).map(|(mender, to)| {
-                let (from, to) = (from.compared, to.compared);
-                mender
-                    .table(from.table, to.table, from.columns)
-                    .map(Arc::new)
-            });
-            tables.collect::<Result<Vec<_>, _>>()
-        };
-        let tables = sides.iter().map(into).collect::<Result<_, _>>()?;
-        Ok(Self {
+        (menders, tables): (&'a mut [Mender], &'a Tables),
+    ) -> Self {
+        Self {
             aim,
             sides,
             menders,
             tables,
-        })
+        }
     }
 
     /// Settles the rows; says of each what became of it.
@@ -79,14 +71,9 @@ impl<'a, 's> Round<'a, 's> {
     }
 
     async fn chunk(&mut self, suspects: &[Suspect]) -> Result<Vec<Repair>, VerifyError> {
-        let table = &self.tables[0][0];
-        if suspects.iter().any(|suspect| suspect.key.is_empty()) || table.merges() {
-            let what = if table.merges() {
-                "rows of this table merge"
-            } else {
-                "the table has no key"
-            };
-            let refused = Repair::refused(format!("{what}, which --repair cannot mend yet"));
+        if self.tables[0][0].merges() {
+            let refused =
+                Repair::refused("rows of this table merge: write it again on one node".to_owned());
             return Ok(vec![refused; suspects.len()]);
         }
         let states = self.states(suspects).await?;
@@ -295,6 +282,19 @@ fn note(told: &mut Repair, written: Written) {
             told.why_not = Some(error.to_string());
         }
     }
+}
+
+/// The table as every node's rows are written on every other one.
+pub(super) fn tables(sides: &[Side<'_>], menders: &[Mender]) -> Result<Tables, ApplyError> {
+    let into = |from: &Side<'_>| {
+        let tables = menders.iter().zip(sides).map(|(mender, to)| {
+            let (from, to) = (from.compared, to.compared);
+            let table = mender.table(from.table, to.table, from.columns);
+            table.map(Arc::new)
+        });
+        tables.collect::<Result<Vec<_>, _>>()
+    };
+    sides.iter().map(into).collect()
 }
 
 fn key_of(suspect: &Suspect) -> Vec<bytes::Bytes> {

@@ -11,6 +11,7 @@
 //! is then judged again. What nothing decides is left as it is and named.
 
 mod aim;
+mod bags;
 mod carry;
 mod decide;
 mod repairer;

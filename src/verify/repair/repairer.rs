@@ -7,7 +7,8 @@ use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 use super::aim::{Aim, failed};
-use super::carry::Round;
+use super::bags::Bags;
+use super::carry::{Round, tables};
 use crate::apply::{Mender, Origins, apply_session};
 use crate::catalog::slots::origins;
 use crate::config::Config;
@@ -32,6 +33,13 @@ pub(in crate::verify) struct Repairer {
     aim: Aim,
     /// One for each node. Each holds an origin that no other session may hold at once.
     menders: Mutex<Vec<Mender>>,
+}
+
+/// What tells a suspect from others: its key, or in a table without a key its hash.
+type Name = (Vec<String>, i64);
+
+fn name(suspect: &Suspect) -> Name {
+    (suspect.key.clone(), suspect.hash)
 }
 
 /// What came of rows that differ.
@@ -65,6 +73,12 @@ impl Repairer {
         for peer in peers {
             menders.push(mender(config, peer, &nodes).await?);
         }
+        // Counts are judged, then written: two repairs would both add what is missing.
+        if let (Some(first), Some(node)) = (menders.first_mut(), nodes.first())
+            && !first.be_the_only_one().await.map_err(failed(node))?
+        {
+            return Err(VerifyError::AtWork { node: node.clone() });
+        }
         Ok(Some(Self {
             aim: Aim {
                 nodes,
@@ -86,7 +100,7 @@ impl Repairer {
         let mut open = found;
         for _ in 0..ROUNDS {
             let told = self.round(sides, &open).await?;
-            let mut told: HashMap<Suspect, Repair> = open.iter().cloned().zip(told).collect();
+            let mut told: HashMap<Name, Repair> = open.iter().map(name).zip(told).collect();
             let is_done = self.aim.dry_run || told.values().all(Repair::is_final);
             if told.values().any(|repair| repair.kept_aside) && !self.aim.dry_run {
                 sleep(RETURN_PAUSE).await;
@@ -97,8 +111,8 @@ impl Repairer {
                 repaired.mended += (open.len() - judged.different.len()) as u64 - judged.busy;
                 open = judged.different;
             }
-            let left = open.iter().filter_map(|suspect| told.remove_entry(suspect));
-            repaired.left = left.collect();
+            let told = |suspect: &Suspect| Some((suspect.clone(), told.remove(&name(suspect))?));
+            repaired.left = open.iter().filter_map(told).collect();
             if is_done || open.is_empty() {
                 break;
             }
@@ -113,13 +127,25 @@ impl Repairer {
         suspects: &[Suspect],
     ) -> Result<Vec<Repair>, VerifyError> {
         let mut menders = self.menders.lock().await;
-        let done = match Round::new(&self.aim, sides, &mut menders) {
-            Ok(mut round) => round.run(suspects).await,
+        let tables = match tables(sides, &menders) {
+            Ok(tables) => tables,
             // Tables that do not fit each other.
             Err(error) => {
                 let repair = Repair::refused(error.to_string());
                 return Ok(vec![repair; suspects.len()]);
             }
+        };
+        let done = if tables[0][0].has_key() {
+            let mut round = Round::new(&self.aim, sides, (&mut menders, &tables));
+            round.run(suspects).await
+        } else {
+            let mut bags = Bags {
+                aim: &self.aim,
+                sides,
+                menders: &mut menders,
+                tables: &tables,
+            };
+            bags.run(suspects).await
         };
         for (mender, node) in menders.iter_mut().zip(&self.aim.nodes) {
             mender.leave().await.map_err(failed(node))?;
