@@ -1,9 +1,9 @@
 //! Tables without a key: bags of rows, of which a node has some too rarely or too often.
 //!
 //! How often each node has a row was judged across a fence. What applications write meanwhile
-//! comes to every node alike, so the difference stays what it was: it is added or taken, and nobody
-//! waits. A row that some node has more often than another was lost there; only a person can say that it
-//! was not.
+//! comes to every node alike, so the difference stays what it was: it is added or taken, and
+//! nobody waits. A row that some node has more often than another was lost there; only a person
+//! can say that it was not.
 
 use std::collections::HashMap;
 use std::sync::Arc;
