@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use mmrepl::apply::pure::{Guard, TableMap, Target, Versions};
 use mmrepl::assemble::{Assembled, Assembler, OriginFilter, Piece, PieceLimits};
-use mmrepl::catalog::key_text::KeyForm;
+use mmrepl::catalog::key_form::KeyForm;
 use mmrepl::catalog::table::{Column, Key, KeyColumn, Table};
 use mmrepl::catalog::unique::Uniques;
 use mmrepl::commit_time::CommitTime;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tokio_postgres::{Client, Row};
 
 use super::CatalogError;
-use super::key_text::{KeyForm, KeyType};
+use super::key_form::{KeyForm, KeyType};
 use super::table::{Column, Key, KeyColumn, Table};
 use super::unique::Uniques;
 use crate::wire::{RowExt, Unread, each};

@@ -4,21 +4,10 @@
 use tokio_postgres::{Client, Row};
 
 use super::Problem;
-use super::facts::NodeFacts;
+use super::facts::{NodeFacts, Unqualified};
 use crate::catalog::CatalogError;
 use crate::catalog::names::{ident, qualified, readable};
 use crate::wire::{RowExt, each};
-
-/// A function whose text names things without their schema.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unqualified {
-    /// The function with its arguments, ready for SQL.
-    pub function: String,
-    /// What calls it: `constraint c of public.t`.
-    pub caller: String,
-    /// The schemas where the things are.
-    pub schemas: Vec<String>,
-}
 
 /// Functions in SQL or PL/pgSQL, kept as text and without a search path of their own, that CHECK
 /// constraints, domains, generated columns and indexes call. Their text is searched for functions,

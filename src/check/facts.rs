@@ -1,17 +1,12 @@
 //! What one server says, as far as the checks need it.
 
-use tokio_postgres::Client;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::bodies::Unqualified;
-use super::facts_query as query;
-use super::neighbours::Neighbours;
-use super::scope::Scope;
 use super::sequence_facts::Sequence;
-use crate::catalog::foreign::read_subscriptions;
-use crate::catalog::server::{Server, read_server};
-use crate::catalog::table::{Table, load_tables};
-use crate::catalog::{CatalogError, slots};
-use crate::config::{Config, Node};
+use crate::catalog::names::readable;
+use crate::catalog::server::Server;
+use crate::catalog::table::Table;
+use crate::config::TableFilter;
 use crate::ids::NodeName;
 
 /// Everything the checks know about one node.
@@ -152,59 +147,66 @@ pub struct Oddities {
     pub partitions_unkeyed: Vec<String>,
 }
 
-/// What the role may not do on one server.
-pub(crate) async fn rights(
-    client: &Client,
-    server: &Server,
-    tables: &[Table],
-) -> Result<Rights, CatalogError> {
-    query::rights(client, server, tables).await
+/// A function whose text names things without their schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unqualified {
+    /// The function with its arguments, ready for SQL.
+    pub function: String,
+    /// What calls it: `constraint c of public.t`.
+    pub caller: String,
+    /// The schemas where the things are.
+    pub schemas: Vec<String>,
 }
 
-/// Asks one server everything. The client should be otherwise idle: the clock is measured on it.
-pub async fn gather(
-    config: &Config,
-    node: &Node,
-    client: &Client,
-) -> Result<NodeFacts, CatalogError> {
-    let server = read_server(client).await?;
-    let tables = load_tables(client, &config.tables).await?;
-    let clock = query::clock(client).await?;
-    let rights = query::rights(client, &server, &tables).await?;
-    let oddities = query::oddities(client, config, &tables).await?;
-    let functions = super::functions::gather(config, client).await?;
-    let here = query::here(client).await?;
-    let neighbours = super::neighbours::gather(config, node, here.as_deref(), client).await?;
-    Ok(NodeFacts {
-        name: node.name.clone(),
-        target: node.dsn.describe(),
-        here,
-        neighbours,
-        ours: ours(config, node, client).await?,
-        scope: super::scope::gather(config, client).await?,
-        server,
-        tables,
-        clock,
-        rights,
-        oddities,
-        functions,
-        subscriptions: read_subscriptions(client).await?,
-    })
+/// A logical slot of the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedSlot {
+    /// Its name.
+    pub name: String,
+    /// The database it decodes.
+    pub database: String,
+    /// How much WAL it holds back, in bytes.
+    pub retained_bytes: i64,
 }
 
-async fn ours(config: &Config, node: &Node, client: &Client) -> Result<Ours, CatalogError> {
-    let mut ours = Ours::default();
-    for peer in config.peers_of(&node.name) {
-        let slot = crate::ids::slot_name(&config.cluster, &peer.name);
-        if let Some(slot) = slots::slot_state(client, &slot).await? {
-            ours.slots += 1;
-            ours.streaming += i64::from(slot.active_pid.is_some());
+/// What a server has under the cluster's name beside what belongs to the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Neighbours {
+    /// A slot of another database that stands where the cluster's own would be, or that shows whose
+    /// the origins are.
+    pub taken: Option<NamedSlot>,
+    /// Nodes that the server remembers and the configuration does not name, with their slots.
+    pub gone: Vec<(NodeName, Option<NamedSlot>)>,
+    /// Another cluster that has this database, and one of its slots here.
+    pub other: Option<(String, String)>,
+}
+
+/// What a server has beside the tables that take part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Patterns that match no table here.
+    pub unused: BTreeSet<String>,
+    /// Schemas with tables that no pattern matches, neither to include nor to exclude; and how
+    /// many.
+    pub unnamed: BTreeMap<String, usize>,
+    /// Patterns that match partitions alone, each with the tables that these are part of.
+    pub of_partitions: BTreeMap<String, BTreeSet<Root>>,
+}
+
+/// A partitioned table.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Root {
+    /// `schema.table`.
+    pub(super) name: String,
+    /// Whether it takes part.
+    pub(super) included: bool,
+}
+
+impl Root {
+    pub(super) fn of(filter: &TableFilter, (schema, table): &(String, String)) -> Self {
+        Self {
+            name: readable(schema, table),
+            included: filter.matches(schema, table),
         }
     }
-    for node in &config.nodes {
-        for origin in crate::ids::origin_names(&config.cluster, &node.name) {
-            ours.origins += i64::from(slots::origin_id(client, &origin).await?.is_some());
-        }
-    }
-    Ok(ours)
 }

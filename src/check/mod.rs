@@ -10,6 +10,7 @@ mod counters;
 pub mod facts;
 mod facts_query;
 mod functions;
+pub mod gather;
 pub mod local_ways;
 pub mod mend;
 pub mod neighbours;

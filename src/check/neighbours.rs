@@ -4,34 +4,11 @@
 use tokio_postgres::Client;
 
 use super::Problem;
-use super::facts::NodeFacts;
+use super::facts::{NamedSlot, Neighbours, NodeFacts};
 use crate::catalog::CatalogError;
 use crate::config::{Config, Node};
 use crate::ids::{NodeName, origin_names, slot_name};
 use crate::wire::{RowExt, each};
-
-/// A logical slot of the server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamedSlot {
-    /// Its name.
-    pub name: String,
-    /// The database it decodes.
-    pub database: String,
-    /// How much WAL it holds back, in bytes.
-    pub retained_bytes: i64,
-}
-
-/// What a server has under the cluster's name beside what belongs to the cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Neighbours {
-    /// A slot of another database that stands where the cluster's own would be, or that shows whose
-    /// the origins are.
-    pub taken: Option<NamedSlot>,
-    /// Nodes that the server remembers and the configuration does not name, with their slots.
-    pub gone: Vec<(NodeName, Option<NamedSlot>)>,
-    /// Another cluster that has this database, and one of its slots here.
-    pub other: Option<(String, String)>,
-}
 
 /// Asks the server.
 pub(super) async fn gather(

@@ -130,7 +130,7 @@ fn unfit(table: &Table, column: &Column) -> Option<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::key_text::KeyForm;
+    use crate::catalog::key_form::KeyForm;
     use crate::catalog::table::{Key, KeyColumn};
 
     fn table(column_type: (&str, u32)) -> Table {

@@ -1,15 +1,14 @@
 //! Which tables the configuration means: patterns that match nothing, schemas that nobody named,
 //! and tables that should stay where they are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use tokio_postgres::{Client, Row};
 
-use super::facts::NodeFacts;
+use super::facts::{NodeFacts, Root, Scope};
 use super::{Problem, Severity};
 use crate::catalog::CatalogError;
-use crate::catalog::names::readable;
-use crate::config::{Config, TableFilter};
+use crate::config::Config;
 use crate::wire::{RowExt, Unread, each};
 
 /// Where tools that change schemas note what they have done, in lower case.
@@ -65,27 +64,6 @@ where (c.relkind in ('r', 'p') or c.relkind = 'f' and c.relispartition)
         and d.deptype = 'e')
 order by 1, 2";
 
-/// What a server has beside the tables that take part.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Scope {
-    /// Patterns that match no table here.
-    pub unused: BTreeSet<String>,
-    /// Schemas with tables that no pattern matches, neither to include nor to exclude; and how
-    /// many.
-    pub unnamed: BTreeMap<String, usize>,
-    /// Patterns that match partitions alone, each with the tables that these are part of.
-    pub of_partitions: BTreeMap<String, BTreeSet<Root>>,
-}
-
-/// A partitioned table.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Root {
-    /// `schema.table`.
-    name: String,
-    /// Whether it takes part.
-    included: bool,
-}
-
 /// Compares the patterns with what the server has.
 pub(super) async fn gather(config: &Config, client: &Client) -> Result<Scope, CatalogError> {
     let rows = client.query(TABLES, &[]).await;
@@ -137,15 +115,6 @@ fn read(row: &Row) -> Result<Found, Unread> {
         table: row.read(1)?,
         root: root.0.zip(root.1),
     })
-}
-
-impl Root {
-    fn of(filter: &TableFilter, (schema, table): &(String, String)) -> Self {
-        Self {
-            name: readable(schema, table),
-            included: filter.matches(schema, table),
-        }
-    }
 }
 
 /// The problems of all nodes.

@@ -16,11 +16,12 @@ use tokio_postgres::Client;
 
 use super::output;
 use super::shared::{ConfigArg, FAILED};
+use crate::catalog::load_tables::load_table;
 use crate::catalog::position::read_position;
 use crate::catalog::rewrites::{
     age_forged, applied_since, has_forged_rows, renew_forged, renew_since,
 };
-use crate::catalog::table::{Table, load_table};
+use crate::catalog::table::Table;
 use crate::config::Config;
 use crate::ids::NodeName;
 use crate::lsn::Lsn;

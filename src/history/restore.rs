@@ -6,8 +6,9 @@ use tokio_postgres::Client;
 use super::lost::lost_values;
 use super::model::{Column, Conflict, ConflictId};
 use super::{HistoryError, one};
-use crate::catalog::key_text::Spelling;
-use crate::catalog::table::{Table, load_table};
+use crate::catalog::key_form::Spelling;
+use crate::catalog::load_tables::load_table;
+use crate::catalog::table::Table;
 use crate::wire::from_tokio_postgres;
 
 /// A row that lost a unique value is not lost itself.

@@ -5,7 +5,7 @@
 //! of them: none is ever taken for another.
 
 use super::own::Keyed;
-use crate::catalog::key_text::KeyForm;
+use crate::catalog::key_form::KeyForm;
 use crate::catalog::names::ident;
 
 /// How many rows a statement deletes at least where it leaves blocks.

@@ -139,7 +139,7 @@ async fn add_columns(
         if !options.dry_run {
             execute::run(&step, sessions).await?;
             let client = &session::of(sessions, &facts.name).client;
-            let tables = crate::catalog::table::load_tables(client, &config.tables).await;
+            let tables = crate::catalog::load_tables::load_tables(client, &config.tables).await;
             facts.tables = tables.map_err(InitError::catalog(&facts.name))?;
         }
         progress.step(&step);
@@ -157,7 +157,7 @@ async fn examine(
     for node in &config.nodes {
         match Session::open_as(session_name, node).await {
             Ok(session) => {
-                match check::facts::gather(config, node, &session.client).await {
+                match check::gather::gather(config, node, &session.client).await {
                     Ok(found) => facts.push(found),
                     Err(error) => problems.push(check::unreadable(&node.name, &error)),
                 }
@@ -277,7 +277,7 @@ impl Inspector {
             .iter()
             .map(|state| state.table.clone())
             .collect();
-        let rights = check::facts::rights(&self.session.client, &state.server, &tables).await;
+        let rights = check::gather::rights(&self.session.client, &state.server, &tables).await;
         damages.extend(damage::rights(
             &state.server.user,
             &rights.map_err(failed())?,

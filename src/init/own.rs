@@ -12,7 +12,8 @@
 //! The key may have changed since: another name, another type, another index. Every function makes
 //! sure first that it has not, and otherwise finds the key as it is now.
 
-use crate::catalog::key_text::{KeyForm, key_expression};
+use crate::catalog::key_form::KeyForm;
+use crate::catalog::key_text::key_expression;
 use crate::catalog::names::{ident, literal};
 use crate::catalog::table::{Key, KeyColumn, Table};
 

@@ -15,7 +15,7 @@ use super::merging::Merging;
 use super::moved::{Condition, Moved};
 use super::own::{self, Found, KeyIndex, Keyed, Leaves, Lift, Own, OwnFunction};
 use super::versions::InRow;
-use crate::catalog::key_text::KeyForm;
+use crate::catalog::key_form::KeyForm;
 use crate::catalog::names::ident;
 use crate::catalog::table::{Key, KeyColumn, Table};
 use crate::wire::settings::APPLIES;

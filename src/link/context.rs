@@ -1,9 +1,9 @@
 //! What a link needs to know.
 
-use super::foreign::Foreign;
-use super::home::Home;
 use std::time::Duration;
 
+use super::home::Home;
+use super::others::Foreign;
 use crate::checkpoint::Checkpoints;
 use crate::config::Node;
 use crate::conflict::Rules;

@@ -13,8 +13,6 @@
 //! was not looked at.
 
 use std::future::pending;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -24,54 +22,11 @@ use super::LinkContext;
 use crate::catalog::CatalogError;
 use crate::catalog::foreign::{Found, Unjudged, judge, read_foreign, since_slot};
 use crate::catalog::slots::ORIGIN_OPTION_SINCE;
-use crate::conflict::MARKER_PREFIX;
-use crate::lsn::Lsn;
 
 /// How often a link looks for other replicators.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// So many looks may fail one after another.
 const FAILURES_MAX: u32 = 60;
-/// What the event trigger says.
-const SUBSCRIPTION_BEGINS: &[u8] = b"subscription";
-
-/// Whether anything but the cluster writes on the source in the name of others. Once it is so, it
-/// stays: rows of one that is gone may still be on their way.
-#[derive(Clone, Debug, Default)]
-pub struct Foreign(Arc<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    is_there: AtomicBool,
-    /// No transaction of others is in the WAL up to here, but what was asked for by then.
-    looked_up_to: AtomicU64,
-}
-
-impl Foreign {
-    /// Whether everything must be asked for.
-    pub(super) fn is_there(&self) -> bool {
-        self.0.is_there.load(Ordering::Relaxed)
-    }
-
-    /// True the first time.
-    fn note(&self) -> bool {
-        !self.0.is_there.swap(true, Ordering::Relaxed)
-    }
-
-    /// A message of the source's WAL. True where the stream must be asked for anew.
-    pub(super) fn announced(&self, prefix: &str, content: &[u8]) -> bool {
-        prefix == MARKER_PREFIX && content == SUBSCRIPTION_BEGINS && self.note()
-    }
-
-    /// The slot may forget what lies before this. Of a stream `with_all` nothing is left out.
-    pub(super) fn may_be_confirmed(&self, flushed: Lsn, with_all: bool) -> Lsn {
-        let looked = Lsn::new(self.0.looked_up_to.load(Ordering::Relaxed));
-        if with_all {
-            flushed
-        } else {
-            flushed.min(looked)
-        }
-    }
-}
 
 /// What is known when a stream is asked for.
 pub(super) struct Looked {
@@ -89,7 +44,7 @@ pub(super) async fn look_first(
 ) -> Result<Looked, CatalogError> {
     let unjudged = since_slot(source, slot).await?;
     // The source may have been put back, or its slot made anew.
-    context.foreign.0.looked_up_to.store(0, Ordering::Relaxed);
+    context.foreign.forget_looks();
     if version < ORIGIN_OPTION_SINCE {
         context.foreign.note();
     }
@@ -125,12 +80,7 @@ async fn look(
     if !context.foreign.is_there() {
         // The commits of transactions that are seen as running may lie before the end of the WAL
         // that was read with them, but not before the one of a second ago.
-        let looked = unjudged.wal_end.as_u64();
-        context
-            .foreign
-            .0
-            .looked_up_to
-            .fetch_max(looked, Ordering::Relaxed);
+        context.foreign.looked_up_to(unjudged.wal_end);
     }
     Ok(judged.unjudged)
 }

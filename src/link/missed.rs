@@ -16,17 +16,18 @@ use tokio::sync::mpsc;
 use tokio_postgres::Client;
 
 use super::error::LinkError;
+use super::limits::piece_limits;
 use super::open_stream::{Wanted, open_stream};
 use super::reader::FEEDBACK_EVERY;
+use super::reread::{Missed, report};
 use super::rerun::{Keys, Rerun};
 use super::sessions::not_set_up;
-use super::{LinkContext, mixed, piece_limits};
+use super::{LinkContext, mixed};
 use crate::apply::{Applier, ApplyError};
 use crate::assemble::{Assembled, Assembler, OriginFilter, Piece};
 use crate::catalog::gap::note_gaps;
+use crate::catalog::load_tables::load_all;
 use crate::catalog::position::set_others;
-use crate::catalog::table::load_all;
-use crate::commit_time::CommitTime;
 use crate::conflict::SeenHistory;
 use crate::fault::caught;
 use crate::ids::{NodeName, origin_prefix};
@@ -34,7 +35,7 @@ use crate::lineage::LinkFacts;
 use crate::lsn::Lsn;
 use crate::pgoutput::{self, Message};
 use crate::status::model::LinkState;
-use crate::wire::{Frame, ReplicationStream, StandbyStatus, WireError};
+use crate::wire::{Frame, ReplicationStream, WireError};
 
 /// Pieces that may wait to be applied.
 const PIECES_MAX: usize = 4;
@@ -49,16 +50,6 @@ pub(super) struct Others {
     position: Lsn,
     /// The stream that is opened next brings what others write.
     are_asked_for: bool,
-}
-
-/// What lies between the two positions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Missed {
-    /// From where on it is read.
-    pub(super) read_from: Lsn,
-    /// From where on it is written.
-    from: Lsn,
-    pub(super) to: Lsn,
 }
 
 impl Others {
@@ -305,21 +296,6 @@ impl Rereader {
             source,
         }
     }
-}
-
-/// Tells the server that somebody reads; `confirmed` is what it knew before.
-pub(super) async fn report(
-    stream: &mut ReplicationStream,
-    confirmed: Lsn,
-) -> Result<(), WireError> {
-    let status = StandbyStatus {
-        written: confirmed,
-        flushed: confirmed,
-        applied: confirmed,
-        now: CommitTime::now(),
-        reply: false,
-    };
-    stream.send_status(&status).await
 }
 
 /// What a message has brought.

@@ -14,8 +14,8 @@ use tokio_postgres::Client;
 
 use super::LinkContext;
 use super::error::LinkError;
-use super::missed::{Missed, report};
 use super::open_stream::{Wanted, open_stream};
+use super::reread::{Missed, report};
 use crate::fault::caught;
 use crate::ids::NodeName;
 use crate::lsn::Lsn;

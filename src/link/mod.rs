@@ -12,6 +12,7 @@
 mod agreement;
 mod alive;
 mod applying;
+mod applying_running;
 mod beyond;
 mod caution;
 mod checkpointing;
@@ -23,12 +24,14 @@ mod error;
 mod foreign;
 mod history;
 mod home;
+mod limits;
 mod missed;
 mod mixed;
 mod nap;
 mod one_server;
 mod open_stream;
 mod other_daemon;
+mod others;
 mod patience;
 mod pausing;
 mod probe;
@@ -40,6 +43,7 @@ mod remarks;
 mod remedy;
 mod remembered;
 mod repeats;
+mod reread;
 mod rerun;
 mod running;
 mod sessions;
@@ -57,7 +61,7 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::assemble::{Assembler, OriginFilter, PieceLimits};
+use crate::assemble::{Assembler, OriginFilter};
 use crate::backoff::Backoff;
 use crate::conflict::SeenHistory;
 use crate::error::Retryable;
@@ -70,23 +74,19 @@ use applying::{ApplyOptions, Applying, Ended};
 use caution::Lessons;
 use connect::Ready;
 use error::{failed_state, last_error};
+use limits::piece_limits;
 use reader::Reader;
 use repeats::Repeats;
 use running::Running;
 
 pub use context::LinkContext;
 pub use error::LinkError;
-pub use foreign::Foreign;
 pub use home::Home;
+pub use others::Foreign;
 pub use progress::UNFLUSHED_MAX;
 pub use queue::{QUEUE_BYTES_MAX, QUEUE_ROWS_MAX};
 use remembered::{Remembered, with_remembered};
 pub use window::{GROUP_ROWS_MAX, WINDOW_ROWS};
-
-/// A large transaction is passed on in pieces of at most this many rows …
-const PIECE_ROWS_MAX: usize = 8_000;
-/// … and this many wire bytes (a single row may be larger).
-const PIECE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Most memory for transactions that are still running on the source while another one is being
 /// applied.
@@ -389,12 +389,5 @@ fn joined(read: Result<Read, tokio::task::JoinError>) -> Result<(), LinkError> {
         Ok(Err(fault)) => Err(fault.into()),
         // The thread was told to end.
         Err(_) => Ok(()),
-    }
-}
-
-const fn piece_limits() -> PieceLimits {
-    PieceLimits {
-        rows: PIECE_ROWS_MAX,
-        bytes: PIECE_BYTES_MAX,
     }
 }

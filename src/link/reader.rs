@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::error::LinkError;
-use super::foreign::Foreign;
 use super::nap::Naps;
+use super::others::Foreign;
 use super::queue::Sender;
 use crate::assemble::{Assembled, Assembler, Piece};
 use crate::commit_time::CommitTime;

@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 
-use crate::catalog::key_text::KeyForm;
+use crate::catalog::key_form::KeyForm;
 use crate::catalog::names::ident;
 use crate::catalog::row_text::text_of;
 use crate::catalog::table::{Column, KeyColumn, Table};

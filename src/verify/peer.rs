@@ -4,8 +4,9 @@ use tokio_postgres::Client;
 
 use super::error::{AskError, VerifyError};
 use super::fence::Post;
+use crate::catalog::load_tables::load_tables;
 use crate::catalog::server::read_server;
-use crate::catalog::table::{Table, load_tables};
+use crate::catalog::table::Table;
 use crate::config::{Config, Node};
 use crate::wire::control;
 

@@ -1,7 +1,7 @@
 //! Tables that were read before they are needed: one that was altered since is read anew.
 
+use mmrepl::catalog::load_tables::load_published;
 use mmrepl::catalog::read_ahead::ReadAhead;
-use mmrepl::catalog::table::load_published;
 use mmrepl::ids::RelationId;
 use mmrepl::relation::{Relation, RelationColumn, ReplicaIdentity};
 use tokio_postgres::Client;

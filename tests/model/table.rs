@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mmrepl::apply::pure::{Guard, TableMap, Target, Versions};
-use mmrepl::catalog::key_text::KeyForm;
+use mmrepl::catalog::key_form::KeyForm;
 use mmrepl::catalog::table::{Column, Key, KeyColumn, Table};
 use mmrepl::catalog::unique::Uniques;
 use mmrepl::ids::RelationId;

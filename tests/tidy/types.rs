@@ -28,7 +28,7 @@ const ELSEWHERE: &[&str] = &[
     "src/conflict/kind.rs: impl Verdict",
     "src/demo/acts.rs: impl Stage",
     "src/demo/view.rs: impl Stage",
-    "src/link/running.rs: impl Applying",
+    "src/link/applying_running.rs: impl Applying",
     "src/link/stepwise.rs: impl Applying",
 ];
 

@@ -16,7 +16,7 @@ use crate::apply::shape::op::{Put, RowOp};
 use crate::apply::shape::versions::Versions;
 use crate::apply::target::statement::Target;
 use crate::assemble::Change;
-use crate::catalog::key_text::KeyForm;
+use crate::catalog::key_form::KeyForm;
 use crate::catalog::table::{Column, Key, KeyColumn, Table};
 use crate::catalog::unique::{Unique, UniquePart, Uniques};
 use crate::commit_time::CommitTime;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::apply::shape::narrower::{Loss, loss, name_of};
-use crate::catalog::key_text::Spelling;
+use crate::catalog::key_form::Spelling;
 use crate::catalog::table::{Key, Table};
 use crate::pgoutput::{OldImage, Tuple, Value};
 use crate::relation::{Relation, ReplicaIdentity};

@@ -22,7 +22,7 @@ use crate::apply::sql::shadows::Look;
 use crate::apply::sql::strict::Expected;
 use crate::apply::target::statement::{STATEMENTS, Sql, Statement, Target, Whole};
 use crate::catalog::indexed::IndexedColumn;
-use crate::catalog::key_text::KeyForm;
+use crate::catalog::key_form::KeyForm;
 use crate::catalog::table::{Column, Key, KeyColumn, Table};
 use crate::catalog::unique::{Unique, UniqueColumn, UniquePart, Uniques};
 use crate::conflict::{Custom, Merge, Rule};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mmrepl::apply::pure::{Guard, TableMap, Target, Versions};
-use mmrepl::catalog::key_text::KeyForm;
+use mmrepl::catalog::key_form::KeyForm;
 use mmrepl::catalog::table::{Column, Key, KeyColumn, Table};
 use mmrepl::conflict::{COUNT_COLUMN, Merge, Rule, STATE_COLUMN};
 use mmrepl::ids::RelationId;
