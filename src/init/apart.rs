@@ -11,8 +11,8 @@ use tokio_postgres::Row;
 
 use super::InitError;
 use super::compare::{Shared, Tables, positions, row_text, shared, with_rows};
-use super::observe::NodeState;
 use super::session::{self, Session};
+use super::state::NodeState;
 use crate::catalog::key_text::key_expression;
 use crate::catalog::names::ident;
 use crate::catalog::row_text::hash_of;

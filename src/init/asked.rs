@@ -11,9 +11,13 @@ use std::collections::BTreeSet;
 
 use super::apart::{self, Counts, Keys};
 use super::compare::{self, Tables};
-use super::execute::{Work, all_tables, differences, execute, open_snapshot};
-use super::plan::{self, Plan, Step};
+use super::execute::execute;
+use super::plan;
+use super::planned::Plan;
+use super::rows::{all_tables, differences, open_snapshot};
 use super::session::Session;
+use super::step::Step;
+use super::work::Work;
 use super::{InitError, InitOptions, Progress, gaps, observe, overwrite};
 use crate::check::facts::NodeFacts;
 use crate::config::Config;

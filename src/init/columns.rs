@@ -3,7 +3,7 @@
 //! Rows that are compared or copied afterwards include them, so that a new node takes over the
 //! versions as well. The comment tells `mmrepl drop` which columns are ours.
 
-use super::plan::Step;
+use super::step::Step;
 use crate::catalog::names::{ident, literal};
 use crate::catalog::table::Table;
 use crate::check::facts::NodeFacts;

@@ -3,7 +3,8 @@
 //! The same observation that `init` plans by: whatever is named here, a plan has a step for.
 
 use super::identity::{self, Identity};
-use super::observe::{NodeState, PublicationState, TableState};
+use super::noted;
+use super::state::{NodeState, PublicationState, TableState};
 use super::triggers::{self, Fault};
 use super::versions::InRow;
 use super::{PUBLICATION, gaps, plan};
@@ -106,7 +107,7 @@ fn publication(state: &NodeState) -> Option<Damage> {
     let lost = |what: String| Damage::new(DamageKind::Publication, true, what);
     let Some(publication) = &state.publication else {
         let what = format!("publication {PUBLICATION} is gone: what is written here ");
-        let how = if state.server.major() >= gaps::LEAVES_OUT_SINCE {
+        let how = if state.server.major() >= noted::LEAVES_OUT_SINCE {
             "is left out of the stream and reaches no other node"
         } else {
             "does not reach the other nodes, and links from here stop"
@@ -127,7 +128,7 @@ fn publication(state: &NodeState) -> Option<Damage> {
 /// What was wrong for a while and is right again: the nodes' rows may differ by it.
 fn left_gaps(state: &NodeState) -> Vec<Damage> {
     let open = gaps::open(state);
-    let is_over = |gap: &&gaps::Gap| {
+    let is_over = |gap: &&noted::Gap| {
         let id = (gap.schema.as_str(), gap.name.as_str());
         let takes_part = state.tables.iter().any(|table| table.table.id() == id);
         takes_part && open.iter().all(|(table, _)| table.table.id() != id)
@@ -142,7 +143,7 @@ fn left_gaps(state: &NodeState) -> Vec<Damage> {
 /// What [`super::fingerprints::found`] has found and nobody has noted yet: tables, what happened.
 pub(super) fn behind(found: &[(String, String)]) -> Vec<Damage> {
     let found = found.iter();
-    tell_gaps(found.map(|(table, happened)| (gaps::Gap::unsure(happened), table.clone())))
+    tell_gaps(found.map(|(table, happened)| (noted::Gap::unsure(happened), table.clone())))
 }
 
 /// One damage for all tables of which the same is told: the text around their names.
@@ -228,7 +229,7 @@ fn identities(state: &TableState, whole: bool) -> Option<Damage> {
         index: state.identity_index.as_deref(),
         key_index: table.key.as_ref().map(|key| key.index.as_str()),
     };
-    let of_partition = |partition: &super::observe::PartitionState| {
+    let of_partition = |partition: &super::state::PartitionState| {
         let identity = Identity {
             now: partition.replica_identity,
             index: partition.identity_index.as_deref(),

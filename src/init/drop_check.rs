@@ -74,7 +74,7 @@ async fn in_use(
     let node = session.name();
     let mut found = Vec::new();
     let concerned = |peer: &NodeName| only.is_none_or(|gone| gone == peer || gone == node);
-    for peer in super::remove::peers(config, session, only).await? {
+    for peer in super::remembered::peers(config, session, only).await? {
         let name = slot_name(&config.cluster, &peer);
         let state = slot_state(&session.client, &name).await;
         let state = state.map_err(InitError::catalog(node))?;

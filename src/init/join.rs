@@ -6,9 +6,10 @@
 //! For empty tables that takes milliseconds.
 
 use super::copy::Stamp;
-use super::execute::{Work, copy_in_transaction, differences};
-use super::plan::Step;
+use super::rows::{copy_in_transaction, differences};
 use super::session::Session;
+use super::step::Step;
+use super::work::Work;
 use super::{InitError, Progress, compare, copy, fingerprints, gaps, publication};
 use crate::catalog::table::Table;
 use crate::ids::{LinkName, NodeName};

@@ -1,7 +1,7 @@
 //! What each link needs, by the verdict on its history. Pure.
 
-use super::gaps::LEAVES_OUT_SINCE;
-use super::observe::NodeState;
+use super::noted::LEAVES_OUT_SINCE;
+use super::state::NodeState;
 use crate::catalog::slots::SlotState;
 use crate::config::Config;
 use crate::ids::{LinkName, NodeName, SystemId, slot_name};

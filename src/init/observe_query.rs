@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use tokio_postgres::Client;
 
 use super::PUBLICATION;
-use super::observe::{NodeRow, PartitionState, PublicationState, Published, TableState};
 use super::own::{KeyIndex, OwnFunction};
+use super::state::{NodeRow, PartitionState, PublicationState, Published, TableState};
 use super::triggers::Trigger;
 use crate::catalog::table::Table;
 use crate::catalog::{CatalogError, names, slots};

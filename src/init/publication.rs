@@ -1,7 +1,7 @@
 //! The publication's SQL. Pure.
 
 use super::PUBLICATION;
-use super::observe::{NodeState, TableState};
+use super::state::{NodeState, TableState};
 use crate::catalog::names::ident;
 use crate::catalog::table::Table;
 

@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use super::InitError;
-use super::remove::relation_exists;
+use super::remembered::relation_exists;
 use super::session::Session;
 use crate::wire::RowExt;
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::columns::COMMENT;
+use super::remembered::{peers, relation_exists};
 use super::session::Session;
 use super::{InitError, PUBLICATION, drop_check, records};
 use crate::catalog::dropped;
@@ -234,28 +235,6 @@ async fn drop_all(config: &Config, session: &Session) -> Result<Vec<String>, Ini
     Ok(removed)
 }
 
-/// Nodes that this one may have slots and origins for: those of the configuration, those that it
-/// remembers from an earlier one, and `gone`.
-pub(super) async fn peers(
-    config: &Config,
-    session: &Session,
-    gone: Option<&NodeName>,
-) -> Result<BTreeSet<NodeName>, InitError> {
-    let mut peers: BTreeSet<NodeName> = config.nodes.iter().map(|node| node.name.clone()).collect();
-    peers.extend(gone.cloned());
-    if relation_exists(session, "mmrepl.node").await? {
-        let rows = session
-            .client
-            .query("select name from mmrepl.node", &[])
-            .await;
-        let rows = rows.map_err(InitError::server(session.name(), "read mmrepl.node"))?;
-        let names: Vec<&str> =
-            each(&rows, |row| row.read(0)).map_err(InitError::unread(session.name()))?;
-        peers.extend(names.into_iter().filter_map(|name| name.parse().ok()));
-    }
-    Ok(peers)
-}
-
 /// Drops this cluster's slots for the peers; none of them when one is active.
 async fn drop_slots(
     config: &Config,
@@ -404,16 +383,6 @@ async fn schema_exists(session: &Session) -> Result<bool, InitError> {
     let sql = "select pg_catalog.to_regnamespace('mmrepl') is not null";
     let row = session.client.query_one(sql, &[]).await;
     let row = row.map_err(InitError::server(session.name(), "look for schema mmrepl"))?;
-    row.read(0).map_err(InitError::unread(session.name()))
-}
-
-pub(super) async fn relation_exists(session: &Session, name: &str) -> Result<bool, InitError> {
-    let sql = "select pg_catalog.to_regclass($1) is not null";
-    let row = session.client.query_one(sql, &[&name]).await;
-    let row = row.map_err(InitError::server(
-        session.name(),
-        format!("look for {name}"),
-    ))?;
     row.read(0).map_err(InitError::unread(session.name()))
 }
 

@@ -1,9 +1,10 @@
 //! Makes the slots of one node, all beginning at the same point, with a snapshot of that point.
 
-use super::{InitError, gaps};
+use super::InitError;
+use super::noted;
 use std::time::Duration;
 
-use super::plan::LinkWork;
+use super::planned::LinkWork;
 use super::session::Session;
 use crate::catalog::init_session;
 use crate::catalog::position::{KNOWN_NOW, RESET_POSITION, Witness};
@@ -93,7 +94,7 @@ pub(super) async fn make(
 async fn remember_publication(session: &Session, work: &[&LinkWork]) -> Result<(), InitError> {
     let statements = work.iter().map(|work| &work.link);
     let statements: Vec<String> = statements
-        .map(|link| gaps::remember_publication(Some(link)))
+        .map(|link| noted::remember_publication(Some(link)))
         .collect();
     let what = "remember the publication";
     session.transaction(what, &statements).await

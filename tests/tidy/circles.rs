@@ -11,19 +11,6 @@ const STILL: &[&str] = &[
     "src/apply/send/transaction.rs",
     "src/apply/settle/overtaken.rs",
     "src/apply/settle/record.rs",
-    "src/init/drop_check.rs",
-    "src/init/execute.rs",
-    "src/init/gaps.rs",
-    "src/init/join.rs",
-    "src/init/links.rs",
-    "src/init/observe.rs",
-    "src/init/observe_query.rs",
-    "src/init/overwrite.rs",
-    "src/init/plan.rs",
-    "src/init/publication.rs",
-    "src/init/records.rs",
-    "src/init/remove.rs",
-    "src/init/slots.rs",
 ];
 
 /// Files that lead to themselves.

@@ -33,7 +33,6 @@ const STILL: &[&str] = &[
     "src/admin/caller.rs names std::net",
     "src/init/damage.rs calls open of src/init/gaps.rs",
     "src/init/plan.rs calls note of src/init/gaps.rs",
-    "src/init/plan.rs calls remember_publication of src/init/gaps.rs",
     "src/init/plan.rs calls tables of src/init/gaps.rs",
     "src/link/caution.rs calls forced_way of src/failpoint.rs",
     "src/link/dispatch.rs calls forced_way of src/failpoint.rs",
