@@ -3,10 +3,11 @@
 use serde_json::Value;
 
 use super::init::{assert_says, soon};
+use crate::on_majors;
 use crate::on_usual_majors;
 use crate::support::compare::difference;
 use crate::support::writers::{SCHEMA, Writer};
-use crate::support::{Cluster, ClusterOptions, Rng};
+use crate::support::{Cluster, ClusterOptions, Node, Rng};
 
 const TABLES: &str = r#"
 create type mood as enum ('sad', 'well');
@@ -86,14 +87,19 @@ const DAMAGE: [(&str, &str, &[&str]); 10] = [
 
 /// Writes that leave no trace: no trigger fires, and nothing is published.
 async fn behind(cluster: &Cluster, sql: &str) {
-    let west = cluster.west().client().await;
+    behind_on(cluster, cluster.west(), sql).await;
+}
+
+/// Such writes on any node.
+async fn behind_on(cluster: &Cluster, node: &Node, sql: &str) {
+    let client = node.client().await;
     let quiet = format!(
         "begin; set local session_replication_role = replica;
          select pg_replication_origin_session_setup('{}'); {sql}; commit;
          select pg_replication_origin_session_reset()",
         format_args!("mmrepl_{}_east-again", cluster.name)
     );
-    crate::support::pg::execute(&west, &quiet).await;
+    crate::support::pg::execute(&client, &quiet).await;
 }
 
 async fn found(majors: &[u32]) {
@@ -189,3 +195,82 @@ async fn waiting(majors: &[u32]) {
     );
 }
 on_usual_majors!(what_waits_for_a_person_is_no_difference, super::waiting);
+
+/// Rows in each table; `numbers` has ten times as many.
+fn millions() -> u64 {
+    let rows = std::env::var("MMREPL_VERIFY_ROWS").ok();
+    rows.and_then(|text| text.parse().ok()).unwrap_or(20_000)
+}
+
+/// One flipped value, one missing and one extra row in each of large tables, and how fast they are
+/// found beside `select count(*)`. `MMREPL_VERIFY_ROWS=1000000` is the size of
+/// `docs/performance.md`.
+async fn in_large_tables(majors: &[u32]) {
+    const LARGE: &str = r#"
+create table numbers (id bigint primary key, v text);
+create table words (id text collate "C" primary key, v int);
+create table ids (id uuid primary key, v int);
+create table pairs (a int, b int, v int, primary key (a, b));"#;
+    let cluster = Cluster::running_with(ClusterOptions::majors(majors), LARGE).await;
+    cluster.wait_streaming().await;
+    // Another order of words on each side.
+    let other = r#"alter table words alter id type text collate "en-x-icu""#;
+    let icu = "select count(*) from pg_collation where collname = 'en-x-icu'";
+    if cluster.west().value(icu).await != "0" {
+        cluster.west().sql(other).await;
+    }
+    let rows = millions();
+    let tables = [
+        ("numbers", 10 * rows, "i, 'v' || i"),
+        ("words", rows, "'Word ' || i, i"),
+        ("ids", rows, "md5(i::text)::uuid, i"),
+        ("pairs", rows, "i % 1000, i / 1000, i"),
+    ];
+    for node in [cluster.east(), cluster.west()] {
+        for (table, count, values) in tables {
+            let fill =
+                format!("insert into {table} select {values} from generate_series(1, {count}) i");
+            behind_on(&cluster, node, &fill).await;
+            node.sql(&format!("vacuum analyze {table}")).await;
+        }
+    }
+    let middle = rows / 2;
+    for damage in [
+        format!("update numbers set v = 'x' where id = {middle}"),
+        format!("delete from numbers where id = {middle} + 1"),
+        "insert into numbers values (-1, 'extra')".to_owned(),
+        format!("update words set v = 0 where id = 'Word {middle}'"),
+        "delete from words where id = 'Word 7'".to_owned(),
+        "insert into words values ('extra', 1)".to_owned(),
+        format!("update ids set v = 0 where id = md5('{middle}')::uuid"),
+        "delete from ids where id = md5('7')::uuid".to_owned(),
+        "insert into ids values ('00000000-0000-0000-0000-000000000001', 1)".to_owned(),
+        "update pairs set v = 0 where a = 7 and b = 7".to_owned(),
+        "delete from pairs where a = 8 and b = 8".to_owned(),
+        "insert into pairs values (-1, -1, 1)".to_owned(),
+    ] {
+        behind_on(&cluster, cluster.west(), &damage).await;
+    }
+    for (table, ..) in tables {
+        let began = std::time::Instant::now();
+        cluster
+            .east()
+            .value(&format!("select count(*) from {table}"))
+            .await;
+        let counting = began.elapsed().as_secs_f64();
+        let json = cluster
+            .mmrepl(&["verify", "--json", "--table", table])
+            .await;
+        let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+        let report = &json["tables"][0];
+        assert_eq!(report["different"], 3, "{report}");
+        let (count, seconds) = (&report["rows"]["east"], report["seconds"].as_f64().unwrap());
+        let rate = count.as_f64().unwrap() / seconds;
+        println!(
+            "{table}: {count} rows on each of two nodes in {seconds:.2} s, {rate:.0} rows a second \
+             and node; select count(*) takes {counting:.2} s"
+        );
+    }
+}
+on_majors!(in_large_tables_of_two_versions, in_large_tables, 15, 18);
+on_majors!(in_large_tables_of_one, in_large_tables, 17, 17);
