@@ -8,7 +8,8 @@
 use std::collections::BTreeSet;
 
 use super::catch_up;
-use super::noted::{LEAVES_OUT_SINCE, remember_publication};
+use super::noted::LEAVES_OUT_SINCE;
+use super::publication::remember_publication;
 use super::rows::{differences, open_snapshot};
 use super::session::Session;
 use super::state::{NodeState, TableState};

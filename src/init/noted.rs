@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 
 use super::PUBLICATION;
 use crate::catalog::CatalogError;
-use crate::catalog::names::{literal, readable};
+use crate::catalog::names::readable;
 use crate::config::Config;
 use crate::ids::{LinkName, NodeName, slot_name};
 use crate::wire::{RowExt, each};
@@ -138,19 +138,4 @@ async fn predates_publication(
         .await;
     let row = row.map_err(CatalogError::query("read which publication a slot knows"))?;
     Ok(row.map(|row| row.read(0)).transpose()?.unwrap_or_default())
-}
-
-/// Remembers for all links, or for one, that slot and publication belong together.
-pub(super) fn remember_publication(link: Option<&LinkName>) -> String {
-    let publication = literal(PUBLICATION);
-    let publication =
-        format!("(select oid from pg_catalog.pg_publication where pubname = {publication})");
-    match link {
-        None => format!("update mmrepl.link_memory set publication = {publication}"),
-        Some(link) => format!(
-            "insert into mmrepl.link_memory (link, publication) values ({}, {publication})
-             on conflict (link) do update set publication = excluded.publication",
-            literal(&link.to_string())
-        ),
-    }
 }

@@ -481,7 +481,7 @@ fn publish_steps(state: &NodeState, with_tables: bool) -> Vec<Step> {
             make.splice(0..0, gaps::note(state));
         }
         if !state.slots.is_empty() && keeps_slots(state) {
-            make.push(noted::remember_publication(None));
+            make.push(publication::remember_publication(None));
         }
         steps.push(Step::new(&state.name, "make the publication", make).fingerprinted());
     }

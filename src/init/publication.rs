@@ -2,8 +2,9 @@
 
 use super::PUBLICATION;
 use super::state::{NodeState, TableState};
-use crate::catalog::names::ident;
+use crate::catalog::names::{ident, literal};
 use crate::catalog::table::Table;
+use crate::ids::LinkName;
 
 /// What every publication says: changes of partitions come under their root's name, so that nodes
 /// may be partitioned differently.
@@ -69,4 +70,19 @@ pub(super) fn add<'a>(tables: impl Iterator<Item = &'a Table>) -> String {
         ident(PUBLICATION),
         names.join(", ")
     )
+}
+
+/// Remembers for all links, or for one, that slot and publication belong together.
+pub(super) fn remember_publication(link: Option<&LinkName>) -> String {
+    let publication = literal(PUBLICATION);
+    let publication =
+        format!("(select oid from pg_catalog.pg_publication where pubname = {publication})");
+    match link {
+        None => format!("update mmrepl.link_memory set publication = {publication}"),
+        Some(link) => format!(
+            "insert into mmrepl.link_memory (link, publication) values ({}, {publication})
+             on conflict (link) do update set publication = excluded.publication",
+            literal(&link.to_string())
+        ),
+    }
 }

@@ -1,7 +1,7 @@
 //! Makes the slots of one node, all beginning at the same point, with a snapshot of that point.
 
 use super::InitError;
-use super::noted;
+use super::publication;
 use std::time::Duration;
 
 use super::planned::LinkWork;
@@ -94,7 +94,7 @@ pub(super) async fn make(
 async fn remember_publication(session: &Session, work: &[&LinkWork]) -> Result<(), InitError> {
     let statements = work.iter().map(|work| &work.link);
     let statements: Vec<String> = statements
-        .map(|link| noted::remember_publication(Some(link)))
+        .map(|link| publication::remember_publication(Some(link)))
         .collect();
     let what = "remember the publication";
     session.transaction(what, &statements).await
