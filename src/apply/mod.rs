@@ -59,7 +59,7 @@ pub use send::mend::{BagMend, KeyState, Mend, MendedTable, RowImage, Source};
 pub use send::mender::Mender;
 pub use send::returner::{Returned, Returner};
 pub use send::session::apply_session;
-pub use send::skip::{Skip, Skips};
+pub use send::skips::{Skip, Skips};
 pub use send::transaction::{Applier, Committed, Counts};
 pub use settle::fetch::Fetcher;
 pub use shape::mapping::MapError;

@@ -21,7 +21,7 @@ use crate::apply::plan::change::{Entry, RowChange};
 use crate::apply::plan::choose::{Approach, Plan, plan};
 use crate::apply::plan::group::Segment;
 use crate::apply::plan::touched::Touched;
-use crate::apply::send::position::witness;
+use crate::apply::send::positions::witness;
 use crate::apply::send::transaction::{Applier, ClockCheck, Committed, Counts, newest, push_all};
 use crate::apply::settle::emptied::push_no_newer_truncates;
 use crate::apply::sql::kind::Kind;

@@ -25,7 +25,8 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::apply::error::ApplyError;
-use crate::apply::send::transaction::{Applier, Prepared};
+use crate::apply::send::transaction::Applier;
+use crate::apply::send::workers::{Turn, Worker, reset};
 use crate::catalog::CatalogError;
 use crate::wire::{Session, WireError};
 
@@ -43,46 +44,6 @@ const TAKE_TURN: &str = "select pg_catalog.set_config('lock_timeout', $1, true),
                          pg_catalog.pg_advisory_xact_lock($2::int4, $3::int4)";
 /// Waits for the one before.
 const AWAIT_TURN: &str = "select mmrepl.await_turn($1, $2, $3, $4)";
-
-/// A session beside the first, with the name of the origin it holds.
-pub(in crate::apply) struct Worker {
-    session: Session,
-    origin: String,
-}
-
-/// Where a group stands among those that are on their way.
-pub(in crate::apply) struct Turn {
-    /// The statement after `begin`.
-    pub(in crate::apply) take: Prepared,
-    /// The statement before the position is moved, where another session must be waited for.
-    pub(in crate::apply) wait: Option<Prepared>,
-}
-
-/// The sessions beside the first.
-#[derive(Default)]
-pub(in crate::apply) struct Workers {
-    further: Vec<Worker>,
-    /// The one whose session the applier has in hand instead of its own.
-    on: usize,
-    /// The session and the turn of the group that was sent last, where it has one.
-    last: Option<(usize, i32)>,
-    /// For the group about to be sent.
-    pub(in crate::apply) turn: Option<Turn>,
-    turns: i32,
-}
-
-impl Workers {
-    /// The origin that the session in hand holds, where it is not the first.
-    pub(in crate::apply) fn origin(&self) -> Option<&str> {
-        let worker = self.further.get(self.on.checked_sub(1)?)?;
-        Some(&worker.origin)
-    }
-
-    fn next_turn(&mut self) -> i32 {
-        self.turns = self.turns.wrapping_add(1);
-        self.turns
-    }
-}
 
 impl Applier {
     /// Adds sessions that write beside the first, each with the name of the origin it holds.
@@ -210,14 +171,4 @@ impl Applier {
         }
         Ok(())
     }
-}
-
-/// Ends what is open on a session that holds `origin`, or held it until it failed.
-pub(in crate::apply) fn reset(origin: &str) -> String {
-    format!(
-        "rollback; select pg_catalog.pg_replication_origin_xact_reset(); \
-         select pg_catalog.pg_replication_origin_session_setup('{origin}') \
-         where not pg_catalog.pg_replication_origin_session_is_setup(); \
-         select pg_catalog.pg_advisory_unlock_all()"
-    )
 }

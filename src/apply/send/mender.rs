@@ -20,6 +20,7 @@ use crate::apply::send::mend::{
     ASKED, BagMend, KeyState, Mend, MendedTable, RowImage, Source, act, change, parameters,
     push_aside, push_bag, push_locks, push_record, value,
 };
+use crate::apply::send::prepared::BEGIN;
 use crate::apply::send::returner::as_sent;
 use crate::apply::settle::ordered::{Act, push, supersede};
 use crate::apply::settle::unique::{failed, lock_statement, run};
@@ -42,8 +43,6 @@ const IN_USE: &str = "55006";
 /// How often, and after which time each, an origin is asked for.
 const TRIES: u32 = 150;
 const PAUSE: Duration = Duration::from_millis(200);
-
-const BEGIN: &str = "begin isolation level read committed read write";
 
 /// Looks at rows and mends them on one node.
 ///

@@ -1,7 +1,9 @@
 //! Moves the link's position on in the transaction that applies: `mmrepl.apply_position`.
 
 use crate::apply::error::ApplyError;
-use crate::apply::send::transaction::{Applier, BEGIN, COMMIT, Committed, Prepared};
+use crate::apply::send::positions::Positions;
+use crate::apply::send::prepared::{BEGIN, COMMIT, Prepared};
+use crate::apply::send::transaction::{Applier, Committed};
 use crate::assemble::{Piece, TxEnd};
 use crate::catalog::position::Witness;
 use crate::conflict::{Marker, Seen};
@@ -12,28 +14,6 @@ use crate::wire::{Outcome, WireError};
 const FINISH: &str = "select mmrepl.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 /// What ends a transaction that an earlier stream has left out.
 const FINISH_MISSED: &str = "select mmrepl.finish_missed($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
-
-/// Where the position row stands.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::apply) struct Positions {
-    /// After the last commit that was answered.
-    pub(in crate::apply) committed: Lsn,
-    /// After the last commit that was sent.
-    pub(in crate::apply) sent: Lsn,
-    /// The position that stays where it is while transactions before it are made up for.
-    missed_before: Option<Lsn>,
-}
-
-impl Positions {
-    /// Nothing is on its way.
-    pub(in crate::apply) const fn at(position: Lsn) -> Self {
-        Self {
-            committed: position,
-            sent: position,
-            missed_before: None,
-        }
-    }
-}
 
 impl Applier {
     /// Applies a part of a transaction that lies before the link's position and was left out by the
@@ -158,13 +138,4 @@ fn last_position(outcomes: &[Outcome], column: usize) -> Result<Lsn, ApplyError>
     let last = outcomes.last().ok_or(WireError::Unreadable { what });
     let position = last.and_then(|outcome| outcome.get(0, column, what));
     position.map_err(|source| ApplyError::target(source, None))
-}
-
-/// The last transaction of these, which shows later that the source still has all of them.
-pub(in crate::apply) fn witness(pieces: &[Piece]) -> Witness {
-    let last = pieces.last().map(|piece| piece.header);
-    last.map_or_else(Witness::default, |header| Witness {
-        xid: header.xid,
-        time: header.kept_time,
-    })
 }

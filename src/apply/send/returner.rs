@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio_postgres::{Client, Row};
 
 use crate::apply::error::ApplyError;
+use crate::apply::send::prepared::BEGIN;
 use crate::apply::settle::unique::{
     Rival, failed, lock_statement, push_aside, push_forget, rival_parameters, rivals_of, run,
 };
@@ -378,12 +379,7 @@ impl Returner {
         let (target, oid) = (&kept.target, kept.relation.to_string());
         let mut batch = self.session.batch();
         let to_table = |source| failed(target, source);
-        batch
-            .push(
-                &"begin isolation level read committed read write".into(),
-                &[],
-            )
-            .map_err(to_table)?;
+        batch.push(&BEGIN.into(), &[]).map_err(to_table)?;
         batch
             .push(&lock_statement(), &[Some(oid.as_bytes())])
             .map_err(to_table)?;

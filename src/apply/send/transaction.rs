@@ -7,12 +7,13 @@ use crate::apply::error::ApplyError;
 use crate::apply::plan::change::{Entry, Stamp};
 use crate::apply::plan::copies::Copies;
 use crate::apply::plan::group::{GroupBuilder, Segment};
-use crate::apply::send::lanes::{Workers, reset};
-use crate::apply::send::position::{Positions, witness};
-use crate::apply::send::skip::Skips;
+use crate::apply::send::positions::{Positions, witness};
+use crate::apply::send::prepared::{BEGIN, Prepared};
+use crate::apply::send::skips::Skips;
+use crate::apply::send::workers::{Workers, reset};
 use crate::apply::settle::fetch::Fetcher;
+use crate::apply::settle::inserted::Inserted;
 use crate::apply::settle::ledger::Ledger;
-use crate::apply::settle::overtaken::Inserted;
 use crate::apply::shape::origins::Origins;
 use crate::apply::target::statement::{Sql, Target};
 use crate::apply::target::tables::{Remark, Tables};
@@ -27,21 +28,6 @@ use crate::ids::NodeName;
 use crate::lsn::Lsn;
 use crate::relation::Relation;
 use crate::wire::{Batch, Outcome, Session};
-
-/// Opens a target transaction, whatever the server's defaults are.
-pub(in crate::apply) const BEGIN: &str = "begin isolation level read committed read write";
-
-/// A statement with its parameters as text.
-pub(in crate::apply) type Prepared = (&'static str, Vec<String>);
-
-/// Commits, and asks where the target's WAL is and how far it is flushed.
-pub(in crate::apply) const COMMIT: [Prepared; 2] = [
-    ("commit", vec![]),
-    (
-        "select pg_current_wal_insert_lsn()::text, pg_current_wal_flush_lsn()::text",
-        vec![],
-    ),
-];
 
 /// What has been written, for `status`; reset by `take_counts`.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,7 @@ pub(super) mod crossing;
 pub(super) mod custom;
 pub(super) mod emptied;
 pub(super) mod fetch;
+pub(super) mod inserted;
 pub(super) mod ledger;
 pub(super) mod merging;
 pub(super) mod ordered;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::apply::error::ApplyError;
 use crate::apply::plan::change::RowChange;
 use crate::apply::send::transaction::Applier;
+use crate::apply::settle::inserted::Inserted;
 use crate::apply::settle::record::Record;
 use crate::apply::shape::mapping::KeyValues;
 use crate::apply::target::statement::{Statement, Target};
@@ -14,15 +15,6 @@ use crate::apply::write::refuse::push_question;
 use crate::commit_time::CommitTime;
 use crate::conflict::{Held, Rank, Verdict, Version};
 use crate::wire::{Outcome, WireError};
-
-/// A key that was inserted after a look at its tombstones, and the commit time from which a delete
-/// of it was newer.
-pub(in crate::apply) struct Inserted {
-    target: Arc<Target>,
-    key: KeyValues,
-    time: CommitTime,
-    rank: Option<Rank>,
-}
 
 /// A key that was inserted.
 struct Candidate<'a> {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::apply::send::{lanes, transaction};
+use crate::apply::send::{prepared, workers};
 use crate::apply::shape::guard::Guard;
 use crate::apply::shape::mapping::TableMap;
 use crate::apply::shape::versions::Versions;
@@ -124,11 +124,11 @@ fn every_statement_is_listed_once() {
 
 /// What depends on no table.
 fn fixed(texts: &mut Texts) {
-    texts.add("begin", "always", transaction::BEGIN);
-    for (text, _) in transaction::COMMIT {
+    texts.add("begin", "always", prepared::BEGIN);
+    for (text, _) in prepared::COMMIT {
         texts.add("commit", "always", text);
     }
-    texts.add("reset", "always", &lanes::reset("mmrepl_east"));
+    texts.add("reset", "always", &workers::reset("mmrepl_east"));
 }
 
 fn of_table(texts: &mut Texts, case: &str, target: &Target) {

@@ -1,0 +1,16 @@
+//! What opens and ends a target transaction.
+
+/// Opens a target transaction, whatever the server's defaults are.
+pub(in crate::apply) const BEGIN: &str = "begin isolation level read committed read write";
+
+/// A statement with its parameters as text.
+pub(in crate::apply) type Prepared = (&'static str, Vec<String>);
+
+/// Commits, and asks where the target's WAL is and how far it is flushed.
+pub(in crate::apply) const COMMIT: [Prepared; 2] = [
+    ("commit", vec![]),
+    (
+        "select pg_current_wal_insert_lsn()::text, pg_current_wal_flush_lsn()::text",
+        vec![],
+    ),
+];
