@@ -71,6 +71,19 @@ pub(super) fn findings(config: &Config, states: &[NodeState]) -> Vec<Finding> {
     conditions.filter_map(broken).collect()
 }
 
+/// Links that cannot go on, or may not be able to, although their slots are in use.
+pub(super) fn doubtful(config: &Config, states: &[NodeState]) -> Vec<LinkName> {
+    let doubtful = |state: &LinkState| {
+        let from = states.iter().find(|from| from.name == state.link.from);
+        let slot = from.and_then(|from| from.slots.get(&state.link.to));
+        let in_use = slot.is_some_and(|slot| slot.active_pid.is_some());
+        in_use && (!state.is_complete() || from.is_some_and(|from| predates(from, &state.link.to)))
+    };
+    let conditions = conditions(config, states).into_iter();
+    let doubtful = conditions.filter(doubtful);
+    doubtful.map(|state| state.link).collect()
+}
+
 fn pair(config: &Config, link: &LinkName, states: &[NodeState]) -> Option<Pair> {
     let of = |name: &NodeName| states.iter().find(|state| state.name == *name);
     let (from, to) = (of(&link.from)?, of(&link.to)?);
@@ -113,10 +126,14 @@ fn facts(config: &Config, from: &NodeState, to: &NodeState) -> LinkFacts {
 /// Whether the slot for `to` cannot go on because its publication was made after what it has to
 /// send. A slot that is in use sends.
 pub(super) fn predates_publication(from: &NodeState, to: &NodeName) -> bool {
-    let predates = from.noted.predated.get(to).copied().unwrap_or_default();
     let slot = from.slots.get(to);
     let sends = slot.is_some_and(|slot| slot.active_pid.is_some());
-    predates && !sends && from.server.major() < LEAVES_OUT_SINCE
+    predates(from, to) && !sends
+}
+
+fn predates(from: &NodeState, to: &NodeName) -> bool {
+    let predates = from.noted.predated.get(to).copied().unwrap_or_default();
+    predates && from.server.major() < LEAVES_OUT_SINCE
 }
 
 fn condition(pair: &Pair) -> LinkCondition {

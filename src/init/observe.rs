@@ -6,10 +6,12 @@ use tokio_postgres::Statement;
 
 use super::follow::EventTriggers;
 use super::leftovers::leftovers;
+use super::links;
 use super::made::Made;
 use super::noted::Noted;
 use super::observe_query as query;
 use super::session::{self, Session};
+use super::slots;
 use super::state::NodeState;
 use super::{InitError, PUBLICATION};
 use crate::catalog::CatalogError;
@@ -52,7 +54,30 @@ pub(super) async fn observe_all(
     }
     look_again(sessions, &mut states).await?;
     prove(sessions, &mut states).await?;
+    see_vain_tries(config, sessions, &mut states).await?;
     Ok(states)
+}
+
+/// A link that cannot go on takes its slot for a moment whenever it tries again: such a slot is not
+/// in use, and who it is for is not sent anything.
+async fn see_vain_tries(
+    config: &Config,
+    sessions: &[Session],
+    states: &mut [NodeState],
+) -> Result<(), InitError> {
+    for link in links::doubtful(config, states) {
+        let session = session::of(sessions, &link.from);
+        let slot = slot_name(&config.cluster, &link.to);
+        if slots::user(session, &slot).await?.is_some() {
+            continue;
+        }
+        let mut sources = states.iter_mut().filter(|state| state.name == link.from);
+        let slot = sources.find_map(|state| state.slots.get_mut(&link.to));
+        if let Some(slot) = slot {
+            slot.active_pid = None;
+        }
+    }
+    Ok(())
 }
 
 /// Reads positions after all slots, and the ends of all WAL after the positions, as links go on
@@ -114,7 +139,7 @@ pub(super) async fn observe(
         node: name.clone(),
         source,
     })?;
-    let slots = slots(config, session).await?;
+    let slots = read_slots(config, session).await?;
     let has = |table: &str| set_up && !pending.iter().any(|file| file.name == table);
     let dropped = dropped(session, has(DROPPED)).await?;
     // A server that an older version has set up knows nothing of gaps.
@@ -162,7 +187,7 @@ pub(super) async fn observe(
 }
 
 /// The slots of this cluster, by peer.
-async fn slots(
+async fn read_slots(
     config: &Config,
     session: &Session,
 ) -> Result<HashMap<NodeName, SlotState>, InitError> {

@@ -11,7 +11,8 @@ use std::process::Command;
 use crate::histories::{MERGING, Place, ROUNDS, Scene, What};
 use crate::history::Strategy;
 use crate::support::pg::TextRow;
-use crate::support::{ClusterOptions, Rng};
+use crate::support::wait::ensure;
+use crate::support::{ClusterOptions, LIMIT, Rng, wait_until};
 
 /// What `MMREPL_APPLY` and `MMREPL_GROUP_ROWS` say. Where a group fails as a whole it is applied in
 /// order: small groups show what happens to the others.
@@ -121,12 +122,33 @@ async fn apply(scene: &mut Scene, (way, rows): (&str, &str)) -> Vec<Left> {
     scene.cluster.settle().await;
     std::fs::remove_file(&held).unwrap();
     scene.wait_equal(ROUNDS - 1).await;
+    wait_returned(scene).await;
     let left = vec![left(scene, 0).await, left(scene, 1).await];
     scene.cluster.stop_daemons();
     for name in ["east", "west"] {
         scene.cluster.server_mut(name).stop();
     }
     left
+}
+
+/// What lets rows return has looked on every node since it may: one whose row is there again goes
+/// although the nodes' rows are equal before.
+async fn wait_returned(scene: &Scene) {
+    for on in &scene.cluster.nodes {
+        let what = format!("rows kept aside on {} to be looked at", on.name);
+        wait_until(&what, LIMIT, async || {
+            let status = scene.cluster.status().await?;
+            let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+            let node = nodes.into_iter().find(|node| node["node"] == on.name);
+            let kept = node.map(|node| node["shadows"]["kept"].clone());
+            let there = on.value("select count(*) from mmrepl.shadow").await;
+            let seen = kept.as_ref().and_then(serde_json::Value::as_u64);
+            ensure(seen.is_some_and(|seen| seen.to_string() == there), || {
+                format!("{kept:?} instead of {there}")
+            })
+        })
+        .await;
+    }
 }
 
 async fn every_way_ends_the_same(what: What, seed: u64) {

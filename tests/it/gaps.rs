@@ -1,6 +1,12 @@
 //! The publication is changed behind our back and mended again: what was written meanwhile is not
 //! sent, and whoever looks is told so until the nodes have been compared.
 
+use std::time::Duration;
+
+use mmrepl::config::conninfo;
+use mmrepl::lsn::Lsn;
+use mmrepl::wire::{PgoutputOptions, ReplicationConnection, ReplicationStream, Streaming};
+
 use super::damage::{all_well, replicates, running, shown};
 use super::init::{assert_says, soon};
 use crate::support::Cluster;
@@ -68,6 +74,52 @@ async fn made_anew(majors: &[u32]) {
     let both = "select string_agg(id || v, ' ' order by id) from t";
     soon(&cluster, both, "1in the gap").await;
     equal_rows_need_no_copy(&cluster, stops).await;
+}
+
+/// A link that tries in vain takes its slot for a moment each time: who looks just then is told no
+/// less, and `init` does not take the slot for one that sends.
+async fn taken_for_a_moment(majors: &[u32]) {
+    let mut cluster = running(majors, TABLES).await;
+    drop(cluster.take_daemon("east"));
+    let east = cluster.east();
+    east.sql("create publication other for table t").await;
+    east.sql("drop publication mmrepl").await;
+    east.sql("insert into t values (1, 'in the gap')").await;
+    for command in ["check", "init"] {
+        let stream = hold_slot(&cluster).await;
+        let moment = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            drop(stream);
+        };
+        let arguments = [command];
+        let (said, ()) = tokio::join!(cluster.mmrepl_fails(&arguments), moment);
+        let expected = match command {
+            "check" => "cannot send what was written there before",
+            _ => "node west lacks rows that east has in public.t",
+        };
+        assert_says(&said, &[expected]);
+    }
+}
+crate::on_usual_majors!(
+    a_slot_taken_for_a_moment_is_not_in_use,
+    super::taken_for_a_moment
+);
+
+/// Streams from the slot of east for west, as its daemon does.
+async fn hold_slot(cluster: &Cluster) -> ReplicationStream {
+    let dsn = conninfo::parse(&cluster.east().dsn(), &|_| None).unwrap();
+    let connection = ReplicationConnection::connect(&dsn, "somebody else").await;
+    let options = PgoutputOptions {
+        proto_version: 1,
+        publication: "other".to_owned(),
+        messages: false,
+        origin_none: false,
+        streaming: Streaming::Off,
+        binary: false,
+    };
+    let slot = format!("mmrepl_{}_west", cluster.name);
+    let stream = connection.unwrap().start(&slot, Lsn::ZERO, &options).await;
+    stream.unwrap()
 }
 
 /// Made anew by hand, and nothing of the cluster's was written in between.
