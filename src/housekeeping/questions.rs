@@ -120,20 +120,38 @@ pub(super) async fn look(client: &Client) -> Result<Look, CatalogError> {
     })
 }
 
+/// Whether a row was written by a transaction before the one in a parameter.
+///
+/// `xmin` has 32 bits. The distance to the parameter is taken modulo 2^32 and is right while that
+/// is fresh, which the last condition makes sure of; a row whose number came round again is kept.
+macro_rules! written_before {
+    ($row:literal, $parameter:literal) => {
+        concat!(
+            "(((",
+            $parameter,
+            "::int8 - ",
+            $row,
+            ".xmin::text::int8) % 4294967296) + 4294967296) % 4294967296
+          between 1 and 2147483647
+      and pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::int8 - ",
+            $parameter,
+            "::int8
+          between 0 and 1000000000"
+        )
+    };
+}
+
 /// Deletes one batch of tombstones: older than `$1` microseconds, of a transaction before `$2`.
 ///
-/// `xmin` has 32 bits. The distance to `$2` is taken modulo 2^32 and is right while `$2` is fresh,
-/// which the last condition makes sure of; a tombstone whose number came round again is kept.
 /// A tombstone that somebody is writing is left for the next time, so nothing is waited for.
 const PRUNE: &str = concat!(
     "
 delete from mmrepl.tombstone where ctid = any (array(
     select t.ctid from mmrepl.tombstone t
     where t.left_at < pg_catalog.now() - $1::int8 * interval '1 microsecond'
-      and ((($2::int8 - t.xmin::text::int8) % 4294967296) + 4294967296) % 4294967296
-          between 1 and 2147483647
-      and pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::int8 - $2::int8
-          between 0 and 1000000000
+      and ",
+    written_before!("t", "$2"),
+    "
       and t.relation <> all ",
     counting_tables!(),
     "
@@ -147,10 +165,9 @@ with pruned as (
     delete from mmrepl.tombstone_block b where b.ctid = any (array(
         select t.ctid from mmrepl.tombstone_block t
         where t.left_at < pg_catalog.now() - $1::int8 * interval '1 microsecond'
-          and ((($2::int8 - t.xmin::text::int8) % 4294967296) + 4294967296) % 4294967296
-              between 1 and 2147483647
-          and pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::int8 - $2::int8
-              between 0 and 1000000000
+          and ",
+    written_before!("t", "$2"),
+    "
         order by t.left_at limit $3::int8 / 10 for update skip locked))
     returning ",
     keys_of_block!(),
@@ -179,14 +196,15 @@ pub(super) async fn prune(
 
 /// Forgets one batch of the times of rows that were applied together, of transactions before `$1`:
 /// what still arrives was committed after all of them, as with tombstones.
-const PRUNE_TIMES: &str = "
+const PRUNE_TIMES: &str = concat!(
+    "
 delete from mmrepl.source_time where ctid = any (array(
     select s.ctid from mmrepl.source_time s
-    where ((($1::int8 - s.xmin::text::int8) % 4294967296) + 4294967296) % 4294967296
-          between 1 and 2147483647
-      and pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::int8 - $1::int8
-          between 0 and 1000000000
-    order by s.left_at limit $2 for update skip locked))";
+    where ",
+    written_before!("s", "$1"),
+    "
+    order by s.left_at limit $2 for update skip locked))"
+);
 
 /// Forgets at most `batch` of them; says how many.
 pub(super) async fn prune_times(

@@ -17,7 +17,8 @@ use crate::lsn::Lsn;
 const CATCH_UP_MAX: Duration = Duration::from_secs(60);
 /// A shorter wait is not worth a word.
 const TOLD_AFTER: Duration = Duration::from_secs(1);
-pub(super) const CATCH_UP_POLL: Duration = Duration::from_millis(100);
+/// Between two looks at the position.
+const CATCH_UP_POLL: Duration = Duration::from_millis(100);
 /// WAL without anything for a link after which its daemon moves the position; see `link`.
 const IDLE_WAL_BYTES: usize = 1024 * 1024 + 4096;
 

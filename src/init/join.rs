@@ -10,7 +10,7 @@ use super::rows::{copy_in_transaction, differences};
 use super::session::Session;
 use super::step::Step;
 use super::work::Work;
-use super::{InitError, Progress, compare, copy, fingerprints, gaps, publication};
+use super::{InitError, Progress, compare, copy, fingerprints, gaps, overwrite, publication};
 use crate::catalog::table::Table;
 use crate::ids::{LinkName, NodeName};
 use crate::lsn::Lsn;
@@ -126,9 +126,7 @@ async fn leave_origins(work: &Work<'_>) -> Result<(), InitError> {
     };
     for to in targets(work, from) {
         // Entering may have failed for a later node; the earlier ones are left all the same.
-        let sql = "select pg_catalog.pg_replication_origin_session_reset()
-                   where pg_catalog.pg_replication_origin_session_is_setup()";
-        work.session(&to).batch("leave the origin", sql).await?;
+        overwrite::leave_origin(work.session(&to)).await?;
     }
     Ok(())
 }

@@ -5,7 +5,9 @@
 //! applied everything that the other one has before its snapshot is taken. What it still has
 //! alone then is kept in its history ([`overwritten`](super::overwritten)).
 
-use super::catch_up::{CATCH_UP_POLL, wait_for};
+use std::time::Duration;
+
+use super::catch_up::wait_for;
 use super::copy::{self, Stamp};
 use super::planned::Plan;
 use super::rows::{all_tables, copy_in_transaction, open_snapshot};
@@ -23,6 +25,8 @@ use crate::lsn::Lsn;
 
 /// A daemon whose link is stopped takes the origin for a moment whenever it looks again.
 const ORIGIN_TRIES: u32 = 50;
+/// Between two tries.
+const ORIGIN_PAUSE: Duration = Duration::from_millis(100);
 
 /// A node that is about to be overwritten: its copy's transaction is open, its tables locked.
 pub(super) struct Locked {
@@ -76,7 +80,7 @@ async fn enter_origin(
         tries_left -= 1;
         match copy::enter_origin(config, target, source).await {
             Err(InitError::InUse { .. }) if tries_left > 0 => {
-                tokio::time::sleep(CATCH_UP_POLL).await;
+                tokio::time::sleep(ORIGIN_PAUSE).await;
             }
             // The first setup makes it.
             Err(InitError::Server { source, .. }) if source.sqlstate() == Some("42704") => {
@@ -88,7 +92,7 @@ async fn enter_origin(
 }
 
 /// Leaves the origin, where it was there to be taken.
-async fn leave_origin(target: &Session) -> Result<(), InitError> {
+pub(super) async fn leave_origin(target: &Session) -> Result<(), InitError> {
     let sql = "select pg_catalog.pg_replication_origin_session_reset()
                where pg_catalog.pg_replication_origin_session_is_setup()";
     target.batch("leave the origin", sql).await

@@ -20,7 +20,7 @@ use crate::apply::send::mend::{
     ASKED, BagMend, KeyState, Mend, MendedTable, RowImage, Source, act, change, parameters,
     push_aside, push_bag, push_locks, push_record, value,
 };
-use crate::apply::send::prepared::BEGIN;
+use crate::apply::send::prepared::{BEGIN, LEAVE_ORIGIN, ROLL_BACK};
 use crate::apply::send::returner::as_sent;
 use crate::apply::settle::ordered::{Act, push, supersede};
 use crate::apply::settle::unique::{failed, lock_statement, run};
@@ -219,9 +219,7 @@ impl Mender {
 
     /// Lets go what [`Mender::hold`] holds, or gives up what [`Mender::begin`] began.
     pub async fn release(&mut self) -> Result<(), ApplyError> {
-        let reset = "rollback; select pg_catalog.pg_replication_origin_xact_reset()
-            where pg_catalog.pg_replication_origin_session_is_setup()";
-        let done = self.session.simple(reset).await;
+        let done = self.session.simple(ROLL_BACK).await;
         done.map(drop)
             .map_err(|source| ApplyError::target(source, None))
     }
@@ -388,9 +386,7 @@ impl Mender {
     /// Leaves the origin to others. Outside a transaction.
     pub async fn leave(&mut self) -> Result<(), ApplyError> {
         self.on = None;
-        let reset = "select pg_catalog.pg_replication_origin_session_reset()
-            where pg_catalog.pg_replication_origin_session_is_setup()";
-        let done = self.session.simple(reset).await;
+        let done = self.session.simple(LEAVE_ORIGIN).await;
         done.map(drop)
             .map_err(|source| ApplyError::target(source, None))
     }

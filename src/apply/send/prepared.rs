@@ -14,3 +14,13 @@ pub(in crate::apply) const COMMIT: [Prepared; 2] = [
         vec![],
     ),
 ];
+
+/// Ends a transaction, and forgets the commit time that was set for it.
+pub(in crate::apply) const ROLL_BACK: &str =
+    "rollback; select pg_catalog.pg_replication_origin_xact_reset()
+    where pg_catalog.pg_replication_origin_session_is_setup()";
+
+/// Leaves the origin that the session is on, if it is on one.
+pub(in crate::apply) const LEAVE_ORIGIN: &str =
+    "select pg_catalog.pg_replication_origin_session_reset()
+    where pg_catalog.pg_replication_origin_session_is_setup()";

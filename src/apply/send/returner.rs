@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio_postgres::{Client, Row};
 
 use crate::apply::error::ApplyError;
-use crate::apply::send::prepared::BEGIN;
+use crate::apply::send::prepared::{BEGIN, LEAVE_ORIGIN, ROLL_BACK};
 use crate::apply::settle::unique::{
     Rival, failed, lock_statement, push_aside, push_forget, rival_parameters, rivals_of, run,
 };
@@ -312,9 +312,7 @@ impl Returner {
     }
 
     async fn roll_back(&mut self) -> Result<(), ApplyError> {
-        let reset = "rollback; select pg_catalog.pg_replication_origin_xact_reset()
-            where pg_catalog.pg_replication_origin_session_is_setup()";
-        let done = self.session.simple(reset).await;
+        let done = self.session.simple(ROLL_BACK).await;
         done.map(drop)
             .map_err(|source| ApplyError::target(source, None))
     }
@@ -483,8 +481,7 @@ impl Returner {
         if self.on.take().is_none() {
             return Ok(());
         }
-        let reset = "select pg_catalog.pg_replication_origin_session_reset()";
-        let done = self.session.simple(reset).await;
+        let done = self.session.simple(LEAVE_ORIGIN).await;
         done.map(drop)
             .map_err(|source| ApplyError::target(source, None))
     }
@@ -497,8 +494,7 @@ impl Returner {
         self.on = None;
         let origin = return_origin_name(self.origins.cluster(), node);
         let enter = format!(
-            "select pg_catalog.pg_replication_origin_session_reset()
-                where pg_catalog.pg_replication_origin_session_is_setup();
+            "{LEAVE_ORIGIN};
              select pg_catalog.pg_replication_origin_session_setup('{origin}')"
         );
         let entered = self.session.simple(&enter).await;

@@ -24,9 +24,8 @@ pub(in crate::apply) fn tombstones(map: &TableMap, guard: &Guard) -> String {
 }
 
 /// Those of the given tables that have any tombstone, in a row of its own or in a block. Each is
-/// looked up in the index by itself,
-/// whatever the server believes of how many there are: in the index's order the first one is the
-/// cheapest to find.
+/// looked up in the index by itself, whatever the server believes of how many there are: in the
+/// index's order the first one is the cheapest to find.
 pub(in crate::apply) const WITH_TOMBSTONES: &str = "\
 select w.relation from pg_catalog.unnest($1::pg_catalog.oid[]) w (relation) \
 cross join lateral ((select from mmrepl.tombstone x where x.relation = w.relation \
